@@ -1,0 +1,495 @@
+//! A camera, where it was, and what it sees of a flat ground.
+//!
+//! Pipeline of a pixel: picture -> (undistort) -> ray in camera axes (x right, y down, z forward) ->
+//! ray in east, north, up -> intersection with the horizontal plane `height_above_ground_m` below the
+//! camera -> geodetic. And back.
+//!
+//! Degenerate cases: rays at or above the horizon meet no ground; points behind the camera have no
+//! pixel; barrel distortion folds back beyond a radius, and points out there have no pixel either
+//! (otherwise the picture would repeat itself, mirrored, around its edge).
+
+use nalgebra::{Matrix3, Rotation3, UnitQuaternion, Vector3};
+
+use crate::geo::{Attitude, Enu, Geodetic, LocalFrame};
+
+/// Pinhole camera with radial distortion, OpenCV convention (`k1`, `k2`).
+///
+/// Pixel coordinates are measured from the outer edge of the picture: the top left corner is (0, 0),
+/// the centre of the first pixel (0.5, 0.5).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Intrinsics {
+    width_px: u32,
+    height_px: u32,
+    fx_px: f64,
+    fy_px: f64,
+    cx_px: f64,
+    cy_px: f64,
+    k1: f64,
+    k2: f64,
+    /// Squared radius (in units of focal length) up to which distortion is one-to-one.
+    one_to_one_r2: f64,
+}
+
+/// A number that no camera has.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("{field} is {value}, which no camera has")]
+pub struct InvalidIntrinsics {
+    /// Name of the field.
+    pub field: &'static str,
+    /// What it was.
+    pub value: f64,
+}
+
+impl Intrinsics {
+    /// Largest side, pixels; larger pictures are refused.
+    pub const MAX_SIDE_PX: u32 = 65_535;
+
+    /// A camera whose numbers have been checked: sides of 1 to [`Intrinsics::MAX_SIDE_PX`], focal
+    /// lengths from a hundredth to a hundred times the longer side, principal point inside the
+    /// picture, distortion of magnitude at most 10.
+    ///
+    /// # Errors
+    /// Names the field that no camera has.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "these are the eight numbers of the model, named at every call by the wire type"
+    )]
+    pub fn new(
+        width_px: u32,
+        height_px: u32,
+        fx_px: f64,
+        fy_px: f64,
+        cx_px: f64,
+        cy_px: f64,
+        k1: f64,
+        k2: f64,
+    ) -> Result<Intrinsics, InvalidIntrinsics> {
+        let check = |field, value: f64, low: f64, high: f64| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(InvalidIntrinsics { field, value })
+            }
+        };
+        let (width, height) = (f64::from(width_px), f64::from(height_px));
+        let side = width.max(height);
+        let max_side = f64::from(Intrinsics::MAX_SIDE_PX);
+        check("width_px", width, 1.0, max_side)?;
+        check("height_px", height, 1.0, max_side)?;
+        check("fx_px", fx_px, side / 100.0, side * 100.0)?;
+        check("fy_px", fy_px, side / 100.0, side * 100.0)?;
+        check("cx_px", cx_px, 0.0, width)?;
+        check("cy_px", cy_px, 0.0, height)?;
+        check("k1", k1, -10.0, 10.0)?;
+        check("k2", k2, -10.0, 10.0)?;
+        Ok(Intrinsics {
+            width_px,
+            height_px,
+            fx_px,
+            fy_px,
+            cx_px,
+            cy_px,
+            k1,
+            k2,
+            one_to_one_r2: one_to_one_r2(k1, k2),
+        })
+    }
+
+    /// A camera without distortion, square pixels, principal point in the middle.
+    ///
+    /// # Errors
+    /// As [`Intrinsics::new`].
+    pub fn from_focal_px(
+        width_px: u32,
+        height_px: u32,
+        focal_px: f64,
+    ) -> Result<Intrinsics, InvalidIntrinsics> {
+        Intrinsics::new(
+            width_px,
+            height_px,
+            focal_px,
+            focal_px,
+            f64::from(width_px) / 2.0,
+            f64::from(height_px) / 2.0,
+            0.0,
+            0.0,
+        )
+    }
+
+    /// From the horizontal field of view, degrees.
+    ///
+    /// # Errors
+    /// As [`Intrinsics::new`].
+    pub fn from_fov(
+        width_px: u32,
+        height_px: u32,
+        horizontal_fov_deg: f64,
+    ) -> Result<Intrinsics, InvalidIntrinsics> {
+        if !(horizontal_fov_deg > 0.0 && horizontal_fov_deg < 180.0) {
+            return Err(InvalidIntrinsics {
+                field: "horizontal_fov_deg",
+                value: horizontal_fov_deg,
+            });
+        }
+        let half = (horizontal_fov_deg / 2.0).to_radians();
+        Intrinsics::from_focal_px(width_px, height_px, f64::from(width_px) / 2.0 / half.tan())
+    }
+
+    /// From the 35 mm equivalent focal length, taken as equal angle across the longer side (36 mm).
+    ///
+    /// # Errors
+    /// As [`Intrinsics::new`].
+    pub fn from_35mm(
+        width_px: u32,
+        height_px: u32,
+        focal_35mm: f64,
+    ) -> Result<Intrinsics, InvalidIntrinsics> {
+        Intrinsics::from_focal_and_sensor(width_px, height_px, focal_35mm, 36.0)
+    }
+
+    /// From focal length and the length of the sensor's longer side, both millimetres.
+    ///
+    /// # Errors
+    /// As [`Intrinsics::new`].
+    pub fn from_focal_and_sensor(
+        width_px: u32,
+        height_px: u32,
+        focal_mm: f64,
+        sensor_width_mm: f64,
+    ) -> Result<Intrinsics, InvalidIntrinsics> {
+        let side = f64::from(width_px.max(height_px));
+        Intrinsics::from_focal_px(width_px, height_px, focal_mm / sensor_width_mm * side)
+    }
+
+    /// Pixels across.
+    pub fn width_px(&self) -> u32 {
+        self.width_px
+    }
+
+    /// Pixels down.
+    pub fn height_px(&self) -> u32 {
+        self.height_px
+    }
+
+    /// Focal length along x, pixels.
+    pub fn fx_px(&self) -> f64 {
+        self.fx_px
+    }
+
+    /// Focal length along y, pixels.
+    pub fn fy_px(&self) -> f64 {
+        self.fy_px
+    }
+
+    /// Principal point, pixels from the left edge.
+    pub fn cx_px(&self) -> f64 {
+        self.cx_px
+    }
+
+    /// Principal point, pixels from the top edge.
+    pub fn cy_px(&self) -> f64 {
+        self.cy_px
+    }
+
+    /// First radial distortion coefficient.
+    pub fn k1(&self) -> f64 {
+        self.k1
+    }
+
+    /// Second radial distortion coefficient.
+    pub fn k2(&self) -> f64 {
+        self.k2
+    }
+
+    /// Whether a pixel position lies on the picture, edges included.
+    #[inline]
+    pub fn contains(&self, pixel: [f64; 2]) -> bool {
+        let [x, y] = pixel;
+        x >= 0.0 && y >= 0.0 && x <= f64::from(self.width_px) && y <= f64::from(self.height_px)
+    }
+
+    /// Pixel of a point in camera axes; `None` behind the camera or beyond the fold of the distortion.
+    ///
+    /// The pixel may lie off the picture: see [`Intrinsics::contains`].
+    #[inline]
+    pub fn project(&self, camera: &Vector3<f64>) -> Option<[f64; 2]> {
+        if camera.z <= 0.0 {
+            return None;
+        }
+        let (x, y) = (camera.x / camera.z, camera.y / camera.z);
+        let r2 = x * x + y * y;
+        // NaN fails the first comparison, overflow the second.
+        if r2 <= self.one_to_one_r2 && r2 < f64::INFINITY {
+            let scale = 1.0 + r2 * (self.k1 + r2 * self.k2);
+            Some([
+                self.fx_px * x * scale + self.cx_px,
+                self.fy_px * y * scale + self.cy_px,
+            ])
+        } else {
+            None
+        }
+    }
+
+    /// Unit ray in camera axes through a pixel. A pixel outside everything that the distortion can
+    /// reach is given the outermost ray in its direction.
+    pub fn ray(&self, pixel: [f64; 2]) -> Vector3<f64> {
+        let x = (pixel[0] - self.cx_px) / self.fx_px;
+        let y = (pixel[1] - self.cy_px) / self.fy_px;
+        let distorted = x.hypot(y);
+        let scale = if distorted > 0.0 {
+            self.undistorted_radius(distorted) / distorted
+        } else {
+            1.0
+        };
+        Vector3::new(x * scale, y * scale, 1.0).normalize()
+    }
+
+    /// Solves `r (1 + k1 r^2 + k2 r^4) = distorted` by Newton's method, held inside the bracket where
+    /// the left side grows.
+    fn undistorted_radius(&self, distorted: f64) -> f64 {
+        /// Newton doubles its digits each step; the bracket halves when it would leave. 60 halvings
+        /// exhaust a double, so the loop ends by precision.
+        const MAX_STEPS: usize = 60;
+        if self.k1 == 0.0 && self.k2 == 0.0 {
+            return distorted;
+        }
+        let value = |r: f64| {
+            let r2 = r * r;
+            r * (1.0 + r2 * (self.k1 + r2 * self.k2)) - distorted
+        };
+        let slope = |r: f64| {
+            let r2 = r * r;
+            1.0 + r2 * (3.0 * self.k1 + r2 * 5.0 * self.k2)
+        };
+        let fold = self.one_to_one_r2.sqrt();
+        let mut low = 0.0;
+        let mut high = if fold.is_finite() {
+            if value(fold) <= 0.0 {
+                return fold;
+            }
+            fold
+        } else {
+            // Without a fold the function grows without bound: double until it is passed.
+            let mut high = distorted;
+            while value(high) < 0.0 {
+                high *= 2.0;
+            }
+            high
+        };
+        let mut r = distorted.min(high);
+        for _ in 0..MAX_STEPS {
+            let error = value(r);
+            if error > 0.0 {
+                high = r;
+            } else {
+                low = r;
+            }
+            let newton = r - error / slope(r);
+            let next = if newton > low && newton < high {
+                newton
+            } else {
+                (low + high) / 2.0
+            };
+            let step = (next - r).abs();
+            r = next;
+            if step <= 1e-15 * (1.0 + r) {
+                break;
+            }
+        }
+        r
+    }
+}
+
+/// Smallest positive root of the derivative `1 + 3 k1 s + 5 k2 s^2` of the distortion, `s = r^2`.
+fn one_to_one_r2(k1: f64, k2: f64) -> f64 {
+    let (a, b) = (5.0 * k2, 3.0 * k1);
+    if a == 0.0 {
+        return if b < 0.0 { -1.0 / b } else { f64::INFINITY };
+    }
+    let discriminant = b * b - 4.0 * a;
+    if discriminant < 0.0 {
+        return f64::INFINITY;
+    }
+    // The form of the quadratic formula without cancellation; a root of zero cannot be.
+    let q = -0.5 * (b + discriminant.sqrt().copysign(b));
+    [q / a, 1.0 / q]
+        .into_iter()
+        .filter(|root| *root > 0.0)
+        .fold(f64::INFINITY, f64::min)
+}
+
+/// Where a camera was and how it looked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CameraPose {
+    /// Camera centre.
+    pub position: Geodetic,
+    /// Rotates camera axes (x right, y down, z forward) into east, north, up at `position`.
+    pub enu_from_camera: UnitQuaternion<f64>,
+    /// Metres above the ground plane that the picture shows.
+    pub height_above_ground_m: f64,
+}
+
+impl CameraPose {
+    /// From the attitude of the camera itself, as a gimbal reports it: pitch 0 looks to the horizon
+    /// towards yaw, pitch -90 straight down with the top of the picture towards yaw.
+    pub fn from_gimbal(
+        position: Geodetic,
+        camera: Attitude,
+        height_above_ground_m: f64,
+    ) -> CameraPose {
+        CameraPose {
+            position,
+            enu_from_camera: enu_from_ned() * camera.ned_from_body() * body_from_camera(),
+            height_above_ground_m,
+        }
+    }
+
+    /// From the attitude of the body that the camera is fixed to. `mount_pitch_deg` turns the camera
+    /// up from the body's forward axis: 0 looks along the nose, -90 straight down through the floor
+    /// with the top of the picture towards the nose.
+    pub fn from_body(
+        position: Geodetic,
+        body: Attitude,
+        mount_pitch_deg: f64,
+        height_above_ground_m: f64,
+    ) -> CameraPose {
+        let body_from_mount =
+            UnitQuaternion::from_axis_angle(&Vector3::y_axis(), mount_pitch_deg.to_radians());
+        CameraPose {
+            position,
+            enu_from_camera: enu_from_ned()
+                * body.ned_from_body()
+                * body_from_mount
+                * body_from_camera(),
+            height_above_ground_m,
+        }
+    }
+
+    /// Altitude of the ground plane, metres.
+    pub fn ground_altitude_m(&self) -> f64 {
+        self.position.altitude_m - self.height_above_ground_m
+    }
+
+    /// Pose and camera made ready for many pixels.
+    pub fn view(&self, intrinsics: &Intrinsics) -> View {
+        let enu_from_camera = self.enu_from_camera.to_rotation_matrix().into_inner();
+        View {
+            intrinsics: *intrinsics,
+            frame: LocalFrame::at(self.position),
+            enu_from_camera,
+            camera_from_enu: enu_from_camera.transpose(),
+            height_above_ground_m: self.height_above_ground_m,
+        }
+    }
+
+    /// Where the ray through a pixel meets the ground; `None` at or above the horizon.
+    pub fn ground_point(&self, intrinsics: &Intrinsics, pixel: [f64; 2]) -> Option<Geodetic> {
+        self.view(intrinsics).ground_point(pixel)
+    }
+
+    /// Pixel of a place (its altitude counts); `None` behind the camera. May lie off the picture.
+    pub fn pixel_of(&self, intrinsics: &Intrinsics, point: &Geodetic) -> Option<[f64; 2]> {
+        self.view(intrinsics).pixel_of(point)
+    }
+
+    /// Ground under the four corners in picture order (top left, top right, bottom right, bottom
+    /// left); `None` when one of them looks at or above the horizon.
+    pub fn footprint(&self, intrinsics: &Intrinsics) -> Option<[Geodetic; 4]> {
+        self.view(intrinsics).footprint()
+    }
+}
+
+/// A camera at a pose, with everything that does not depend on the pixel worked out.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    intrinsics: Intrinsics,
+    frame: LocalFrame,
+    enu_from_camera: Matrix3<f64>,
+    camera_from_enu: Matrix3<f64>,
+    height_above_ground_m: f64,
+}
+
+/// Rays this close to the horizon (sine of the angle below it) are not intersected with the ground:
+/// they meet it thousands of heights away, where neither flat ground nor the pose is that good.
+const HORIZON_SIN: f64 = 1e-4;
+
+impl View {
+    /// The camera.
+    pub fn intrinsics(&self) -> &Intrinsics {
+        &self.intrinsics
+    }
+
+    /// East, north, up around the camera centre.
+    pub fn frame(&self) -> &LocalFrame {
+        &self.frame
+    }
+
+    /// Where the ray through a pixel meets the ground plane; `None` at or above the horizon.
+    pub fn ground_enu(&self, pixel: [f64; 2]) -> Option<Enu> {
+        let direction = self.enu_from_camera * self.intrinsics.ray(pixel);
+        if direction.z < -HORIZON_SIN && self.height_above_ground_m > 0.0 {
+            let distance = self.height_above_ground_m / -direction.z;
+            Some(Enu::from_vector(direction * distance))
+        } else {
+            None
+        }
+    }
+
+    /// As [`View::ground_enu`], geodetic.
+    pub fn ground_point(&self, pixel: [f64; 2]) -> Option<Geodetic> {
+        self.ground_enu(pixel)
+            .map(|enu| self.frame.geodetic_from_enu(&enu))
+    }
+
+    /// Pixel of a point given relative to the camera centre; `None` behind the camera.
+    #[inline]
+    pub fn pixel_of_enu(&self, point: &Enu) -> Option<[f64; 2]> {
+        self.intrinsics
+            .project(&(self.camera_from_enu * point.to_vector()))
+    }
+
+    /// Pixel of a place (its altitude counts); `None` behind the camera.
+    #[inline]
+    pub fn pixel_of(&self, point: &Geodetic) -> Option<[f64; 2]> {
+        self.pixel_of_enu(&self.frame.enu_from_geodetic(point))
+    }
+
+    /// See [`CameraPose::footprint`].
+    pub fn footprint(&self) -> Option<[Geodetic; 4]> {
+        let (w, h) = (
+            f64::from(self.intrinsics.width_px),
+            f64::from(self.intrinsics.height_px),
+        );
+        Some([
+            self.ground_point([0.0, 0.0])?,
+            self.ground_point([w, 0.0])?,
+            self.ground_point([w, h])?,
+            self.ground_point([0.0, h])?,
+        ])
+    }
+}
+
+/// Swaps north and east and turns down into up.
+fn enu_from_ned() -> UnitQuaternion<f64> {
+    quaternion(Matrix3::new(
+        0.0, 1.0, 0.0, //
+        1.0, 0.0, 0.0, //
+        0.0, 0.0, -1.0,
+    ))
+}
+
+/// A camera looking along the body's nose: right is right, down is down, forward is forward.
+fn body_from_camera() -> UnitQuaternion<f64> {
+    quaternion(Matrix3::new(
+        0.0, 0.0, 1.0, //
+        1.0, 0.0, 0.0, //
+        0.0, 1.0, 0.0,
+    ))
+}
+
+fn quaternion(rotation: Matrix3<f64>) -> UnitQuaternion<f64> {
+    UnitQuaternion::from_rotation_matrix(&Rotation3::from_matrix_unchecked(rotation))
+}
+
+#[cfg(test)]
+mod tests;

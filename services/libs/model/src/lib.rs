@@ -1,0 +1,28 @@
+//! Pure values that every part of the system agrees on: who saw something, when, where, through which
+//! camera, and what it hashes to.
+//!
+//! * [`SensorId`], [`Timestamp`], [`Digest`]: identity, time and content.
+//! * [`geo`]: places on Earth. Frames are types (geodetic, ECEF, local east-north-up, Web Mercator),
+//!   transforms are named after both of them.
+//! * [`Intrinsics`], [`CameraPose`], [`View`]: a pinhole camera and where it was; pixel to ground and back.
+//! * [`Image`]: RGB pixels whose size is known to be right.
+//!
+//! In: nothing. Out: nothing. Invariants: a value that exists is valid (fields that could break a type
+//! are private); angles are degrees in names that end in `_deg` and radians nowhere in the interface;
+//! lengths are metres; pixel coordinates are measured from the outer edge of the picture, so that the
+//! centre of the first pixel is (0.5, 0.5).
+//!
+//! Absent on purpose: clocks, randomness, input and output, any serialisation, any other crate of ours.
+
+mod camera;
+mod digest;
+pub mod geo;
+mod id;
+mod image;
+mod time;
+
+pub use camera::{CameraPose, Intrinsics, InvalidIntrinsics, View};
+pub use digest::{Digest, DigestBuilder, ParseDigestError};
+pub use id::{InvalidSensorId, SensorId};
+pub use image::{Image, ImageSizeError};
+pub use time::Timestamp;
