@@ -1,0 +1,512 @@
+//! Durable topics of one process: one file, one writer.
+//!
+//! Appends queue up while the writer is in a commit, and the next commit takes them all: many share one
+//! sync to disk, and each waits for about one. Acknowledgements are written with the next commit or
+//! after [`ACK_DELAY`]; after a crash the messages whose acknowledgement was not written come again.
+
+mod file;
+mod index;
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use redb::Database;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
+
+use self::{
+    file::{EntryRecord, Write},
+    index::{Index, MemberId, Next, Outcome, Taken},
+};
+use crate::{
+    Key, OpenError,
+    transport::{
+        Appended, BoxFuture, DurableSpec, RawConsumer, RawDelivery, RawMessage, Receipt,
+        TransportError,
+    },
+};
+
+/// Longest time that an acknowledgement waits for a commit to be written with.
+const ACK_DELAY: Duration = Duration::from_millis(100);
+
+/// How often retention by age is looked at.
+const RETENTION_PERIOD: Duration = Duration::from_secs(1);
+
+/// Payload KiB that wait for the writer. Above it `append` waits for room, in order.
+const QUEUE_KIB: u32 = 64 << 10;
+
+/// Appends in one commit: bounds how long the first of them waits.
+const MAX_BATCH: usize = 1024;
+
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Wakes the writer.
+    work: Condvar,
+    room: Semaphore,
+    /// For reading; taken away at close, so that the file is free although deliveries are still held.
+    database: Mutex<Option<Arc<Database>>>,
+}
+
+struct State {
+    index: Index,
+    queue: Vec<Pending>,
+    unwritten_since: Option<Instant>,
+    closing: bool,
+}
+
+struct Pending {
+    topic: Arc<str>,
+    key: String,
+    message: RawMessage,
+    reply: oneshot::Sender<Result<Appended, Arc<redb::Error>>>,
+}
+
+impl Journal {
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        let (database, contents) = file::open(path)?;
+        let database = Arc::new(database);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                index: restore(contents),
+                queue: Vec::new(),
+                unwritten_since: None,
+                closing: false,
+            }),
+            work: Condvar::new(),
+            room: Semaphore::new(QUEUE_KIB as usize),
+            database: Mutex::new(Some(Arc::clone(&database))),
+        });
+        let writer = std::thread::Builder::new()
+            .name("bus-journal".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.write(&database)
+            })
+            .map_err(OpenError::Writer)?;
+        Ok(Self {
+            shared,
+            writer: Mutex::new(Some(writer)),
+        })
+    }
+
+    pub(crate) async fn append(
+        &self,
+        spec: &DurableSpec,
+        key: Option<&Key>,
+        message: RawMessage,
+    ) -> Result<Appended, TransportError> {
+        let _room = self.shared.room_for(message.payload.len()).await?;
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if state.closing {
+                return Err(TransportError::Closed);
+            }
+            let topic = state.index.use_topic(spec);
+            state.queue.push(Pending {
+                topic,
+                key: key.map(Key::to_string).unwrap_or_default(),
+                message,
+                reply,
+            });
+        }
+        self.shared.work.notify_one();
+        let stored = answer.await.map_err(|_closed| TransportError::Closed)?;
+        stored.map_err(|error| TransportError::failed("write to the journal", error))
+    }
+
+    pub(crate) fn consume(
+        self: &Arc<Self>,
+        spec: &DurableSpec,
+        group: &str,
+    ) -> Result<Box<dyn RawConsumer>, TransportError> {
+        let mut state = self.shared.lock();
+        if state.closing {
+            return Err(TransportError::Closed);
+        }
+        let topic = state.index.use_topic(spec);
+        let (id, wake) = state.index.join(&topic, group, Instant::now());
+        state.note_unwritten();
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(Box::new(JournalConsumer {
+            journal: Arc::clone(self),
+            id,
+            wake,
+        }))
+    }
+
+    /// Writes what is queued and what was acknowledged, and frees the file.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        let journal = Arc::clone(self);
+        if let Err(error) = tokio::task::spawn_blocking(move || journal.stop()).await {
+            tracing::error!(%error, "the journal did not close");
+        }
+    }
+
+    fn stop(&self) {
+        {
+            let mut state = self.shared.lock();
+            state.closing = true;
+            state.index.wake_all();
+        }
+        self.shared.work.notify_one();
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!("the journal's writer panicked");
+        }
+        self.shared.database().take();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn restore(contents: file::Contents) -> Index {
+    let mut index = Index::default();
+    for (topic, last_number) in contents.numbers {
+        index.restore_number(&topic, last_number);
+    }
+    for (topic, group) in contents.groups {
+        index.restore_group(&topic, group);
+    }
+    for (topic, group, key, acked) in contents.cursors {
+        index.restore_cursor(&topic, group, &key, acked);
+    }
+    for (topic, number, record) in contents.entries {
+        index.restore_message(
+            &topic,
+            number,
+            &record.key,
+            &record.message_id,
+            record.stored_unix_nanos,
+            record.payload_bytes,
+        );
+    }
+    index
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn database(&self) -> MutexGuard<'_, Option<Arc<Database>>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn room_for(&self, payload_bytes: usize) -> Result<SemaphorePermit<'_>, TransportError> {
+        let kib = u32::try_from(payload_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        self.room
+            .acquire_many(kib.clamp(1, QUEUE_KIB))
+            .await
+            .map_err(|_closed| TransportError::Closed)
+    }
+
+    /// The writer's thread: one commit after the other until the journal closes.
+    fn write(&self, database: &Database) {
+        let mut next_retention = Instant::now();
+        loop {
+            let mut state = self.wait_for_work(next_retention);
+            let closing = state.closing && state.queue.len() <= MAX_BATCH;
+            let now = Instant::now();
+            let mut writes = Vec::new();
+            state.index.retain(unix_nanos(), &mut writes);
+            if now >= next_retention {
+                next_retention = now + RETENTION_PERIOD;
+            }
+            let batch_length = state.queue.len().min(MAX_BATCH);
+            let batch: Vec<_> = state.queue.drain(..batch_length).collect();
+            let acks_due = state.acks_due().is_some_and(|due| due <= now);
+            if !batch.is_empty() || !writes.is_empty() || acks_due || closing {
+                state.index.take_unwritten(&mut writes);
+                state.unwritten_since = None;
+            }
+            let prepared = prepare(&state.index, batch, &mut writes);
+            drop(state);
+
+            let result = if writes.is_empty() {
+                Ok(())
+            } else {
+                file::commit(database, &writes)
+            };
+            self.publish_results(result, prepared);
+            if closing {
+                return;
+            }
+        }
+    }
+
+    fn wait_for_work(&self, next_retention: Instant) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        loop {
+            let wake_at = state
+                .acks_due()
+                .map_or(next_retention, |due| due.min(next_retention));
+            let rest = wake_at.saturating_duration_since(Instant::now());
+            if !state.queue.is_empty() || state.closing || rest.is_zero() {
+                return state;
+            }
+            (state, _) = self
+                .work
+                .wait_timeout(state, rest)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Offers what was stored to the groups and answers the publishers.
+    fn publish_results(&self, result: Result<(), redb::Error>, prepared: Vec<Prepared>) {
+        let result = result.map_err(Arc::new);
+        let now = Instant::now();
+        let mut replies = Vec::with_capacity(prepared.len());
+        {
+            let mut state = self.lock();
+            for Prepared { pending, stored } in prepared {
+                let answer = match (&result, stored) {
+                    (Err(error), _) => Err(Arc::clone(error)),
+                    (Ok(()), None) => Ok(Appended::Duplicate),
+                    (Ok(()), Some((number, stored_unix_nanos))) => {
+                        state.index.add_message(
+                            &pending.topic,
+                            number,
+                            &pending.key,
+                            stored_unix_nanos,
+                            pending.message,
+                            now,
+                        );
+                        Ok(Appended::Stored)
+                    }
+                };
+                replies.push((pending.reply, answer));
+            }
+        }
+        if let Err(error) = &result {
+            tracing::error!(%error, "the journal could not be written");
+        }
+        for (reply, answer) in replies {
+            // A publisher that went away does not want its answer.
+            drop(reply.send(answer));
+        }
+    }
+}
+
+impl State {
+    fn note_unwritten(&mut self) {
+        self.unwritten_since.get_or_insert_with(Instant::now);
+    }
+
+    fn acks_due(&self) -> Option<Instant> {
+        self.unwritten_since.map(|since| since + ACK_DELAY)
+    }
+}
+
+/// An append of the running batch, with its number and time unless it is a duplicate.
+struct Prepared {
+    pending: Pending,
+    stored: Option<(u64, i64)>,
+}
+
+fn prepare(index: &Index, batch: Vec<Pending>, writes: &mut Vec<Write>) -> Vec<Prepared> {
+    let mut numbers: HashMap<Arc<str>, u64> = HashMap::new();
+    let mut ids: HashSet<(Arc<str>, String)> = HashSet::new();
+    let mut prepared = Vec::with_capacity(batch.len());
+    for pending in batch {
+        let id = &pending.message.headers.message_id;
+        let known = index.has_message_id(&pending.topic, id)
+            || !ids.insert((Arc::clone(&pending.topic), id.clone()));
+        if known {
+            prepared.push(Prepared {
+                pending,
+                stored: None,
+            });
+            continue;
+        }
+        let next = numbers
+            .entry(Arc::clone(&pending.topic))
+            .or_insert_with(|| index.next_number(&pending.topic));
+        let number = *next;
+        *next += 1;
+        let stored_unix_nanos = unix_nanos();
+        let headers = &pending.message.headers;
+        writes.push(Write::Message {
+            topic: Arc::clone(&pending.topic),
+            number,
+            record: EntryRecord {
+                subject: pending.message.subject.to_string(),
+                key: pending.key.clone(),
+                node: headers.node.clone(),
+                message_id: headers.message_id.clone(),
+                traceparent: headers.traceparent.clone(),
+                stored_unix_nanos,
+                payload_bytes: pending.message.payload.len() as u64,
+            },
+            payload: pending.message.payload.clone(),
+        });
+        prepared.push(Prepared {
+            pending,
+            stored: Some((number, stored_unix_nanos)),
+        });
+    }
+    prepared
+}
+
+fn unix_nanos() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+}
+
+struct JournalConsumer {
+    journal: Arc<Journal>,
+    id: MemberId,
+    wake: Arc<Notify>,
+}
+
+impl RawConsumer for JournalConsumer {
+    fn next(&mut self) -> BoxFuture<'_, Option<RawDelivery>> {
+        Box::pin(self.next_delivery())
+    }
+}
+
+impl JournalConsumer {
+    async fn next_delivery(&mut self) -> Option<RawDelivery> {
+        loop {
+            let next = {
+                let mut state = self.journal.shared.lock();
+                if state.closing {
+                    return None;
+                }
+                state.index.take(&self.id, Instant::now())
+            };
+            match next {
+                Next::Take(taken) => {
+                    if let Some(delivery) = self.deliver(taken).await {
+                        return Some(delivery);
+                    }
+                }
+                Next::Wait(None) => self.wake.notified().await,
+                Next::Wait(Some(until)) => {
+                    // Either way the member looks again.
+                    drop(tokio::time::timeout_at(until.into(), self.wake.notified()).await);
+                }
+            }
+        }
+    }
+
+    /// Loads a taken message; `None` when it cannot be read, and then it was given back.
+    async fn deliver(&self, taken: Taken) -> Option<RawDelivery> {
+        let mut receipt = JournalReceipt {
+            journal: Arc::clone(&self.journal),
+            id: self.id.clone(),
+            key: taken.key,
+            number: taken.number,
+            outcome: Outcome::NotHandedOut,
+        };
+        let message = match taken.message {
+            Some(message) => message,
+            None => {
+                let loaded = self.load(taken.number).await;
+                // From here on what is missing must not be asked for again at once.
+                receipt.outcome = Outcome::GivenBack;
+                loaded?
+            }
+        };
+        receipt.outcome = Outcome::GivenBack;
+        let mut state = self.journal.shared.lock();
+        state
+            .index
+            .handed_out(&self.id, &receipt.key, receipt.number);
+        drop(state);
+        Some(RawDelivery {
+            message,
+            redelivered: taken.redelivered,
+            receipt: Box::new(receipt),
+        })
+    }
+
+    async fn load(&self, number: u64) -> Option<RawMessage> {
+        let database = self.journal.shared.database().clone()?;
+        let topic = Arc::clone(&self.id.topic);
+        let read = tokio::task::spawn_blocking(move || file::read(&database, &topic, number));
+        match read.await {
+            Ok(Ok(found)) => found.map(|(record, payload)| RawMessage {
+                headers: record.headers(),
+                subject: record.subject.into(),
+                payload,
+            }),
+            Ok(Err(error)) => {
+                tracing::error!(topic = %self.id.topic, number, %error, "a stored message cannot be read");
+                None
+            }
+            Err(error) => {
+                tracing::error!(topic = %self.id.topic, number, %error, "reading a stored message ended early");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for JournalConsumer {
+    fn drop(&mut self) {
+        let mut state = self.journal.shared.lock();
+        state.index.leave(&self.id, Instant::now());
+    }
+}
+
+struct JournalReceipt {
+    journal: Arc<Journal>,
+    id: MemberId,
+    key: Arc<str>,
+    number: u64,
+    /// What dropping it means.
+    outcome: Outcome,
+}
+
+impl Receipt for JournalReceipt {
+    fn ack(mut self: Box<Self>) -> BoxFuture<'static, Result<(), TransportError>> {
+        let closing = self.journal.shared.lock().closing;
+        if !closing {
+            self.outcome = Outcome::Done;
+        }
+        drop(self);
+        Box::pin(std::future::ready(if closing {
+            Err(TransportError::Closed)
+        } else {
+            Ok(())
+        }))
+    }
+}
+
+impl Drop for JournalReceipt {
+    fn drop(&mut self) {
+        let mut state = self.journal.shared.lock();
+        let now = Instant::now();
+        state
+            .index
+            .settle(&self.id, &self.key, self.number, self.outcome, now);
+        if self.outcome == Outcome::Done {
+            state.note_unwritten();
+            drop(state);
+            self.journal.shared.work.notify_one();
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What the bus counts, by topic pattern: patterns are constants, so the label is bounded.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+/// Counters of one topic.
+#[derive(Debug, Default)]
+pub struct TopicCounters {
+    /// Messages published or stored.
+    pub published: Counter,
+    /// Appends that stored nothing because the message id was stored before.
+    pub duplicates: Counter,
+    /// Messages handed to a reader.
+    pub delivered: Counter,
+    /// Of the delivered, those that may have been delivered before.
+    pub redelivered: Counter,
+    /// Live messages that a full mailbox dropped.
+    pub dropped: Counter,
+    /// Messages that did not decode and were skipped.
+    pub undecodable: Counter,
+    /// Stored messages that retention removed before a group acknowledged them, once per group.
+    pub retention_removed_unread: Counter,
+}
+
+/// [`TopicCounters`] at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TopicCounts {
+    /// Messages published or stored.
+    pub published: u64,
+    /// Appends that stored nothing because the message id was stored before.
+    pub duplicates: u64,
+    /// Messages handed to a reader.
+    pub delivered: u64,
+    /// Of the delivered, those that may have been delivered before.
+    pub redelivered: u64,
+    /// Live messages that a full mailbox dropped.
+    pub dropped: u64,
+    /// Messages that did not decode and were skipped.
+    pub undecodable: u64,
+    /// Stored messages that retention removed before a group acknowledged them, once per group.
+    pub retention_removed_unread: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TopicLabel {
+    topic: &'static str,
+}
+
+type TopicFamily = Family<TopicLabel, Counter>;
+
+/// The counters of a bus.
+#[derive(Default)]
+pub(crate) struct BusMetrics {
+    topics: Mutex<BTreeMap<&'static str, Arc<TopicCounters>>>,
+    published: TopicFamily,
+    duplicates: TopicFamily,
+    delivered: TopicFamily,
+    redelivered: TopicFamily,
+    dropped: TopicFamily,
+    undecodable: TopicFamily,
+    retention_removed_unread: TopicFamily,
+}
+
+impl BusMetrics {
+    /// The counters of a topic, made on first use.
+    pub(crate) fn topic(&self, pattern: &'static str) -> Arc<TopicCounters> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let counters = topics.entry(pattern).or_insert_with(|| {
+            let label = TopicLabel { topic: pattern };
+            let counter = |family: &TopicFamily| family.get_or_create(&label).clone();
+            Arc::new(TopicCounters {
+                published: counter(&self.published),
+                duplicates: counter(&self.duplicates),
+                delivered: counter(&self.delivered),
+                redelivered: counter(&self.redelivered),
+                dropped: counter(&self.dropped),
+                undecodable: counter(&self.undecodable),
+                retention_removed_unread: counter(&self.retention_removed_unread),
+            })
+        });
+        Arc::clone(counters)
+    }
+
+    pub(crate) fn snapshot(&self) -> BTreeMap<&'static str, TopicCounts> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        topics
+            .iter()
+            .map(|(pattern, counters)| (*pattern, counters.counts()))
+            .collect()
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("sovereign_bus");
+        let families = [
+            (
+                "published_messages",
+                "Messages published or stored",
+                &self.published,
+            ),
+            (
+                "duplicate_messages",
+                "Appends of a message id that was stored before",
+                &self.duplicates,
+            ),
+            (
+                "delivered_messages",
+                "Messages handed to a reader",
+                &self.delivered,
+            ),
+            (
+                "redelivered_messages",
+                "Messages that may have been delivered before",
+                &self.redelivered,
+            ),
+            (
+                "dropped_messages",
+                "Live messages that a full mailbox dropped",
+                &self.dropped,
+            ),
+            (
+                "undecodable_messages",
+                "Messages that did not decode and were skipped",
+                &self.undecodable,
+            ),
+            (
+                "retention_removed_unread_messages",
+                "Stored messages that retention removed before a group acknowledged them",
+                &self.retention_removed_unread,
+            ),
+        ];
+        for (name, help, family) in families {
+            registry.register(name, help, family.clone());
+        }
+    }
+}
+
+impl TopicCounters {
+    fn counts(&self) -> TopicCounts {
+        TopicCounts {
+            published: self.published.get(),
+            duplicates: self.duplicates.get(),
+            delivered: self.delivered.get(),
+            redelivered: self.redelivered.get(),
+            dropped: self.dropped.get(),
+            undecodable: self.undecodable.get(),
+            retention_removed_unread: self.retention_removed_unread.get(),
+        }
+    }
+}
