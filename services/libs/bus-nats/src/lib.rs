@@ -1,0 +1,172 @@
+//! The bus over NATS: the only crate that names `async-nats`.
+//!
+//! In: a server's address and credentials. Out: a [`Bus`] whose live topics are core NATS subjects of
+//! the same name, and whose durable topics are `JetStream` streams on file storage.
+//!
+//! Invariants: everything received is moved into the bus's own mailbox at once, so a slow reader loses
+//! the same messages as over memory; a durable append is acknowledged by the server or an error within
+//! [`APPEND_LIMIT`]; a key of a consumer group has one durable consumer with one unacknowledged message
+//! at most, whoever asks for it, so the order of a key does not depend on clocks or leases. The leases
+//! in the bucket `sovereign_groups` only keep a key with one member.
+//!
+//! Limits: what is published after `subscribe` returns is seen when publisher and subscriber are on one
+//! server; between servers of a cluster, interest travels on its own. Duplicate ids are known for the
+//! retention of the topic, a day at most.
+
+mod durable;
+mod headers;
+mod transport;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::{ConnectOptions, connection::State};
+use sovereign_bus::Bus;
+use thiserror::Error;
+
+use self::transport::NatsTransport;
+
+/// Longest time that storing a message may take, waiting for a reconnection included.
+pub const APPEND_LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest wait between two attempts to connect again.
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
+
+/// How often a silent server is asked whether it is there.
+const PING_PERIOD: Duration = Duration::from_secs(20);
+
+/// Messages of one subscription between the socket and the mailbox. The client refuses the newest when
+/// it is full, so it must hold what the connection reads in one turn: 128 reads of 64 KiB at most, 8 MiB
+/// of whatever size of message. The drain then empties it in one turn of its own.
+const SUBSCRIPTION_CAPACITY: usize = 64 << 10;
+
+/// How to reach NATS.
+#[derive(Debug, Clone)]
+pub struct NatsConfig {
+    /// Addresses of one deployment, separated by commas: `nats://` or `tls://`, host and port.
+    pub url: String,
+    /// File with the user's JWT and seed, when the server asks for one.
+    pub credentials_file: Option<PathBuf>,
+    /// Servers that hold a copy of each stream. Default: 1.
+    pub replicas: usize,
+}
+
+impl Default for NatsConfig {
+    fn default() -> Self {
+        Self {
+            url: "nats://127.0.0.1:4222".to_owned(),
+            credentials_file: None,
+            replicas: 1,
+        }
+    }
+}
+
+/// The bus could not be connected.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The credentials file cannot be read.
+    #[error("read the NATS credentials {path}")]
+    Credentials {
+        /// Path of the file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The address is not one of a NATS server.
+    #[error("read the NATS address")]
+    Address(#[source] std::io::Error),
+    /// No server answers, or it refuses.
+    #[error("connect to NATS at {hosts}")]
+    Connect {
+        /// Hosts and ports, without user and password.
+        hosts: String,
+        /// Why.
+        #[source]
+        cause: async_nats::ConnectError,
+    },
+    /// The server does not run `JetStream` for this account.
+    #[error("find JetStream on NATS at {hosts}")]
+    JetStream {
+        /// Hosts and ports, without user and password.
+        hosts: String,
+        /// Why.
+        #[source]
+        cause: async_nats::jetstream::context::AccountError,
+    },
+}
+
+/// Connects to NATS. Later the connection comes back by itself; what is published meanwhile is an error.
+///
+/// # Errors
+/// No server, wrong credentials, a server without `JetStream`.
+pub async fn connect(config: NatsConfig, node: &str) -> Result<Bus, ConnectError> {
+    let addresses = config
+        .url
+        .split(',')
+        .map(|url| url.trim().parse::<async_nats::ServerAddr>())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(ConnectError::Address)?;
+    let hosts = addresses
+        .iter()
+        .map(|address| format!("{}:{}", address.host(), address.port()))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let client = options(&config, node)
+        .await?
+        .connect(addresses)
+        .await
+        .map_err(|cause| ConnectError::Connect {
+            hosts: hosts.clone(),
+            cause,
+        })?;
+    let transport = NatsTransport::new(client, config.replicas);
+    transport
+        .check_jetstream()
+        .await
+        .map_err(|cause| ConnectError::JetStream { hosts, cause })?;
+    Ok(Bus::with_transport(Arc::new(transport), node))
+}
+
+async fn options(config: &NatsConfig, node: &str) -> Result<ConnectOptions, ConnectError> {
+    let options = match &config.credentials_file {
+        Some(path) => ConnectOptions::with_credentials_file(path)
+            .await
+            .map_err(|cause| ConnectError::Credentials {
+                path: path.clone(),
+                cause,
+            })?,
+        None => ConnectOptions::new(),
+    };
+    Ok(options
+        .name(node)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .ping_interval(PING_PERIOD)
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempt| {
+            let doubled =
+                Duration::from_millis(50) * 2_u32.pow(u32::try_from(attempt.min(8)).unwrap_or(8));
+            doubled.min(MAX_RECONNECT_DELAY)
+        })
+        // Subjects are checked when topics and keys are made.
+        .skip_subject_validation(true)
+        .event_callback(|event| async move { log(&event) }))
+}
+
+fn log(event: &async_nats::Event) {
+    use async_nats::Event;
+    match event {
+        Event::Connected => tracing::info!(state = %State::Connected, "NATS"),
+        Event::Disconnected => tracing::warn!(state = %State::Disconnected, "NATS"),
+        Event::SlowConsumer(subscription) => {
+            tracing::error!(
+                subscription,
+                "messages were lost between socket and mailbox"
+            );
+        }
+        Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),
+        Event::ClientError(error) => tracing::debug!(%error, "the NATS client reports an error"),
+        Event::LameDuckMode | Event::Draining | Event::Closed => {
+            tracing::debug!(%event, "NATS");
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The transport: live messages over core NATS, durable ones through [`crate::durable`].
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, Subscriber,
+    connection::State,
+    jetstream::{
+        self,
+        context::{AccountError, ContextBuilder},
+        kv, stream,
+    },
+};
+use futures::StreamExt;
+use sovereign_bus::{
+    Appended, DEFAULT_PAYLOAD_LIMIT, Key,
+    transport::{
+        BoxFuture, DurableSpec, Filter, MailboxSink, RawConsumer, RawMessage, SubscriptionGuard,
+        Transport, TransportError,
+    },
+};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    task::unconstrained,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    APPEND_LIMIT, durable,
+    headers::{HEADER_ROOM, headers_from_nats, nats_from_durable_headers, nats_from_headers},
+};
+
+/// Longest time for a request to the server that is not an append.
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest time that closing waits for tasks to give their keys and deliveries back.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Appends that wait for their acknowledgement. At the bound `append` waits.
+const MAX_APPENDS: usize = 4096;
+
+/// Messages that one wake of a drain moves to the mailbox together.
+const DRAIN_BATCH: usize = 256;
+
+/// Longest time that message ids of a stream are remembered: the server keeps them in memory.
+const MAX_DUPLICATE_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// Bucket of the leases of all consumer groups.
+const GROUPS_BUCKET: &str = "sovereign_groups";
+
+pub(crate) struct NatsTransport {
+    shared: Arc<Shared>,
+    alive: Arc<Alive>,
+}
+
+/// What tasks hold: it does not keep the bus open.
+pub(crate) struct Shared {
+    client: Client,
+    /// For appends: many in flight, each acknowledged on its own.
+    appends: jetstream::Context,
+    /// For everything else.
+    pub(crate) jetstream: jetstream::Context,
+    replicas: usize,
+    streams: Mutex<HashMap<&'static str, Stream>>,
+    groups: OnceCell<kv::Store>,
+    /// Cancelled when the bus is closed, or its last handle is gone.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// A stream's handle; its state is asked for when needed.
+pub(crate) type Stream = stream::Stream<()>;
+
+/// What handles, mailboxes and consumers hold: the last one ends the tasks.
+pub(crate) struct Alive {
+    stop: CancellationToken,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl NatsTransport {
+    pub(crate) fn new(client: Client, replicas: usize) -> Self {
+        let appends = ContextBuilder::new()
+            .timeout(APPEND_LIMIT)
+            .ack_timeout(APPEND_LIMIT)
+            .max_ack_inflight(MAX_APPENDS)
+            .backpressure_on_inflight(true)
+            .build(client.clone());
+        let jetstream = ContextBuilder::new()
+            .timeout(REQUEST_LIMIT)
+            .build(client.clone());
+        let stop = CancellationToken::new();
+        Self {
+            alive: Arc::new(Alive { stop: stop.clone() }),
+            shared: Arc::new(Shared {
+                client,
+                appends,
+                jetstream,
+                replicas,
+                streams: Mutex::default(),
+                groups: OnceCell::new(),
+                stop,
+                tasks: TaskTracker::new(),
+            }),
+        }
+    }
+
+    pub(crate) async fn check_jetstream(&self) -> Result<(), AccountError> {
+        self.shared.jetstream.query_account().await.map(drop)
+    }
+}
+
+impl Transport for NatsTransport {
+    fn payload_limit(&self) -> usize {
+        let announced = self.shared.client.max_payload().saturating_sub(HEADER_ROOM);
+        announced.min(DEFAULT_PAYLOAD_LIMIT)
+    }
+
+    fn publish(&self, message: RawMessage) -> BoxFuture<'_, Result<(), TransportError>> {
+        Box::pin(self.shared.publish(message))
+    }
+
+    fn subscribe(
+        &self,
+        filter: Filter,
+        sink: MailboxSink,
+    ) -> BoxFuture<'_, Result<SubscriptionGuard, TransportError>> {
+        Box::pin(async move {
+            let stop = self.shared.subscribe(&filter, sink).await?;
+            let guard: SubscriptionGuard = Box::new((stop.drop_guard(), Arc::clone(&self.alive)));
+            Ok(guard)
+        })
+    }
+
+    fn append<'a>(
+        &'a self,
+        topic: &'a DurableSpec,
+        _key: Option<&'a Key>,
+        message: RawMessage,
+    ) -> BoxFuture<'a, Result<Appended, TransportError>> {
+        Box::pin(self.shared.append(topic, message))
+    }
+
+    fn consume<'a>(
+        &'a self,
+        topic: &'a DurableSpec,
+        group: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn RawConsumer>, TransportError>> {
+        Box::pin(async move {
+            self.shared.check_open()?;
+            let alive = Arc::clone(&self.alive);
+            let consumer = durable::join(Arc::clone(&self.shared), alive, topic, group).await?;
+            let consumer: Box<dyn RawConsumer> = Box::new(consumer);
+            Ok(consumer)
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.shared.close())
+    }
+}
+
+impl Shared {
+    fn check_open(&self) -> Result<(), TransportError> {
+        if self.stop.is_cancelled() {
+            return Err(TransportError::Closed);
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, message: RawMessage) -> Result<(), TransportError> {
+        self.check_open()?;
+        // The client would queue it for the next connection, and then make publishers wait.
+        if self.client.connection_state() != State::Connected {
+            return Err(TransportError::failed("publish", "NATS is not connected"));
+        }
+        let headers = nats_from_headers(&message.headers);
+        self.client
+            .publish_with_headers(message.subject.to_string(), headers, message.payload)
+            .await
+            .map_err(|error| TransportError::failed("publish", error))
+    }
+
+    async fn subscribe(
+        &self,
+        filter: &Filter,
+        sink: MailboxSink,
+    ) -> Result<CancellationToken, TransportError> {
+        self.check_open()?;
+        let subscriber = self
+            .client
+            .subscribe(filter.subject().to_owned())
+            .await
+            .map_err(|error| TransportError::failed("subscribe", error))?;
+        self.round_trip().await?;
+        let stop = self.stop.child_token();
+        // Unconstrained: it never gives way before the queue is empty, or the connection would fill it.
+        self.tasks
+            .spawn(unconstrained(drain(subscriber, sink, stop.clone())));
+        Ok(stop)
+    }
+
+    /// Sends a message to itself: when it is back, the server has handled all that was sent before.
+    async fn round_trip(&self) -> Result<(), TransportError> {
+        const OPERATION: &str = "wait for the server";
+        let inbox = self.client.new_inbox();
+        let answer = async {
+            let mut echo = self
+                .client
+                .subscribe(inbox.clone())
+                .await
+                .map_err(|error| TransportError::failed(OPERATION, error))?;
+            self.client
+                .publish(inbox, bytes::Bytes::new())
+                .await
+                .map_err(|error| TransportError::failed(OPERATION, error))?;
+            echo.next().await.map(drop).ok_or(TransportError::Closed)
+        };
+        timeout(REQUEST_LIMIT, answer)
+            .await
+            .map_err(|_elapsed| TransportError::TimedOut {
+                operation: OPERATION,
+                limit: REQUEST_LIMIT,
+            })?
+    }
+
+    async fn append(
+        &self,
+        topic: &DurableSpec,
+        message: RawMessage,
+    ) -> Result<Appended, TransportError> {
+        const OPERATION: &str = "store on the stream";
+        self.check_open()?;
+        let store = async {
+            self.stream(topic).await?;
+            let headers = nats_from_durable_headers(&message.headers);
+            let subject = message.subject.to_string();
+            let acknowledgement = self
+                .appends
+                .publish_with_headers(subject, headers, message.payload)
+                .await
+                .map_err(|error| TransportError::failed(OPERATION, error))?;
+            acknowledgement
+                .await
+                .map_err(|error| TransportError::failed(OPERATION, error))
+        };
+        let stored =
+            timeout(APPEND_LIMIT, store)
+                .await
+                .map_err(|_elapsed| TransportError::TimedOut {
+                    operation: OPERATION,
+                    limit: APPEND_LIMIT,
+                })??;
+        Ok(if stored.duplicate {
+            Appended::Duplicate
+        } else {
+            Appended::Stored
+        })
+    }
+
+    /// The stream of a topic, made or brought to its retention on first use.
+    pub(crate) async fn stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
+        const OPERATION: &str = "open the stream";
+        let mut streams = self.streams.lock().await;
+        if let Some(stream) = streams.get(topic.pattern) {
+            return Ok(stream.clone());
+        }
+        let name = stream_name(topic.pattern);
+        let max_age = topic.retention.max_age;
+        self.jetstream
+            .create_or_update_stream(stream::Config {
+                name: name.clone(),
+                subjects: vec![topic.pattern.to_owned()],
+                max_age,
+                max_bytes: i64::try_from(topic.retention.max_bytes).unwrap_or(i64::MAX),
+                duplicate_window: max_age.min(MAX_DUPLICATE_WINDOW),
+                discard: stream::DiscardPolicy::Old,
+                retention: stream::RetentionPolicy::Limits,
+                storage: stream::StorageType::File,
+                num_replicas: self.replicas,
+                ..stream::Config::default()
+            })
+            .await
+            .map_err(|error| TransportError::failed(OPERATION, error))?;
+        let stream = self
+            .jetstream
+            .get_stream_no_info(&name)
+            .await
+            .map_err(|error| TransportError::failed(OPERATION, error))?;
+        streams.insert(topic.pattern, stream.clone());
+        Ok(stream)
+    }
+
+    /// A subject that only this process listens to.
+    pub(crate) fn inbox(&self) -> String {
+        self.client.new_inbox()
+    }
+
+    /// The bucket of the leases.
+    pub(crate) async fn groups(&self) -> Result<kv::Store, TransportError> {
+        let open = || {
+            self.jetstream.create_or_update_key_value(kv::Config {
+                bucket: GROUPS_BUCKET.to_owned(),
+                description: "which member of a consumer group has which key".to_owned(),
+                history: 1,
+                storage: stream::StorageType::File,
+                num_replicas: self.replicas,
+                ..kv::Config::default()
+            })
+        };
+        let store = self.groups.get_or_try_init(open).await;
+        store
+            .cloned()
+            .map_err(|error| TransportError::failed("open the bucket of groups", error))
+    }
+
+    async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let farewell = async {
+            self.tasks.wait().await;
+            self.client.drain().await
+        };
+        match timeout(CLOSE_LIMIT, farewell).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the connection was gone before its end"),
+            Err(_elapsed) => tracing::warn!(limit = ?CLOSE_LIMIT, "NATS tasks did not end in time"),
+        }
+    }
+}
+
+/// Moves a subscription's messages into the mailbox until either ends.
+async fn drain(subscriber: Subscriber, sink: MailboxSink, stop: CancellationToken) {
+    let mut batches = subscriber.ready_chunks(DRAIN_BATCH);
+    let mut last_subject: Arc<str> = Arc::from("");
+    loop {
+        let batch = tokio::select! {
+            () = stop.cancelled() => break,
+            batch = batches.next() => batch,
+        };
+        let Some(batch) = batch else { break };
+        sink.push_all(batch.into_iter().map(|message| {
+            if *last_subject != *message.subject {
+                last_subject = Arc::from(&*message.subject);
+            }
+            raw_from_nats(message, Arc::clone(&last_subject))
+        }));
+    }
+    sink.close();
+}
+
+pub(crate) fn raw_from_nats(message: async_nats::Message, subject: Arc<str>) -> RawMessage {
+    RawMessage {
+        subject,
+        headers: headers_from_nats(message.headers.as_ref()),
+        payload: message.payload,
+    }
+}
+
+/// `drone.*.capture` is `DRONE_CAPTURE`.
+pub(crate) fn stream_name(pattern: &str) -> String {
+    let tokens = pattern.split('.').filter(|token| *token != "*");
+    tokens.collect::<Vec<_>>().join("_").to_ascii_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_named_after_its_topic() {
+        assert_eq!(stream_name("drone.*.capture"), "DRONE_CAPTURE");
+        assert_eq!(stream_name("checkpoint.stored"), "CHECKPOINT_STORED");
+    }
+}
