@@ -1,0 +1,63 @@
+//! Every subject of the bus: its message, owner, class, and bound.
+//!
+//! A pattern has at most one `*`, the key: the vehicle, camera, phone or peer that order is promised
+//! for. Only the owner publishes; anyone may read. Retention of a durable topic is by age and bytes,
+//! and what retention removes unread is counted by the transport.
+
+use std::time::Duration;
+
+use sovereign_bus::{DurableTopic, LiveTopic, Retention};
+
+use crate::{camera, checkpoint, drone, geo, mesh, mobile, round, slam, tile};
+
+/// A day of pictures at most: a map server that was down for longer repaints from a new flight.
+const PICTURES: Retention = Retention {
+    max_age: Duration::from_secs(24 * 3600),
+    max_bytes: 4 << 30,
+};
+/// A week of small records.
+const RECORDS: Retention = Retention {
+    max_age: Duration::from_secs(7 * 24 * 3600),
+    max_bytes: 512 << 20,
+};
+
+/// Frames of fixed cameras. Owner: camera-svc. A late reader sees the two newest.
+pub const CAMERA_FRAME: LiveTopic<camera::v1::Frame> = LiveTopic::new("camera.*.frame", 2);
+/// Vehicle states. Owner: drone-ingest. A late reader sees the newest of each vehicle.
+pub const DRONE_STATE: LiveTopic<drone::v1::VehicleState> = LiveTopic::new("drone.*.state", 1);
+/// Pictures from the air, key: vehicle. Owner: drone-ingest.
+pub const DRONE_CAPTURE: DurableTopic<geo::v1::Capture> =
+    DurableTopic::new("drone.*.capture", PICTURES);
+/// LiDAR returns, key: vehicle. Owner: drone-ingest.
+pub const DRONE_LIDAR: DurableTopic<drone::v1::LidarScan> =
+    DurableTopic::new("drone.*.lidar", PICTURES);
+/// Phone samples, key: phone. Owner: mobile-ingest.
+pub const MOBILE_SAMPLE: DurableTopic<mobile::v1::Sample> =
+    DurableTopic::new("mobile.*.sample", RECORDS);
+/// Phone pictures, key: phone. Owner: mobile-ingest.
+pub const MOBILE_CAPTURE: DurableTopic<geo::v1::Capture> =
+    DurableTopic::new("mobile.*.capture", PICTURES);
+/// Poses as they are found. Owner: slam-svc. A late reader sees the newest of each sensor.
+pub const SLAM_POSE: LiveTopic<slam::v1::PoseEvent> = LiveTopic::new("slam.*.pose", 1);
+/// Verdicts on captures, key: sensor. Owner: slam-svc.
+pub const SLAM_KEYFRAME: DurableTopic<slam::v1::Keyframe> =
+    DurableTopic::new("slam.*.keyframe", RECORDS);
+/// Hint that tiles changed; the truth is `Tiles.ListChanges`. Owner: tile-svc.
+pub const TILE_CHANGED: LiveTopic<tile::v1::TileChange> = LiveTopic::new("tile.changed", 256);
+/// Hint that a checkpoint was stored; the truth is `Checkpoints.List`. Owner: checkpoint-svc.
+pub const CHECKPOINT_STORED: DurableTopic<checkpoint::v1::CheckpointMeta> =
+    DurableTopic::new("checkpoint.stored", RECORDS);
+/// Rounds of this node, key: round. Owner: round-svc.
+pub const ROUND_RECORD: DurableTopic<round::v1::RoundRecord> =
+    DurableTopic::new("round.*.record", RECORDS);
+
+/// Bytes that a peer published, key: peer. Owner: mesh-gateway, as of all `mesh.` topics.
+pub const MESH_MESSAGE: LiveTopic<mesh::v1::MeshMessage> = LiveTopic::new("mesh.*.message", 256);
+/// Tiles that changed at a peer, key: peer.
+pub const MESH_TILE: LiveTopic<mesh::v1::PeerTileChange> = LiveTopic::new("mesh.*.tile", 256);
+/// Checkpoints of a peer, key: peer.
+pub const MESH_CHECKPOINT: LiveTopic<mesh::v1::PeerCheckpoint> =
+    LiveTopic::new("mesh.*.checkpoint", 256);
+/// Rounds of a peer, key: peer.
+pub const MESH_ROUND: DurableTopic<mesh::v1::PeerRound> =
+    DurableTopic::new("mesh.*.round", RECORDS);
