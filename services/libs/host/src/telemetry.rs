@@ -1,0 +1,106 @@
+//! Log lines to the standard error, traces to an OTLP receiver when one is configured.
+
+use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::config::{HostConfig, LogFormat};
+use crate::{ConfigError, HostError};
+
+/// Installed telemetry; [`Telemetry::finish`] writes what is pending.
+pub(crate) struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Installs logging and tracing for the whole process. Needs a Tokio runtime for OTLP.
+    pub(crate) fn install(program: &'static str, config: &HostConfig) -> Result<Self, HostError> {
+        let filter = EnvFilter::try_new(&config.log)
+            .map_err(|error| ConfigError::key("host.log", error.to_string()))?;
+        let traces = config
+            .otlp_endpoint
+            .as_deref()
+            .map(|endpoint| exporter(program, &config.node_id, endpoint))
+            .transpose()?;
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = match config.log_format {
+            LogFormat::Text => lines
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        };
+        let spans = traces.as_ref().map(|provider| {
+            tracing_opentelemetry::layer().with_tracer(provider.tracer("sovereign"))
+        });
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(lines)
+            .with(spans)
+            .try_init()
+            .map_err(|source| HostError::Setup {
+                operation: "install logging",
+                source: source.into(),
+            })?;
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string);
+            let what = panic.payload_as_str().unwrap_or("a panic without text");
+            tracing::error!(place, "panic: {what}");
+        }));
+        Ok(Self { traces })
+    }
+
+    /// Sends the spans that are still pending.
+    pub(crate) fn finish(self) {
+        if let Some(provider) = self.traces
+            && let Err(error) = provider.shutdown()
+        {
+            tracing::warn!(%error, "send the last traces");
+        }
+    }
+}
+
+fn exporter(
+    program: &'static str,
+    node: &str,
+    endpoint: &str,
+) -> Result<SdkTracerProvider, HostError> {
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()
+        .map_err(|source| HostError::Setup {
+            operation: "set up the trace exporter of `host.otlp_endpoint`",
+            source: source.into(),
+        })?;
+    let resource = Resource::builder()
+        .with_service_name(program)
+        .with_attribute(opentelemetry::KeyValue::new(
+            "service.instance.id",
+            node.to_owned(),
+        ))
+        .build();
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource)
+        .build())
+}
+
+/// The W3C `traceparent` of the current span, when traces are exported.
+pub(crate) fn traceparent() -> Option<String> {
+    let context = tracing::Span::current().context();
+    let span = context.span();
+    let span = span.span_context();
+    span.is_valid().then(|| {
+        format!(
+            "00-{}-{}-{:02x}",
+            span.trace_id(),
+            span.span_id(),
+            span.trace_flags().to_u8()
+        )
+    })
+}

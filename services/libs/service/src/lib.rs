@@ -1,0 +1,89 @@
+//! What it is to be a service here.
+//!
+//! A service is a library that is built, then run: [`Service::build`] binds sockets, opens stores and
+//! subscribes; [`Service::run`] works until it is told to [`Stop`], drains, and returns.
+//!
+//! In: a configuration section, finished [`Channel`]s to the services it calls, and a [`Context`] with
+//! the bus, its own data folder, metrics and readiness latches.
+//! Out: gRPC [`Routes`](tonic::service::Routes), and the addresses of any other sockets.
+//!
+//! Invariants:
+//! * A service cannot tell a local [`Channel`] from a remote one: status codes, message limits,
+//!   deadlines and what a panic looks like are the same.
+//! * No task without an owner: what runs in the background runs in [`Tasks`], whose first error, or
+//!   panic, ends the service with the name of the task.
+//! * A status code is chosen from [`Code`] in one place a service ([`HasCode`]).
+//!
+//! Absent on purpose: the wire contract, any transport of events, process-wide state (environment,
+//! signals, exit codes): those belong to the contract crate, the bus, and the host.
+
+mod channel;
+mod code;
+mod context;
+mod errors;
+mod stop;
+
+pub use channel::{Channel, InvalidAddress, MAX_MESSAGE_BYTES, guarded};
+pub use code::{Code, HasCode, chain, status_of};
+pub use context::{Context, Metrics, Readiness, ReadinessBoard, ReadyLatch};
+pub use errors::{BuildError, RunError};
+pub use stop::{Stop, StopSource, Tasks};
+
+use std::future::Future;
+use std::net::SocketAddr;
+
+use serde::de::DeserializeOwned;
+use tonic::service::Routes;
+
+/// A service: built from its configuration, then run until it is told to stop.
+pub trait Service: Sized + Send + 'static {
+    /// Name in configuration, calls, logs and on disk, for example `tile-svc`.
+    const NAME: &'static str;
+    /// Full name of its gRPC service, for example `sovereign.tile.v1.Tiles` (the generated
+    /// `tiles_server::SERVICE_NAME`); health is reported under it.
+    const GRPC_SERVICE: &'static str;
+    /// Encoded `FileDescriptorSet` that describes its gRPC service, served by reflection.
+    const DESCRIPTOR_SET: &'static [u8];
+    /// Its section of the configuration; every field has a default and unknown keys are refused.
+    type Config: DeserializeOwned + Default + Send;
+    /// Channels to the services it calls; `()` when there are none.
+    type Calls: Send;
+
+    /// Checks the values of its section by themselves, without touching anything. The host calls it
+    /// before anything is bound, and for `--check-config`; `build` checks again what it relies on.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::config`] when a value of the section cannot be used.
+    fn check(config: &Self::Config) -> Result<(), BuildError> {
+        let _ = config;
+        Ok(())
+    }
+
+    /// Binds sockets, opens stores, subscribes. Nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::config`] when a value of the section cannot be used, any other [`BuildError`]
+    /// when a resource could not be had.
+    fn build(
+        config: Self::Config,
+        calls: Self::Calls,
+        context: Context,
+    ) -> impl Future<Output = Result<Self, BuildError>> + Send;
+
+    /// Its gRPC service. Health and reflection are added by the host.
+    fn routes(&self) -> Routes;
+
+    /// Sockets it bound beside gRPC, by short name (`udp`, `https`).
+    fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        Vec::new()
+    }
+
+    /// Works until `stop` is requested, then stops accepting, finishes what it holds and returns.
+    ///
+    /// # Errors
+    ///
+    /// What made it impossible to go on; the host ends the process with it.
+    fn run(self, stop: Stop) -> impl Future<Output = Result<(), RunError>> + Send;
+}
