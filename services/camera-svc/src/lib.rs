@@ -1,0 +1,18 @@
+//! Reads fixed cameras and publishes their frames.
+//!
+//! * In: devices, RTSP streams and video files from the configuration; it calls nobody.
+//! * Out: [`CAMERA_FRAME`](sovereign_proto::topics::CAMERA_FRAME), live; gRPC `Cameras`.
+//! * Invariants: a frame that cannot be published in time is dropped and counted, never queued; a
+//!   source that fails is opened again with growing pauses; a file that ends is over.
+//!
+//! Absent on purpose: poses. A fixed camera says what it sees, not where it is.
+
+mod config;
+mod domain;
+mod error;
+mod grpc;
+mod metrics;
+mod service;
+
+pub use config::{CameraConfig, Config, SourceKind};
+pub use service::CameraService;
