@@ -1,0 +1,520 @@
+//! The table of vehicles: who a sender is, what it may say, and what is due for publishing.
+//!
+//! MAVLink vehicles are told apart by system id and sender address, JSON drones by the id they give. The
+//! first address of a system is `sys-<id>`; another one that is heard at the same time is `sys-<id>-2`,
+//! and so on. A vehicle that is silent for the idle time leaves the table, and its name is free again.
+//! Only autopilots make a vehicle: an autopilot's heartbeat does, and telemetry of component 1, which the
+//! protocol keeps for the autopilot; ground stations, radios, cameras and gimbals do not.
+//!
+//! Publishing is paced for each vehicle by itself: a change is due one period after the last publication,
+//! so the last change is never left behind.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sovereign_model::{SensorId, Timestamp};
+
+use super::framing::{Frame, Frames, Item};
+use super::history::Fix;
+use super::reject::Reject;
+use super::sample::Sample;
+use super::signing::{SignaturePolicy, Signatures};
+use super::stats::{Accepted, Stats};
+use super::telemetry::{self, Telemetry};
+use super::vehicle::{Order, Snapshot, Source, Vehicle};
+
+#[cfg(test)]
+mod tests;
+
+/// Vehicles in the table; what a further one sends is refused and counted.
+pub const MAX_VEHICLES: usize = 4_096;
+/// A vehicle that was silent for longer is not waited for.
+const STILL_HEARD: Duration = Duration::from_secs(2);
+/// The component that the protocol keeps for the autopilot.
+const AUTOPILOT_COMPONENT: u8 = 1;
+
+/// Times and policies of a door.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Least time between two publications of one vehicle.
+    pub publish_period: Duration,
+    /// Silence after which a vehicle is forgotten.
+    pub idle_timeout: Duration,
+    /// How far ahead of our clock a sender's may be.
+    pub max_clock_skew: Duration,
+    /// How old a JSON sample may be.
+    pub max_sample_age: Duration,
+    /// How far telemetry may be from the exposure it is matched with.
+    pub max_match_offset: Duration,
+    /// What is demanded of senders.
+    pub signatures: SignaturePolicy,
+}
+
+/// What a datagram changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Telemetry of some vehicle was merged.
+    pub telemetry: bool,
+    /// A vehicle became due for publishing that was not waiting before.
+    pub newly_due: bool,
+}
+
+/// A state whose time has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// The state.
+    pub state: Snapshot,
+    /// Nothing of this vehicle was published before.
+    pub first: bool,
+}
+
+/// How the newest telemetry of a vehicle stands to a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Newest {
+    /// Nothing is heard of the vehicle, or nothing any more.
+    Silent,
+    /// All that was heard is from before the moment.
+    Before,
+    /// Something is from that moment or later.
+    Reached,
+}
+
+/// The door.
+#[derive(Debug)]
+pub struct Door {
+    rules: Rules,
+    signatures: Signatures,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    by_sender: HashMap<(u8, SocketAddr), usize>,
+    by_id: HashMap<SensorId, usize>,
+    due: BinaryHeap<Reverse<Due>>,
+    stats: Stats,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Grows whenever the slot is given away, so that what was due of its last tenant is recognised.
+    tenancy: u64,
+    tenant: Option<Tenant>,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    vehicle: Vehicle,
+    link: Link,
+    last_published: Option<Timestamp>,
+    waiting: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Link {
+    Mavlink {
+        sender: (u8, SocketAddr),
+        autopilot: u8,
+    },
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Timestamp,
+    slot: usize,
+    tenancy: u64,
+}
+
+impl Door {
+    /// An empty door.
+    pub fn new(rules: Rules) -> Door {
+        Door {
+            signatures: Signatures::new(rules.signatures.clone()),
+            rules,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_sender: HashMap::new(),
+            by_id: HashMap::new(),
+            due: BinaryHeap::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The counters, for what is counted outside.
+    pub fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    /// Takes a datagram of MAVLink, which may hold several frames and anything else.
+    pub fn hear_mavlink(&mut self, now: Timestamp, from: SocketAddr, datagram: &[u8]) -> Heard {
+        let mut heard = Heard::default();
+        for item in Frames::of(datagram) {
+            match item {
+                Item::Refused { reason, bytes } => {
+                    self.stats.reject(reason);
+                    self.stats.refused_bytes += bytes as u64;
+                }
+                Item::Frame(frame) => match self.hear_frame(now, from, &frame) {
+                    Ok(None) => {}
+                    Ok(Some(slot)) => {
+                        heard.telemetry = true;
+                        heard.newly_due |= self.changed(slot, now);
+                    }
+                    Err(reason) => self.stats.reject(reason),
+                },
+            }
+        }
+        heard
+    }
+
+    /// Whether a JSON sample may be accepted now. Changes nothing: a sample is accepted only after what
+    /// it carries is durably queued.
+    ///
+    /// # Errors
+    /// The reject code of the contract.
+    pub fn check_sample(&self, sample: &Sample, arrived: Timestamp) -> Result<(), Reject> {
+        let timestamp = sample.timestamp.unwrap_or(arrived);
+        if timestamp.since(arrived) > self.rules.max_clock_skew {
+            return Err(Reject::FutureTimestamp);
+        }
+        if arrived.since(timestamp) > self.rules.max_sample_age {
+            return Err(Reject::StaleTimestamp);
+        }
+        let Some(tenant) = self.tenant_of(&sample.drone_id) else {
+            if self.by_id.len() >= MAX_VEHICLES {
+                return Err(Reject::TooManyVehicles);
+            }
+            return Ok(());
+        };
+        let forget_after = self.rules.max_sample_age;
+        match tenant.vehicle.order(timestamp, arrived, forget_after) {
+            Order::New => Ok(()),
+            Order::Duplicate => Err(Reject::DuplicateSample),
+            Order::OutOfOrder => Err(Reject::OutOfOrderSample),
+        }
+    }
+
+    /// Whether a sender that cannot sign may speak.
+    pub fn admits_unsigned(&self) -> bool {
+        self.signatures.admits_unsigned()
+    }
+
+    /// Merges a sample that [`Door::check_sample`] let pass.
+    ///
+    /// # Errors
+    /// When the table became full in between.
+    pub fn accept_sample(&mut self, sample: &Sample, arrived: Timestamp) -> Result<Heard, Reject> {
+        let slot = match self.by_id.get(&sample.drone_id) {
+            Some(&slot) => slot,
+            None => self.admit(sample.drone_id.clone(), Source::Json, Link::Json, arrived)?,
+        };
+        if let Some(tenant) = self.tenant_mut(slot) {
+            tenant.vehicle.merge_sample(sample, arrived);
+        }
+        self.stats.accept(Accepted::Sample);
+        Ok(Heard {
+            telemetry: true,
+            newly_due: self.changed(slot, arrived),
+        })
+    }
+
+    /// Notes that a picture or a scan of a vehicle was accepted.
+    pub fn carry_payload(&mut self, vehicle_id: &SensorId) {
+        if let Some(&slot) = self.by_id.get(vehicle_id)
+            && let Some(tenant) = self.tenant_mut(slot)
+        {
+            tenant.vehicle.carry_payload();
+        }
+    }
+
+    /// States whose time to be published has come, each counted as published now.
+    pub fn take_due(&mut self, now: Timestamp) -> Vec<Publication> {
+        self.take(now, false)
+    }
+
+    /// States that changed since they were published, due or not: for the end of the process.
+    pub fn take_all(&mut self, now: Timestamp) -> Vec<Publication> {
+        self.take(now, true)
+    }
+
+    /// When the next state is due.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.due.peek().map(|Reverse(due)| due.at)
+    }
+
+    /// Forgets vehicles that were silent for too long; which.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<SensorId> {
+        let rules = &self.rules;
+        // The order of samples is remembered for as long as an old sample could come again.
+        let of_samples = rules.idle_timeout.max(rules.max_sample_age);
+        let mut gone = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            if let Some(tenant) = &slot.tenant {
+                let limit = match tenant.link {
+                    Link::Mavlink { .. } => rules.idle_timeout,
+                    Link::Json => of_samples,
+                };
+                if now.since(tenant.vehicle.last_heard()) > limit {
+                    gone.push(index);
+                }
+            }
+        }
+        gone.into_iter()
+            .filter_map(|index| self.evict(index))
+            .collect()
+    }
+
+    /// Vehicles in the table.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether the table is empty.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Every vehicle, by id, with the time it was last heard.
+    pub fn vehicles(&self) -> Vec<(Snapshot, Timestamp)> {
+        let mut all: Vec<(Snapshot, Timestamp)> = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.tenant.as_ref())
+            .map(|tenant| (tenant.vehicle.snapshot(), tenant.vehicle.last_heard()))
+            .collect();
+        all.sort_by(|(a, _), (b, _)| a.vehicle_id.cmp(&b.vehicle_id));
+        all
+    }
+
+    /// Where a vehicle was at `time`; `None` when it was not heard near enough to it.
+    pub fn fix_at(&self, vehicle_id: &SensorId, time: Timestamp) -> Option<Fix> {
+        let history = self.tenant_of(vehicle_id)?.vehicle.history();
+        history.at(time, self.rules.max_match_offset)
+    }
+
+    /// Whether a vehicle that is heard says that it is a simulation.
+    pub fn is_simulated(&self, vehicle_id: &SensorId) -> bool {
+        self.tenant_of(vehicle_id)
+            .is_some_and(|tenant| tenant.vehicle.simulated())
+    }
+
+    /// Whether waiting could bring telemetry on the other side of `time`.
+    pub fn newest(&self, vehicle_id: &SensorId, time: Timestamp, now: Timestamp) -> Newest {
+        let Some(tenant) = self.tenant_of(vehicle_id) else {
+            return Newest::Silent;
+        };
+        match tenant.vehicle.history().newest_place() {
+            None => Newest::Silent,
+            Some(newest) if newest >= time => Newest::Reached,
+            Some(_) if now.since(tenant.vehicle.last_heard()) > STILL_HEARD => Newest::Silent,
+            Some(_) => Newest::Before,
+        }
+    }
+
+    /// Judges a frame and merges what it says; the slot whose state changed.
+    fn hear_frame(
+        &mut self,
+        now: Timestamp,
+        from: SocketAddr,
+        frame: &Frame<'_>,
+    ) -> Result<Option<usize>, Reject> {
+        let signed = self.signatures.admit(frame, now)?;
+        let sender = (frame.system_id, from);
+        let known = self.by_sender.get(&sender).copied();
+        if let Some(tenant) = known.and_then(|slot| self.tenant_mut(slot)) {
+            tenant.vehicle.hear(now);
+            let (component_id, sequence) = (frame.component_id, frame.sequence);
+            tenant.vehicle.follow_sequence(component_id, sequence);
+        }
+        let telemetry = telemetry::decode(frame)?;
+        let slot = match known {
+            Some(slot) => Some(slot),
+            None if makes_a_vehicle(frame.component_id, telemetry.as_ref()) => {
+                Some(self.admit_mavlink(sender, frame, now)?)
+            }
+            None => None,
+        };
+        self.stats.accept_message(
+            frame.definition,
+            frame.version,
+            frame.system_id,
+            frame.component_id,
+        );
+        self.stats.signed += u64::from(signed);
+        let Some((slot, tenant)) = slot.and_then(|s| Some((s, self.tenant_mut(s)?))) else {
+            return Ok(None);
+        };
+        tenant.vehicle.count_message(frame.version, signed);
+        match telemetry {
+            Some(said) if speaks_for(frame.component_id, tenant.link, &said) => {
+                tenant.vehicle.merge(said, now);
+                Ok(Some(slot))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn admit_mavlink(
+        &mut self,
+        sender: (u8, SocketAddr),
+        frame: &Frame<'_>,
+        now: Timestamp,
+    ) -> Result<usize, Reject> {
+        // Before a name is looked for: a full table must be cheap to be refused by.
+        if self.by_id.len() >= MAX_VEHICLES {
+            return Err(Reject::TooManyVehicles);
+        }
+        let source = Source::from_version(frame.version);
+        let link = Link::Mavlink {
+            sender,
+            autopilot: frame.component_id,
+        };
+        let slot = self.admit(self.free_id(sender.0)?, source, link, now)?;
+        self.by_sender.insert(sender, slot);
+        if let Some(tenant) = self.tenant_mut(slot) {
+            let (component_id, sequence) = (frame.component_id, frame.sequence);
+            tenant.vehicle.follow_sequence(component_id, sequence);
+        }
+        Ok(slot)
+    }
+
+    /// The first name of this system that nobody has.
+    fn free_id(&self, system_id: u8) -> Result<SensorId, Reject> {
+        let first = format!("sys-{system_id}");
+        let others = (2..=MAX_VEHICLES).map(|n| format!("sys-{system_id}-{n}"));
+        std::iter::once(first)
+            .chain(others)
+            .filter_map(|name| SensorId::parse(&name).ok())
+            .find(|id| !self.by_id.contains_key(id))
+            .ok_or(Reject::TooManyVehicles)
+    }
+
+    fn admit(
+        &mut self,
+        id: SensorId,
+        source: Source,
+        link: Link,
+        now: Timestamp,
+    ) -> Result<usize, Reject> {
+        if self.by_id.len() >= MAX_VEHICLES {
+            return Err(Reject::TooManyVehicles);
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        let slot = &mut self.slots[index];
+        slot.tenancy += 1;
+        slot.tenant = Some(Tenant {
+            vehicle: Vehicle::new(id.clone(), source, now, self.rules.max_clock_skew),
+            link,
+            last_published: None,
+            waiting: false,
+        });
+        self.by_id.insert(id, index);
+        Ok(index)
+    }
+
+    fn evict(&mut self, index: usize) -> Option<SensorId> {
+        let tenant = self.slots[index].tenant.take()?;
+        self.free.push(index);
+        if let Link::Mavlink { sender, .. } = tenant.link {
+            self.by_sender.remove(&sender);
+        }
+        let (id, _) = self.by_id.remove_entry(tenant.vehicle.id())?;
+        Some(id)
+    }
+
+    fn tenant_of(&self, id: &SensorId) -> Option<&Tenant> {
+        self.slots.get(*self.by_id.get(id)?)?.tenant.as_ref()
+    }
+
+    fn tenant_mut(&mut self, slot: usize) -> Option<&mut Tenant> {
+        self.slots.get_mut(slot)?.tenant.as_mut()
+    }
+
+    /// Puts a changed vehicle in the queue for publishing; true when it was not there yet.
+    fn changed(&mut self, index: usize, now: Timestamp) -> bool {
+        let period = self.rules.publish_period;
+        let Some(Slot {
+            tenancy,
+            tenant: Some(tenant),
+        }) = self.slots.get_mut(index)
+        else {
+            return false;
+        };
+        if tenant.waiting {
+            return false;
+        }
+        tenant.waiting = true;
+        let paced = tenant
+            .last_published
+            .and_then(|last| last.checked_add(period));
+        // A clock that stepped back must not silence a vehicle until it is caught up with.
+        let latest = now.checked_add(period).unwrap_or(now);
+        let at = paced.unwrap_or(now).clamp(now, latest);
+        self.due.push(Reverse(Due {
+            at,
+            slot: index,
+            tenancy: *tenancy,
+        }));
+        true
+    }
+
+    fn take(&mut self, now: Timestamp, early: bool) -> Vec<Publication> {
+        let mut taken = Vec::new();
+        while let Some(Reverse(due)) = self.due.peek().copied() {
+            let ahead = due.at.since(now);
+            // Farther ahead than a period: the clock stepped back, see `changed`.
+            if !early && !ahead.is_zero() && ahead <= self.rules.publish_period {
+                break;
+            }
+            self.due.pop();
+            if let Some(Slot {
+                tenancy,
+                tenant: Some(tenant),
+            }) = self.slots.get_mut(due.slot)
+                && *tenancy == due.tenancy
+            {
+                tenant.waiting = false;
+                taken.push(Publication {
+                    state: tenant.vehicle.snapshot(),
+                    first: tenant.last_published.is_none(),
+                });
+                tenant.last_published = Some(now);
+            }
+        }
+        taken
+    }
+}
+
+fn makes_a_vehicle(component_id: u8, telemetry: Option<&Telemetry>) -> bool {
+    match telemetry {
+        Some(Telemetry::Heartbeat { is_vehicle, .. }) => *is_vehicle,
+        Some(
+            Telemetry::SystemStatus { .. }
+            | Telemetry::Battery { .. }
+            | Telemetry::SystemTime { .. }
+            | Telemetry::Gps { .. }
+            | Telemetry::GlobalPosition { .. }
+            | Telemetry::Attitude { .. }
+            | Telemetry::Hud { .. },
+        ) => component_id == AUTOPILOT_COMPONENT,
+        // Cameras and gimbals have components of their own, and a vehicle is more than its camera.
+        Some(Telemetry::Gimbal { .. } | Telemetry::ImageCaptured { .. }) | None => false,
+    }
+}
+
+/// Whether a component may say this of its vehicle: cameras and gimbals only what they know best.
+fn speaks_for(component_id: u8, link: Link, telemetry: &Telemetry) -> bool {
+    match (link, telemetry) {
+        (_, Telemetry::Gimbal { .. } | Telemetry::ImageCaptured { .. }) => true,
+        (Link::Mavlink { autopilot, .. }, _) => component_id == autopilot,
+        (Link::Json, _) => false,
+    }
+}

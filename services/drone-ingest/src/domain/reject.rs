@@ -1,0 +1,152 @@
+//! Why something was refused: one code for each reason, the same in counters, metrics and logs.
+
+/// Reason of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(usize)]
+pub enum Reject {
+    /// Bytes in which no frame begins.
+    Garbage,
+    /// A frame that ends after the last byte.
+    Truncated,
+    /// A MAVLink 2 frame with an incompatibility flag that we do not know.
+    UnknownIncompatFlag,
+    /// A frame whose checksum is wrong.
+    BadChecksum,
+    /// A message id that the dialect does not define, so that its checksum cannot be verified.
+    UnknownMessage,
+    /// An unsigned frame or sample where a signature is demanded.
+    Unsigned,
+    /// A signature that the key did not make.
+    BadSignature,
+    /// A signature whose time is not later than the one before, or too old for a first one.
+    ReplayedSignature,
+    /// More signing streams than are remembered.
+    TooManySigners,
+    /// An enum value that the dialect does not define.
+    UnknownEnumValue,
+    /// A number that is not finite, or cannot be what it stands for.
+    OutOfRange,
+    /// Latitude outside -90 to 90 degrees, or absent beside a longitude.
+    InvalidLatitude,
+    /// Longitude outside -180 to 180 degrees, or absent beside a latitude.
+    InvalidLongitude,
+    /// The table of vehicles is full.
+    TooManyVehicles,
+    /// Not a JSON object of the contract.
+    InvalidPayload,
+    /// `contract_version` is not `av-v1`.
+    UnsupportedContractVersion,
+    /// `drone_id` is absent or empty.
+    MissingDroneId,
+    /// `drone_id` is not 1 to 64 of letters, digits, `-`, `_`.
+    InvalidDroneId,
+    /// `drone_id` has the form that is given to MAVLink vehicles.
+    ReservedDroneId,
+    /// `timestamp` is later than now by more than the allowed skew.
+    FutureTimestamp,
+    /// `timestamp` is older than the allowed age.
+    StaleTimestamp,
+    /// `timestamp` equals the last accepted one of this drone.
+    DuplicateSample,
+    /// `timestamp` is before the last accepted one of this drone.
+    OutOfOrderSample,
+    /// `image_data` is not the base64 of a JPEG.
+    InvalidImageData,
+    /// `lidar_points` is not a list of finite x, y, z triples.
+    InvalidLidarPoints,
+    /// The queue of JSON samples is full.
+    BufferFull,
+    /// The durable queue did not take a picture or a scan.
+    QueueFailed,
+    /// A submitted picture is not usable.
+    InvalidCapture,
+    /// A submitted picture is larger than the limit.
+    CaptureTooLarge,
+}
+
+impl Reject {
+    /// How many reasons there are.
+    pub const COUNT: usize = Reject::ALL.len();
+
+    /// Every reason, in the order of its number.
+    pub const ALL: [Reject; 29] = [
+        Reject::Garbage,
+        Reject::Truncated,
+        Reject::UnknownIncompatFlag,
+        Reject::BadChecksum,
+        Reject::UnknownMessage,
+        Reject::Unsigned,
+        Reject::BadSignature,
+        Reject::ReplayedSignature,
+        Reject::TooManySigners,
+        Reject::UnknownEnumValue,
+        Reject::OutOfRange,
+        Reject::InvalidLatitude,
+        Reject::InvalidLongitude,
+        Reject::TooManyVehicles,
+        Reject::InvalidPayload,
+        Reject::UnsupportedContractVersion,
+        Reject::MissingDroneId,
+        Reject::InvalidDroneId,
+        Reject::ReservedDroneId,
+        Reject::FutureTimestamp,
+        Reject::StaleTimestamp,
+        Reject::DuplicateSample,
+        Reject::OutOfOrderSample,
+        Reject::InvalidImageData,
+        Reject::InvalidLidarPoints,
+        Reject::BufferFull,
+        Reject::QueueFailed,
+        Reject::InvalidCapture,
+        Reject::CaptureTooLarge,
+    ];
+
+    /// The code as counters and answers show it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Reject::Garbage => "GARBAGE",
+            Reject::Truncated => "TRUNCATED",
+            Reject::UnknownIncompatFlag => "UNKNOWN_INCOMPAT_FLAG",
+            Reject::BadChecksum => "BAD_CHECKSUM",
+            Reject::UnknownMessage => "UNKNOWN_MESSAGE",
+            Reject::Unsigned => "UNSIGNED",
+            Reject::BadSignature => "BAD_SIGNATURE",
+            Reject::ReplayedSignature => "REPLAYED_SIGNATURE",
+            Reject::TooManySigners => "TOO_MANY_SIGNERS",
+            Reject::UnknownEnumValue => "UNKNOWN_ENUM_VALUE",
+            Reject::OutOfRange => "OUT_OF_RANGE",
+            Reject::InvalidLatitude => "INVALID_LATITUDE",
+            Reject::InvalidLongitude => "INVALID_LONGITUDE",
+            Reject::TooManyVehicles => "TOO_MANY_VEHICLES",
+            Reject::InvalidPayload => "INVALID_PAYLOAD",
+            Reject::UnsupportedContractVersion => "UNSUPPORTED_CONTRACT_VERSION",
+            Reject::MissingDroneId => "MISSING_DRONE_ID",
+            Reject::InvalidDroneId => "INVALID_DRONE_ID",
+            Reject::ReservedDroneId => "RESERVED_DRONE_ID",
+            Reject::FutureTimestamp => "FUTURE_TIMESTAMP",
+            Reject::StaleTimestamp => "STALE_TIMESTAMP",
+            Reject::DuplicateSample => "DUPLICATE_SAMPLE",
+            Reject::OutOfOrderSample => "OUT_OF_ORDER_SAMPLE",
+            Reject::InvalidImageData => "INVALID_IMAGE_DATA",
+            Reject::InvalidLidarPoints => "INVALID_LIDAR_POINTS",
+            Reject::BufferFull => "BUFFER_FULL",
+            Reject::QueueFailed => "QUEUE_FAILED",
+            Reject::InvalidCapture => "INVALID_CAPTURE",
+            Reject::CaptureTooLarge => "CAPTURE_TOO_LARGE",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_own_number_with_its_own_code() {
+        let mut codes = std::collections::BTreeSet::new();
+        for (number, reason) in Reject::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number, "{reason:?}");
+            assert!(codes.insert(reason.code()), "{reason:?}");
+        }
+    }
+}

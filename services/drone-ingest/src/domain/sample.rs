@@ -1,0 +1,182 @@
+//! JSON samples of the contract `av-v1`: one object a datagram.
+//!
+//! Unknown fields are ignored, so that newer senders are understood. The confidence a sender claims is
+//! never used. `source` is accepted for compatibility and not used either: a state says `av-v1`. Values
+//! that cannot be (a battery of 130 %, a negative speed) count as not sent. What the contract requires is
+//! checked in this order: version, drone id, times, place, payload; the first failure is the answer.
+//! `simulated` is our extension: true for data that no real vehicle sent.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::Deserialize;
+use sovereign_model::{SensorId, Timestamp};
+
+use super::jpeg::jpeg_size;
+use super::reject::Reject;
+use super::telemetry::{Position, wrap_360};
+
+/// The version we understand.
+pub const CONTRACT_VERSION: &str = "av-v1";
+/// Longest flight mode and sensor health kept, in characters; the rest is cut.
+pub const MAX_TEXT_CHARS: usize = 64;
+
+/// A valid sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Who.
+    pub drone_id: SensorId,
+    /// When, as the drone says; `None` when it does not.
+    pub timestamp: Option<Timestamp>,
+    /// Where.
+    pub position: Option<Position>,
+    /// Clockwise from north.
+    pub heading_deg: Option<f64>,
+    /// Over ground.
+    pub ground_speed_mps: Option<f64>,
+    /// 0 to 100.
+    pub battery_percent: Option<f64>,
+    /// Flight mode as text.
+    pub flight_mode: Option<String>,
+    /// Health as text.
+    pub sensor_health: Option<String>,
+    /// JPEG.
+    pub image: Option<Vec<u8>>,
+    /// x, y, z triples, metres.
+    pub lidar_points: Option<Vec<f32>>,
+    /// The sender says that it is a simulation.
+    pub simulated: bool,
+}
+
+/// Whether a datagram is a JSON sample (or tries to be one) rather than MAVLink.
+pub fn looks_like_json(datagram: &[u8]) -> bool {
+    matches!(
+        datagram.iter().find(|b| !b.is_ascii_whitespace()),
+        Some(b'{')
+    )
+}
+
+/// Reads a sample; times and order are judged elsewhere, against the clock and the drone's last sample.
+///
+/// # Errors
+/// The reject code of the contract.
+pub fn parse(datagram: &[u8]) -> Result<Sample, Reject> {
+    let wire: Wire<'_> = serde_json::from_slice(datagram).map_err(|_| Reject::InvalidPayload)?;
+    if wire.contract_version.as_deref() != Some(CONTRACT_VERSION) {
+        return Err(Reject::UnsupportedContractVersion);
+    }
+    let drone_id = match wire.drone_id.as_deref() {
+        None | Some("") => return Err(Reject::MissingDroneId),
+        Some(id) => SensorId::parse(id).map_err(|_| Reject::InvalidDroneId)?,
+    };
+    if is_reserved(drone_id.as_str()) {
+        return Err(Reject::ReservedDroneId);
+    }
+    let timestamp = wire.timestamp.as_deref().map(time_from_text).transpose()?;
+    let position = position(&wire)?;
+    let image = wire.image_data.as_deref().filter(|text| !text.is_empty());
+    let image = image.map(image_from_base64).transpose()?;
+    let lidar_points = wire.lidar_points.filter(|points| !points.is_empty());
+    let lidar_points = lidar_points.map(triples).transpose()?;
+    Ok(Sample {
+        drone_id,
+        timestamp,
+        position,
+        heading_deg: wire.heading_degrees.map(wrap_360),
+        ground_speed_mps: wire.ground_speed_ms.filter(|speed| *speed >= 0.0),
+        battery_percent: wire.battery_percent.filter(|p| (0.0..=100.0).contains(p)),
+        flight_mode: wire.flight_mode.as_deref().and_then(text),
+        sensor_health: wire.sensor_health.as_deref().and_then(text),
+        image,
+        lidar_points,
+        simulated: wire.simulated.unwrap_or(false),
+    })
+}
+
+/// `sys-` and a digit: the names that MAVLink vehicles get, which nobody may take over JSON.
+fn is_reserved(drone_id: &str) -> bool {
+    drone_id
+        .strip_prefix("sys-")
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow)]
+    contract_version: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    drone_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    timestamp: Option<Cow<'a, str>>,
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+    altitude_meters: Option<f64>,
+    heading_degrees: Option<f64>,
+    ground_speed_ms: Option<f64>,
+    battery_percent: Option<f64>,
+    #[serde(borrow)]
+    flight_mode: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    sensor_health: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    image_data: Option<Cow<'a, str>>,
+    lidar_points: Option<Vec<f64>>,
+    simulated: Option<bool>,
+}
+
+fn time_from_text(text: &str) -> Result<Timestamp, Reject> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| Reject::InvalidPayload)?;
+    let nanos = i64::try_from(time.as_nanosecond()).map_err(|_| Reject::InvalidPayload)?;
+    Ok(Timestamp::from_unix_nanos(nanos))
+}
+
+fn position(wire: &Wire<'_>) -> Result<Option<Position>, Reject> {
+    let (latitude_deg, longitude_deg) = match (wire.latitude, wire.longitude) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return Err(Reject::InvalidLatitude),
+        (Some(_), None) => return Err(Reject::InvalidLongitude),
+        (Some(latitude), Some(longitude)) => (latitude, longitude),
+    };
+    if !(-90.0..=90.0).contains(&latitude_deg) {
+        return Err(Reject::InvalidLatitude);
+    }
+    if !(-180.0..=180.0).contains(&longitude_deg) {
+        return Err(Reject::InvalidLongitude);
+    }
+    Ok(Some(Position {
+        latitude_deg,
+        longitude_deg,
+        altitude_m: wire.altitude_meters,
+    }))
+}
+
+fn image_from_base64(text: &str) -> Result<Vec<u8>, Reject> {
+    let image = STANDARD
+        .decode(text)
+        .or_else(|_| STANDARD_NO_PAD.decode(text))
+        .map_err(|_| Reject::InvalidImageData)?;
+    jpeg_size(&image).map_err(|_| Reject::InvalidImageData)?;
+    Ok(image)
+}
+
+fn triples(points: Vec<f64>) -> Result<Vec<f32>, Reject> {
+    if !points.len().is_multiple_of(3) {
+        return Err(Reject::InvalidLidarPoints);
+    }
+    let metres = points.into_iter().map(|metres| {
+        let metres = metres as f32;
+        metres
+            .is_finite()
+            .then_some(metres)
+            .ok_or(Reject::InvalidLidarPoints)
+    });
+    metres.collect()
+}
+
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.chars().take(MAX_TEXT_CHARS).collect())
+}
+
+#[cfg(test)]
+mod tests;

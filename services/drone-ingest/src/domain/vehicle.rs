@@ -1,0 +1,497 @@
+//! One vehicle: everything that was heard of it, merged into one state.
+//!
+//! A part that was never heard is absent, and a part whose sender says "unknown" becomes absent again.
+//! A heartbeat alone is never a place.
+//!
+//! Time: what arrives over MAVLink is observed at its arrival. For the history, which pictures are
+//! matched with, a message that says when it was measured (`time_boot_ms`) is put at that time once
+//! SYSTEM_TIME has said when the vehicle started, provided the result is within the allowed clock skew
+//! of the arrival; otherwise at its arrival. When a vehicle changes from one to the other its history
+//! starts anew, because the two cannot be compared.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use sovereign_model::geo::Attitude;
+use sovereign_model::{SensorId, Timestamp};
+
+use super::framing::Version;
+use super::history::{History, Place};
+use super::sample::Sample;
+use super::telemetry::{Position, Telemetry, Velocity, YawFrame, wrap_360};
+
+/// GPS_RAW_INT is the place only while the better GLOBAL_POSITION_INT has been silent for this long.
+const GPS_TAKES_OVER_AFTER: Duration = Duration::from_secs(2);
+/// A gimbal's yaw relative to the body is resolved with a body attitude at most this old.
+const BODY_YAW_AGE: Duration = Duration::from_secs(1);
+/// A clock that steps back by more than this makes old history useless.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
+/// A frame this far behind the newest came late; farther behind, the sender started anew.
+const REORDER_WINDOW: u8 = 16;
+
+/// How a vehicle speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// MAVLink 1.
+    Mavlink1,
+    /// MAVLink 2.
+    Mavlink2,
+    /// JSON samples.
+    Json,
+}
+
+impl Source {
+    /// Of a MAVLink vehicle.
+    pub fn from_version(version: Version) -> Source {
+        match version {
+            Version::V1 => Source::Mavlink1,
+            Version::V2 => Source::Mavlink2,
+        }
+    }
+
+    /// As states show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Mavlink1 => "mavlink1",
+            Source::Mavlink2 => "mavlink2",
+            Source::Json => "av-v1",
+        }
+    }
+}
+
+/// What arrived over the link of a vehicle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounts {
+    /// Messages accepted.
+    pub messages: u64,
+    /// Messages missing by sequence number.
+    pub lost: u64,
+    /// Messages with a verified signature.
+    pub signed: u64,
+}
+
+/// State of a vehicle at one moment. What was never heard is absent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// `sys-<system id>`, or the drone id of the JSON contract.
+    pub vehicle_id: SensorId,
+    /// Time of the newest part.
+    pub observed: Timestamp,
+    /// Where.
+    pub position: Option<Position>,
+    /// Metres above the take-off point.
+    pub relative_altitude_m: Option<f64>,
+    /// Of the body.
+    pub attitude: Option<Attitude>,
+    /// Over ground.
+    pub velocity: Option<Velocity>,
+    /// Over ground.
+    pub ground_speed_mps: Option<f64>,
+    /// Clockwise from north.
+    pub heading_deg: Option<f64>,
+    /// 0 to 100.
+    pub battery_percent: Option<f64>,
+    /// Empty when unknown.
+    pub flight_mode: Cow<'static, str>,
+    /// How it speaks.
+    pub source: Source,
+    /// 0 to 1, by what was heard.
+    pub confidence: f64,
+    /// Motors may turn.
+    pub armed: Option<bool>,
+    /// The link.
+    pub link: LinkCounts,
+    /// The sender says that it is a simulation.
+    pub simulated: bool,
+    /// Health the sender reports.
+    pub sensor_health: Cow<'static, str>,
+}
+
+/// Everything known of one vehicle.
+#[derive(Clone, Debug)]
+pub struct Vehicle {
+    state: Snapshot,
+    last_heard: Timestamp,
+    position_heard: Option<Timestamp>,
+    attitude_heard: Option<Timestamp>,
+    gps_fix: bool,
+    hud_altitude_m: Option<f64>,
+    battery_of_system: Option<f64>,
+    carries_payload: bool,
+    sequences: Vec<(u8, u8)>,
+    boot_unix_nanos: Option<i64>,
+    time_base: TimeBase,
+    max_clock_skew: Duration,
+    history: History,
+    last_sample: Option<AcceptedSample>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TimeBase {
+    Arrival,
+    Vehicle,
+}
+
+/// The sample that later ones are ordered after.
+#[derive(Clone, Copy, Debug)]
+struct AcceptedSample {
+    timestamp: Timestamp,
+    arrived: Timestamp,
+}
+
+/// How a sample stands to the last accepted one of its drone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Later, or there is none to compare with.
+    New,
+    /// The same time.
+    Duplicate,
+    /// Earlier.
+    OutOfOrder,
+}
+
+impl Vehicle {
+    /// A vehicle of which nothing is known but its name.
+    pub fn new(
+        vehicle_id: SensorId,
+        source: Source,
+        now: Timestamp,
+        max_clock_skew: Duration,
+    ) -> Vehicle {
+        Vehicle {
+            state: Snapshot {
+                vehicle_id,
+                observed: now,
+                position: None,
+                relative_altitude_m: None,
+                attitude: None,
+                velocity: None,
+                ground_speed_mps: None,
+                heading_deg: None,
+                battery_percent: None,
+                flight_mode: Cow::Borrowed(""),
+                source,
+                confidence: 0.0,
+                armed: None,
+                link: LinkCounts::default(),
+                simulated: false,
+                sensor_health: Cow::Borrowed("healthy"),
+            },
+            last_heard: now,
+            position_heard: None,
+            attitude_heard: None,
+            gps_fix: false,
+            hud_altitude_m: None,
+            battery_of_system: None,
+            carries_payload: false,
+            sequences: Vec::new(),
+            boot_unix_nanos: None,
+            time_base: TimeBase::Arrival,
+            max_clock_skew,
+            history: History::default(),
+            last_sample: None,
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &SensorId {
+        &self.state.vehicle_id
+    }
+
+    /// When anything last arrived.
+    pub fn last_heard(&self) -> Timestamp {
+        self.last_heard
+    }
+
+    /// Whether it says that it is a simulation.
+    pub fn simulated(&self) -> bool {
+        self.state.simulated
+    }
+
+    /// What it did lately.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The state, complete with what follows from its parts.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut state = self.state.clone();
+        state.battery_percent = state.battery_percent.or(self.battery_of_system);
+        if let Some(position) = &mut state.position {
+            position.altitude_m = position.altitude_m.or(self.hud_altitude_m);
+        }
+        state.confidence = self.confidence(&state);
+        state
+    }
+
+    /// Counts an accepted message.
+    pub fn count_message(&mut self, version: Version, signed: bool) {
+        self.state.source = Source::from_version(version);
+        self.state.link.messages += 1;
+        self.state.link.signed += u64::from(signed);
+    }
+
+    /// Counts what is missing before a message, accepted or not: it arrived.
+    pub fn follow_sequence(&mut self, component_id: u8, sequence: u8) {
+        let known = self.sequences.iter_mut().find(|(c, _)| *c == component_id);
+        let Some((_, last)) = known else {
+            self.sequences.push((component_id, sequence));
+            return;
+        };
+        let lost = &mut self.state.link.lost;
+        match sequence.wrapping_sub(*last) {
+            0 => {}
+            behind if behind > u8::MAX - REORDER_WINDOW => {
+                // It was counted as lost when its successor came.
+                *lost = lost.saturating_sub(1);
+            }
+            ahead => {
+                *lost += u64::from(ahead - 1);
+                *last = sequence;
+            }
+        }
+    }
+
+    /// Notes that something arrived, whatever it says.
+    pub fn hear(&mut self, now: Timestamp) {
+        if self.last_heard.since(now) > CLOCK_STEP {
+            self.history.clear();
+        }
+        self.last_heard = now;
+    }
+
+    /// Notes that a picture or a scan of this vehicle was accepted.
+    pub fn carry_payload(&mut self) {
+        self.carries_payload = true;
+    }
+
+    /// Merges what a message says.
+    pub fn merge(&mut self, telemetry: Telemetry, now: Timestamp) {
+        self.state.observed = now;
+        match telemetry {
+            Telemetry::Heartbeat {
+                is_vehicle,
+                flight_mode,
+                armed,
+                simulated,
+            } => {
+                if is_vehicle {
+                    self.state.flight_mode = flight_mode;
+                    self.state.armed = Some(armed);
+                    self.state.simulated = simulated;
+                }
+            }
+            Telemetry::SystemStatus { battery_percent } => {
+                self.battery_of_system = battery_percent;
+            }
+            Telemetry::Battery { battery_percent } => {
+                self.state.battery_percent = battery_percent;
+            }
+            Telemetry::SystemTime {
+                unix_nanos,
+                boot_ms,
+            } => self.learn_boot_time(unix_nanos, boot_ms, now),
+            Telemetry::Gps {
+                fix,
+                position,
+                ground_speed_mps,
+            } => {
+                self.gps_fix = fix;
+                let better_is_silent = self
+                    .position_heard
+                    .is_none_or(|heard| now.since(heard) > GPS_TAKES_OVER_AFTER);
+                if better_is_silent {
+                    self.state.ground_speed_mps = ground_speed_mps.or(self.state.ground_speed_mps);
+                    self.set_position(now, position);
+                }
+            }
+            Telemetry::GlobalPosition {
+                boot_ms,
+                position,
+                relative_altitude_m,
+                velocity,
+                heading_deg,
+            } => {
+                let time = self.measured(boot_ms, now);
+                self.position_heard = Some(now);
+                self.state.relative_altitude_m = Some(relative_altitude_m);
+                self.state.velocity = Some(velocity);
+                self.state.ground_speed_mps = Some(velocity.north_mps.hypot(velocity.east_mps));
+                self.state.heading_deg = heading_deg.or(self.state.heading_deg);
+                self.set_position(time, position);
+            }
+            Telemetry::Attitude { boot_ms, attitude } => {
+                let time = self.measured(boot_ms, now);
+                self.attitude_heard = Some(now);
+                self.state.attitude = Some(attitude);
+                self.history.add_body(time, attitude);
+            }
+            Telemetry::Hud {
+                ground_speed_mps,
+                heading_deg,
+                altitude_m,
+            } => {
+                self.state.ground_speed_mps = Some(ground_speed_mps);
+                self.state.heading_deg = heading_deg.or(self.state.heading_deg);
+                self.hud_altitude_m = Some(altitude_m);
+            }
+            Telemetry::Gimbal {
+                boot_ms,
+                attitude,
+                yaw_frame,
+            } => {
+                let time = self.measured(boot_ms, now);
+                if let Some(attitude) = self.in_earth_frame(attitude, yaw_frame, now) {
+                    self.history.add_camera(time, attitude);
+                }
+            }
+            Telemetry::ImageCaptured {
+                unix_nanos,
+                boot_ms,
+                position,
+                relative_altitude_m: _,
+                attitude,
+            } => {
+                let measured = self.measured(boot_ms, now);
+                let time = self.near(unix_nanos, now).unwrap_or(measured);
+                // Its altitude is above ground, ours above the take-off point: not the same thing.
+                if let Some(position) = position.filter(|p| self.gps_fix || !p.is_zero()) {
+                    let relative_altitude_m = self.state.relative_altitude_m;
+                    self.history.add_place(
+                        time,
+                        Place {
+                            position,
+                            relative_altitude_m,
+                        },
+                    );
+                }
+                if let Some(attitude) = attitude {
+                    self.history.add_camera(time, attitude);
+                }
+            }
+        }
+    }
+
+    /// How a sample of this time stands to the last accepted one.
+    ///
+    /// The last one is forgotten `forget_after` its arrival: a drone whose clock stepped back is heard
+    /// again, at the latest then.
+    pub fn order(&self, timestamp: Timestamp, now: Timestamp, forget_after: Duration) -> Order {
+        match self.last_sample {
+            Some(last) if now.since(last.arrived) <= forget_after => {
+                match timestamp.cmp(&last.timestamp) {
+                    std::cmp::Ordering::Greater => Order::New,
+                    std::cmp::Ordering::Equal => Order::Duplicate,
+                    std::cmp::Ordering::Less => Order::OutOfOrder,
+                }
+            }
+            Some(_) | None => Order::New,
+        }
+    }
+
+    /// Merges an accepted sample.
+    pub fn merge_sample(&mut self, sample: &Sample, arrived: Timestamp) {
+        let timestamp = sample.timestamp.unwrap_or(arrived);
+        self.hear(arrived);
+        self.last_sample = Some(AcceptedSample { timestamp, arrived });
+        let state = &mut self.state;
+        state.observed = timestamp;
+        state.source = Source::Json;
+        state.link.messages += 1;
+        state.simulated = sample.simulated;
+        state.ground_speed_mps = sample.ground_speed_mps.or(state.ground_speed_mps);
+        state.heading_deg = sample.heading_deg.or(state.heading_deg);
+        state.battery_percent = sample.battery_percent.or(state.battery_percent);
+        if let Some(flight_mode) = &sample.flight_mode {
+            state.flight_mode = Cow::Owned(flight_mode.clone());
+        }
+        state.sensor_health = match &sample.sensor_health {
+            Some(health) => Cow::Owned(health.clone()),
+            None => Cow::Borrowed("healthy"),
+        };
+        if let Some(position) = sample.position {
+            state.position = Some(position);
+            let place = Place {
+                position,
+                relative_altitude_m: None,
+            };
+            self.history.add_place(timestamp, place);
+        }
+        self.carries_payload |= sample.image.is_some() || sample.lidar_points.is_some();
+    }
+
+    fn set_position(&mut self, time: Timestamp, position: Option<Position>) {
+        self.state.position = position.filter(|p| self.gps_fix || !p.is_zero());
+        if let Some(position) = self.state.position {
+            let place = Place {
+                position,
+                relative_altitude_m: self.state.relative_altitude_m,
+            };
+            self.history.add_place(time, place);
+        }
+    }
+
+    fn learn_boot_time(&mut self, unix_nanos: Option<i64>, boot_ms: u32, now: Timestamp) {
+        self.boot_unix_nanos = self
+            .near(unix_nanos, now)
+            .map(|time| time.as_unix_nanos() - i64::from(boot_ms) * 1_000_000);
+    }
+
+    /// When something was measured, see the text at the top of this file.
+    fn measured(&mut self, boot_ms: u32, now: Timestamp) -> Timestamp {
+        let unix_nanos = self
+            .boot_unix_nanos
+            .and_then(|boot| boot.checked_add(i64::from(boot_ms) * 1_000_000));
+        let (base, time) = match self.near(unix_nanos, now) {
+            Some(time) => (TimeBase::Vehicle, time),
+            None => (TimeBase::Arrival, now),
+        };
+        if base != self.time_base {
+            self.time_base = base;
+            self.history.clear();
+        }
+        time
+    }
+
+    /// The time, when it is within the allowed clock skew of now.
+    fn near(&self, unix_nanos: Option<i64>, now: Timestamp) -> Option<Timestamp> {
+        let time = Timestamp::from_unix_nanos(unix_nanos?);
+        let apart = time.since(now).max(now.since(time));
+        (apart <= self.max_clock_skew).then_some(time)
+    }
+
+    /// The camera's attitude with yaw from true north; `None` when the body's heading is not known.
+    fn in_earth_frame(
+        &self,
+        attitude: Attitude,
+        yaw_frame: YawFrame,
+        now: Timestamp,
+    ) -> Option<Attitude> {
+        match yaw_frame {
+            YawFrame::Earth => Some(attitude),
+            YawFrame::Vehicle => {
+                let heard = self.attitude_heard?;
+                let body = self.state.attitude?;
+                (now.since(heard) <= BODY_YAW_AGE).then(|| Attitude {
+                    yaw_deg: wrap_360(attitude.yaw_deg + body.yaw_deg),
+                    ..attitude
+                })
+            }
+        }
+    }
+
+    fn confidence(&self, state: &Snapshot) -> f64 {
+        // In tenths, so that the sum is exact.
+        let mut tenths = 4;
+        if let Some(position) = state.position {
+            tenths += 2 + u8::from(position.altitude_m.is_some());
+        }
+        tenths += u8::from(state.heading_deg.is_some());
+        tenths += u8::from(state.ground_speed_mps.is_some());
+        tenths += u8::from(self.carries_payload);
+        f64::from(tenths) / 10.0
+    }
+}
+
+#[cfg(test)]
+mod tests;
