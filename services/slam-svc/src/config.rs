@@ -1,0 +1,162 @@
+//! What may be written about the site and its cameras, and what is used.
+
+use serde::Deserialize;
+use sovereign_service::BuildError;
+
+use crate::domain::camera::{self, CameraModel, Heading};
+use crate::domain::georeference::Site;
+
+/// Camera calibrations of one configuration at most; each picture is compared with all of them.
+const MAX_CAMERAS: usize = 256;
+
+/// Section `slam-svc`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Altitude of the ground, metres above mean sea level, -500 to 9000. When set, height above ground
+    /// is the altitude of a picture minus this, whatever relative altitude it reports. Not set by default.
+    pub ground_elevation_m: Option<f64>,
+    /// Camera calibrations, before the built-in ones; none by default.
+    pub cameras: Vec<CameraConfig>,
+}
+
+/// Calibration of one camera model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameraConfig {
+    /// Model as the pictures' Exif says it.
+    pub model: String,
+    /// Focal length divided by the longer side of the picture, 0.1 to 20.
+    pub focal_px_per_width: f64,
+    /// First radial distortion coefficient as in OpenCV, -1 to 1, default 0.
+    #[serde(default)]
+    pub k1: f64,
+    /// Which heading in the pictures' XMP to believe, default `gimbal`.
+    #[serde(default)]
+    pub heading: HeadingConfig,
+}
+
+/// Headings in a picture's XMP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadingConfig {
+    /// The gimbal's.
+    #[default]
+    Gimbal,
+    /// The airframe's.
+    Flight,
+}
+
+/// Turns what was written into what is used; the error names the key.
+pub(crate) fn site_from_config(config: Config) -> Result<Site, BuildError> {
+    if let Some(metres) = config.ground_elevation_m
+        && !(-500.0..=9000.0).contains(&metres)
+    {
+        return Err(BuildError::config(
+            "ground_elevation_m",
+            "must be -500 to 9000",
+        ));
+    }
+    if config.cameras.len() > MAX_CAMERAS {
+        return Err(BuildError::config(
+            "cameras",
+            format!("lists more than {MAX_CAMERAS} cameras"),
+        ));
+    }
+    let mut cameras: Vec<CameraModel> = Vec::with_capacity(config.cameras.len() + 1);
+    for (index, written) in config.cameras.into_iter().enumerate() {
+        let refuse = |name: &str, why: &str| {
+            Err(BuildError::config(format!("cameras[{index}].{name}"), why))
+        };
+        if written.model.trim().is_empty() {
+            return refuse("model", "must not be empty");
+        }
+        if cameras.iter().any(|camera| camera.model == written.model) {
+            return refuse("model", "is listed twice");
+        }
+        if !(0.1..=20.0).contains(&written.focal_px_per_width) {
+            return refuse("focal_px_per_width", "must be 0.1 to 20");
+        }
+        if !(-1.0..=1.0).contains(&written.k1) {
+            return refuse("k1", "must be -1 to 1");
+        }
+        cameras.push(CameraModel {
+            model: written.model,
+            focal_px_per_width: written.focal_px_per_width,
+            k1: written.k1,
+            heading: match written.heading {
+                HeadingConfig::Gimbal => Heading::Gimbal,
+                HeadingConfig::Flight => Heading::Flight,
+            },
+        });
+    }
+    cameras.extend(camera::built_in());
+    Ok(Site {
+        ground_elevation_m: config.ground_elevation_m,
+        cameras,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn camera(model: &str) -> CameraConfig {
+        CameraConfig {
+            model: model.to_owned(),
+            focal_px_per_width: 0.7,
+            k1: 0.0,
+            heading: HeadingConfig::Gimbal,
+        }
+    }
+
+    #[test]
+    fn a_configured_camera_comes_before_the_built_in_one() {
+        let config = Config {
+            ground_elevation_m: Some(153.0),
+            cameras: vec![camera("FC300S")],
+        };
+        let site = site_from_config(config).unwrap();
+        assert_eq!(site.ground_elevation_m, Some(153.0));
+        let first = site.cameras.iter().find(|c| c.model == "FC300S").unwrap();
+        assert_eq!(first.focal_px_per_width, 0.7);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_used_is_refused_by_its_key() {
+        let cameras = |cameras| Config {
+            ground_elevation_m: None,
+            cameras,
+        };
+        let cases = [
+            (
+                "ground_elevation_m",
+                Config {
+                    ground_elevation_m: Some(f64::NAN),
+                    cameras: vec![],
+                },
+            ),
+            ("cameras[0].model", cameras(vec![camera(" ")])),
+            ("cameras[1].model", cameras(vec![camera("a"), camera("a")])),
+            (
+                "cameras[0].focal_px_per_width",
+                cameras(vec![CameraConfig {
+                    focal_px_per_width: 0.0,
+                    ..camera("a")
+                }]),
+            ),
+            (
+                "cameras[0].k1",
+                cameras(vec![CameraConfig {
+                    k1: f64::INFINITY,
+                    ..camera("a")
+                }]),
+            ),
+            ("cameras", cameras(vec![camera("a"); MAX_CAMERAS + 1])),
+        ];
+        for (key, config) in cases {
+            let error = site_from_config(config).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{key}: {error}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+use sovereign_model::geo::horizontal_distance_m;
+
+use super::super::metadata::MakerAttitude;
+use super::*;
+
+fn attitude(pitch_deg: f64, yaw_deg: f64) -> Attitude {
+    Attitude {
+        roll_deg: 0.0,
+        pitch_deg,
+        yaw_deg,
+    }
+}
+
+/// A drone picture that says everything.
+fn picture() -> PictureMetadata {
+    PictureMetadata {
+        width_px: 4000,
+        height_px: 3000,
+        model: Some("FC330".to_owned()),
+        focal_mm: Some(3.61),
+        gps: Some((47.0, 8.0)),
+        altitude_m: Some(440.0),
+        relative_altitude_m: Some(40.0),
+        gimbal: MakerAttitude {
+            roll_deg: Some(0.0),
+            pitch_deg: Some(-90.0),
+            yaw_deg: Some(90.0),
+        },
+        flight: MakerAttitude {
+            yaw_deg: Some(80.0),
+            ..MakerAttitude::default()
+        },
+        ..PictureMetadata::default()
+    }
+}
+
+/// A picture that says nothing but its size.
+fn mute() -> PictureMetadata {
+    PictureMetadata {
+        width_px: 752,
+        height_px: 480,
+        ..PictureMetadata::default()
+    }
+}
+
+fn telemetry() -> Telemetry {
+    Telemetry {
+        position: Some(Position {
+            latitude_deg: 47.001,
+            longitude_deg: 8.0,
+            altitude_m: Some(450.0),
+        }),
+        relative_altitude_m: Some(50.0),
+        attitude: Some(TelemetryAttitude::Body {
+            attitude: attitude(0.0, 180.0),
+            mount_pitch_deg: -90.0,
+        }),
+    }
+}
+
+fn given() -> Option<Intrinsics> {
+    Some(Intrinsics::from_focal_px(752, 480, 500.0).unwrap())
+}
+
+fn tracking(verdict: Verdict) -> (CameraPose, Intrinsics, Source) {
+    match verdict {
+        Verdict::Tracking {
+            pose,
+            intrinsics,
+            source,
+        } => (pose, intrinsics, source),
+        other @ (Verdict::PositionOnly { .. } | Verdict::Lost { .. }) => panic!("{other:?}"),
+    }
+}
+
+fn reason(verdict: Verdict) -> Reason {
+    match verdict {
+        Verdict::PositionOnly { reason, .. } | Verdict::Lost { reason } => reason,
+        tracking @ Verdict::Tracking { .. } => panic!("{tracking:?}"),
+    }
+}
+
+fn azimuth_of_image_up(pose: &CameraPose) -> f64 {
+    let up = pose.enu_from_camera * -nalgebra::Vector3::y();
+    up.x.atan2(up.y).to_degrees()
+}
+
+#[test]
+fn a_picture_that_says_everything_is_placed_by_itself() {
+    let (pose, camera, source) = tracking(georeference(
+        &picture(),
+        &telemetry(),
+        None,
+        &Site::default(),
+    ));
+    assert_eq!(source, Source::ImageMetadata);
+    assert_eq!(pose.position.latitude_deg, 47.0);
+    assert_eq!(pose.height_above_ground_m, 40.0);
+    assert!((azimuth_of_image_up(&pose) - 90.0).abs() < 1e-6);
+    assert!((camera.fx_px() - 2340.356).abs() < 1e-3);
+    let [tl, tr, _, _] = pose.footprint(&camera).unwrap();
+    assert!((horizontal_distance_m(&tl, &tr) - 40.0 * 4000.0 / 2340.356).abs() < 0.01);
+}
+
+#[test]
+fn a_mute_picture_is_placed_by_telemetry() {
+    let (pose, _, source) = tracking(georeference(
+        &mute(),
+        &telemetry(),
+        given(),
+        &Site::default(),
+    ));
+    assert_eq!(source, Source::Telemetry);
+    assert_eq!(pose.position.latitude_deg, 47.001);
+    assert_eq!(pose.height_above_ground_m, 50.0);
+    assert!((azimuth_of_image_up(&pose).abs() - 180.0).abs() < 1e-6);
+    let by_gimbal = Telemetry {
+        attitude: Some(TelemetryAttitude::Camera(attitude(-90.0, 10.0))),
+        ..telemetry()
+    };
+    let (pose, _, _) = tracking(georeference(&mute(), &by_gimbal, given(), &Site::default()));
+    assert!((azimuth_of_image_up(&pose) - 10.0).abs() < 1e-6);
+}
+
+#[test]
+fn attitude_and_position_come_from_the_same_side_where_both_have_one() {
+    let mut gps_only = picture();
+    gps_only.gimbal = MakerAttitude::default();
+    let (pose, _, source) = tracking(georeference(
+        &gps_only,
+        &telemetry(),
+        None,
+        &Site::default(),
+    ));
+    assert_eq!(source, Source::Telemetry);
+    assert_eq!(pose.position.latitude_deg, 47.001);
+    let no_fix = Telemetry {
+        position: None,
+        ..telemetry()
+    };
+    let (pose, _, _) = tracking(georeference(&gps_only, &no_fix, None, &Site::default()));
+    assert_eq!(pose.position.latitude_deg, 47.0);
+}
+
+#[test]
+fn a_configured_ground_elevation_wins_over_relative_altitude() {
+    let site = Site {
+        ground_elevation_m: Some(395.0),
+        ..Site::default()
+    };
+    let (pose, _, _) = tracking(georeference(&picture(), &Telemetry::default(), None, &site));
+    assert_eq!(pose.height_above_ground_m, 45.0);
+    assert_eq!(pose.ground_altitude_m(), 395.0);
+}
+
+#[test]
+fn the_airframe_is_believed_for_cameras_whose_gimbal_drifts() {
+    let mut site = Site {
+        cameras: camera::built_in(),
+        ..Site::default()
+    };
+    site.cameras[0].model = "FC330".to_owned();
+    let (pose, camera, _) = tracking(georeference(&picture(), &Telemetry::default(), None, &site));
+    assert!((azimuth_of_image_up(&pose) - 80.0).abs() < 1e-6);
+    assert!((camera.fx_px() - 2411.0).abs() < 1e-9);
+}
+
+#[test]
+fn what_is_missing_is_named_and_nothing_is_made_up() {
+    let none = Telemetry::default();
+    let site = Site::default();
+    let verdict = |metadata: &PictureMetadata, telemetry: &Telemetry| {
+        reason(georeference(metadata, telemetry, given(), &site))
+    };
+    assert_eq!(verdict(&mute(), &none), Reason::NoPosition);
+    let mut phone = mute();
+    phone.gps = Some((55.7, 13.2));
+    assert_eq!(verdict(&phone, &none), Reason::NoAttitude);
+    let mut no_altitude = telemetry();
+    no_altitude.position.as_mut().unwrap().altitude_m = None;
+    assert_eq!(verdict(&mute(), &no_altitude), Reason::NoAltitude);
+    let no_height = Telemetry {
+        relative_altitude_m: None,
+        ..telemetry()
+    };
+    assert_eq!(verdict(&mute(), &no_height), Reason::NoHeight);
+    let on_the_ground = Telemetry {
+        relative_altitude_m: Some(0.2),
+        ..telemetry()
+    };
+    assert_eq!(
+        verdict(&mute(), &on_the_ground),
+        Reason::TooLow { height_m: 0.2 }
+    );
+    let mut far_out = telemetry();
+    far_out.position.as_mut().unwrap().latitude_deg = 95.0;
+    assert_eq!(
+        verdict(&mute(), &far_out),
+        Reason::OutOfRange {
+            field: "latitude_deg"
+        }
+    );
+    assert_eq!(
+        reason(georeference(&mute(), &telemetry(), None, &site)),
+        Reason::Camera(NoCamera::Unknown)
+    );
+}
+
+#[test]
+fn a_position_without_attitude_is_kept_as_a_position() {
+    let mut phone = mute();
+    phone.gps = Some((55.7, 13.2));
+    let Verdict::PositionOnly { position, .. } =
+        georeference(&phone, &Telemetry::default(), None, &Site::default())
+    else {
+        panic!("expected a position");
+    };
+    assert_eq!(position.latitude_deg, 55.7);
+    assert_eq!(position.altitude_m, None);
+}
