@@ -1,0 +1,481 @@
+//! Orthorectification: laying a frame onto the ground as one tile shows it.
+//!
+//! Pipeline, from tile to picture so that no hole is left: pixel of the tile -> ground point -> camera
+//! axes -> divided by depth -> radial distortion -> bilinear sample of the picture. The first two steps
+//! are worked out exactly at the tile's four corners and interpolated between them: a tile is so small
+//! that the curvature of map and Earth within it is below a thousandth of a pixel (the tests compare
+//! with the exact functions). What is left is arithmetic on rows, done in single precision.
+//!
+//! Each pixel carries a weight from 1 to 255, the product of two qualities: how far it is from the
+//! border of the picture, and how steeply it is looked at. Where frames overlap the better look wins.
+//!
+//! Degenerate cases: points behind the camera, beyond the fold of the distortion, outside the cone of
+//! sight or within half a pixel of the picture's edge get no colour and no weight.
+
+use nalgebra::Vector3;
+use sovereign_model::Image;
+use sovereign_model::geo::TileCoord;
+use sovereign_model::geo::mercator::{MercatorPoint, geodetic_from_mercator};
+
+use super::raster::{Raster, TILE_SIDE};
+use super::sight::Sight;
+
+/// A picture with the camera that took it, ready to be laid onto tiles.
+#[derive(Debug)]
+pub struct Frame {
+    sight: Sight,
+    picture: Picture,
+    lens: Lens,
+}
+
+/// Halves a picture: each pixel is the rounded mean of the 2 x 2 pixels it replaces. An odd last row or
+/// column is dropped. `None` when a side is down to one pixel.
+#[must_use]
+pub fn halve(image: &Image) -> Option<Image> {
+    let (width, height) = (image.width() as usize / 2, image.height() as usize / 2);
+    let stride = image.width() as usize * 3;
+    let mut pixels = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        let upper = &image.pixels()[y * 2 * stride..][..stride];
+        let lower = &image.pixels()[(y * 2 + 1) * stride..][..stride];
+        for (upper, lower) in upper.chunks_exact(6).zip(lower.chunks_exact(6)) {
+            for channel in 0..3 {
+                let sum = u16::from(upper[channel])
+                    + u16::from(upper[channel + 3])
+                    + u16::from(lower[channel])
+                    + u16::from(lower[channel + 3]);
+                // At most (4 * 255 + 2) / 4 = 255.
+                pixels.push(((sum + 2) / 4) as u8);
+            }
+        }
+    }
+    Image::new(
+        u32::try_from(width).ok()?,
+        u32::try_from(height).ok()?,
+        pixels,
+    )
+    .ok()
+}
+
+impl Frame {
+    /// A frame whose picture is halved as often as its plan says. The picture has the size that the
+    /// camera of `sight` has.
+    #[must_use]
+    pub fn new(sight: Sight, mut image: Image, halvings: u32) -> Self {
+        let mut scale = 1.0;
+        for _ in 0..halvings {
+            let Some(half) = halve(&image) else { break };
+            image = half;
+            scale *= 0.5;
+        }
+        let lens = Lens::of(&sight, scale, &image);
+        Self {
+            sight,
+            picture: Picture::of(image),
+            lens,
+        }
+    }
+
+    /// What the tile shows of this frame; `None` when nothing.
+    #[must_use]
+    pub fn orthorectify(&self, tile: TileCoord) -> Option<Raster> {
+        let patch = Patch::of(&self.sight, tile);
+        let mut raster = Raster::empty();
+        let mut samples = Samples::default();
+        let mut any = false;
+        for v in 0..TILE_SIDE {
+            if self.lens.look_along(&patch.row(v), &mut samples) {
+                any = true;
+                self.picture.fill(&samples, raster.row_mut(v));
+            }
+        }
+        any.then_some(raster)
+    }
+}
+
+/// Ground of one tile in camera axes, in units of the camera's height: exact at the corners, bilinear
+/// between them.
+struct Patch {
+    origin: Vector3<f64>,
+    along: Vector3<f64>,
+    down: Vector3<f64>,
+    twist: Vector3<f64>,
+}
+
+/// The points of one row: `start + step * column`.
+struct Row {
+    start: Vector3<f32>,
+    step: Vector3<f32>,
+}
+
+impl Row {
+    fn point(&self, column: usize) -> (f32, f32, f32) {
+        let t = column as f32;
+        (
+            self.start.x + self.step.x * t,
+            self.start.y + self.step.y * t,
+            self.start.z + self.step.z * t,
+        )
+    }
+}
+
+impl Patch {
+    fn of(sight: &Sight, tile: TileCoord) -> Self {
+        let pose = sight.pose();
+        let altitude = pose.ground_altitude_m();
+        let height = pose.height_above_ground_m;
+        let (corner, side) = (tile.north_west(), tile.side());
+        let at = |x: f64, y: f64| {
+            let place = geodetic_from_mercator(MercatorPoint {
+                x: corner.x + x * side,
+                y: corner.y + y * side,
+            });
+            let enu = sight
+                .view()
+                .frame()
+                .enu_from_geodetic(&place.at_altitude(altitude));
+            // The ground is the plane, not the sphere that bends away under it.
+            let point = Vector3::new(enu.east, enu.north, -height);
+            sight.camera_from_enu() * point / height
+        };
+        let (nw, ne, sw, se) = (at(0.0, 0.0), at(1.0, 0.0), at(0.0, 1.0), at(1.0, 1.0));
+        let pixels = TILE_SIDE as f64;
+        Self {
+            origin: nw,
+            along: (ne - nw) / pixels,
+            down: (sw - nw) / pixels,
+            twist: (se - sw - ne + nw) / (pixels * pixels),
+        }
+    }
+
+    /// Centres of the pixels of row `v`.
+    fn row(&self, v: usize) -> Row {
+        let v = v as f64 + 0.5;
+        let step = self.along + self.twist * v;
+        Row {
+            start: (self.origin + self.down * v + step * 0.5).map(|v| v as f32),
+            step: step.map(|v| v as f32),
+        }
+    }
+}
+
+/// Where in the picture each pixel of a row comes from, in [`FRACTIONS`] of a pixel from the centre of
+/// the first one, and what it is worth (0: nothing).
+struct Samples {
+    x: [i32; TILE_SIDE],
+    y: [i32; TILE_SIDE],
+    weight: [u32; TILE_SIDE],
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self {
+            x: [0; TILE_SIDE],
+            y: [0; TILE_SIDE],
+            weight: [0; TILE_SIDE],
+        }
+    }
+}
+
+/// The camera in single precision, in pixels of the picture as it is after halving.
+#[derive(Debug)]
+struct Lens {
+    fx: f32,
+    fy: f32,
+    cx: f32,
+    cy: f32,
+    k1: f32,
+    k2: f32,
+    max_r2: f32,
+    min_cos: f32,
+    width: f32,
+    height: f32,
+}
+
+/// Weight of a pixel in the middle of a picture that looks straight down.
+const MAX_WEIGHT: f32 = 255.0;
+
+impl Lens {
+    fn of(sight: &Sight, scale: f64, image: &Image) -> Self {
+        let camera = sight.view().intrinsics();
+        Self {
+            fx: (camera.fx_px() * scale) as f32,
+            fy: (camera.fy_px() * scale) as f32,
+            cx: (camera.cx_px() * scale) as f32,
+            cy: (camera.cy_px() * scale) as f32,
+            k1: camera.k1() as f32,
+            k2: camera.k2() as f32,
+            // Rounding must not cut the corners of the picture off.
+            max_r2: (sight.max_r2() * (1.0 + 1e-5)) as f32,
+            min_cos: sight.min_cos() as f32,
+            width: image.width() as f32,
+            height: image.height() as f32,
+        }
+    }
+
+    /// Position in the picture of a point in camera axes, and its squared undistorted radius.
+    fn project(&self, x: f32, y: f32, z: f32) -> (f32, f32, f32) {
+        let depth = 1.0 / z;
+        let (xn, yn) = (x * depth, y * depth);
+        let r2 = xn * xn + yn * yn;
+        let scale = 1.0 + r2 * (self.k1 + r2 * self.k2);
+        (
+            self.fx * xn * scale + self.cx,
+            self.fy * yn * scale + self.cy,
+            r2,
+        )
+    }
+
+    /// Fills `samples` for a row; returns whether any of it is on the picture.
+    ///
+    /// Every pixel takes the same steps without a branch, so that the compiler works on many at once.
+    fn look_along(&self, row: &Row, samples: &mut Samples) -> bool {
+        let fractions = FRACTIONS as f32;
+        let per_half_side = 2.0 / self.width.min(self.height);
+        let per_steepness = 1.0 / (1.0 - self.min_cos);
+        let mut any = 0;
+        for u in 0..TILE_SIDE {
+            let (x, y, z) = row.point(u);
+            let (px, py, r2) = self.project(x, y, z);
+            // Lengths are in heights, so the cosine is one over the distance.
+            let cos = 1.0 / (x * x + y * y + z * z).sqrt();
+            let border = px.min(self.width - px).min(py.min(self.height - py));
+            let steepness = (cos - self.min_cos) * per_steepness;
+            let quality = (border * per_half_side).min(1.0) * steepness;
+            let seen = (z > 0.0) & (r2 <= self.max_r2) & (border >= 0.5) & (steepness > 0.0);
+            let weight = 1.0 + (MAX_WEIGHT - 1.0) * quality.clamp(0.0, 1.0);
+            // To the nearest fraction; the cast rounds down. Far outside it saturates.
+            samples.x[u] = ((px - 0.5) * fractions + 0.5) as i32;
+            samples.y[u] = ((py - 0.5) * fractions + 0.5) as i32;
+            samples.weight[u] = if seen { weight as i32 as u32 } else { 0 };
+            any |= samples.weight[u];
+        }
+        any != 0
+    }
+}
+
+/// Pixels with room behind the last one, so that two neighbours can be read as one word.
+#[derive(Debug)]
+struct Picture {
+    width: usize,
+    height: usize,
+    bytes: Vec<u8>,
+}
+
+/// Steps between two pixels that the bilinear sample tells apart.
+const FRACTIONS: u32 = 256;
+
+impl Picture {
+    fn of(image: Image) -> Self {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let mut bytes = image.into_pixels();
+        // Two pixels are six bytes of an eight-byte word.
+        bytes.extend([0; 2]);
+        Self {
+            width,
+            height,
+            bytes,
+        }
+    }
+
+    /// Colours the pixels of a row that have a weight.
+    fn fill(&self, samples: &Samples, row: &mut [u32]) {
+        if self.width < 2 || self.height < 2 {
+            return;
+        }
+        for (u, pixel) in row.iter_mut().enumerate() {
+            let weight = samples.weight[u];
+            if weight > 0 {
+                *pixel = weight << 24 | self.sample(samples.x[u], samples.y[u]);
+            }
+        }
+    }
+
+    /// Bilinear sample at a position from the centre of the first pixel to that of the last, in
+    /// [`FRACTIONS`].
+    fn sample(&self, x: i32, y: i32) -> u32 {
+        const BITS: u32 = FRACTIONS.ilog2();
+        let (x, y) = (x.max(0) as usize, y.max(0) as usize);
+        // On the last pixel the fraction becomes a whole step.
+        let column = (x >> BITS).min(self.width - 2);
+        let line = (y >> BITS).min(self.height - 2);
+        let right = (x - (column << BITS)).min(FRACTIONS as usize) as u64;
+        let lower = (y - (line << BITS)).min(FRACTIONS as usize) as u64;
+        let at = (line * self.width + column) * 3;
+        let [a, b] = self.pair(at);
+        let [c, d] = self.pair(at + self.width * 3);
+        let [r, g, b] = channels(mix(mix(a, b, right), mix(c, d, right), lower));
+        r << 16 | g << 8 | b
+    }
+
+    /// Two neighbouring pixels, each with its channels in 16-bit lanes.
+    fn pair(&self, at: usize) -> [u64; 2] {
+        let mut word = [0; 8];
+        word.copy_from_slice(&self.bytes[at..at + 8]);
+        let word = u64::from_le_bytes(word);
+        [lanes(word), lanes(word >> 24)]
+    }
+}
+
+/// Spreads the low three bytes to 16-bit lanes: red lowest, blue next, green highest.
+fn lanes(word: u64) -> u64 {
+    word & 0x00ff_00ff | (word >> 8 & 0xff) << 32
+}
+
+/// Back from [`lanes`]: red, green, blue.
+fn channels(lanes: u64) -> [u32; 3] {
+    [
+        (lanes & 0xff) as u32,
+        (lanes >> 32 & 0xff) as u32,
+        (lanes >> 16 & 0xff) as u32,
+    ]
+}
+
+/// Rounded mean of all lanes, `share` of 256 from `b`. A lane is at most 255 * 256 + 128 in between.
+fn mix(a: u64, b: u64, share: u64) -> u64 {
+    const HALF: u64 = 0x0080_0080_0080;
+    const LOW: u64 = 0x00ff_00ff_00ff;
+    (a * (u64::from(FRACTIONS) - share) + b * share + HALF) >> 8 & LOW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{ZoomRange, plan};
+    use super::super::raster::{rgb, weight};
+    use super::super::sight::tests::{LIMITS, camera, pose};
+    use super::*;
+    use sovereign_model::Intrinsics;
+    use sovereign_model::geo::mercator::mercator_from_geodetic;
+
+    const ZOOMS: ZoomRange = ZoomRange { min: 10, max: 22 };
+
+    fn grey(width: u32, height: u32, value: impl Fn(u32, u32) -> u8) -> Image {
+        let pixels = (0..height)
+            .flat_map(|y| (0..width).map(move |x| (x, y)))
+            .flat_map(|(x, y)| [value(x, y); 3])
+            .collect();
+        Image::new(width, height, pixels).unwrap()
+    }
+
+    #[test]
+    fn positions_agree_with_the_exact_functions_to_a_hundredth_of_a_pixel() {
+        let mut worst = 0.0_f64;
+        let mut compared = 0;
+        for (pitch, yaw, height) in [
+            (-90.0, 17.0, 46.0),
+            (-70.0, 200.0, 120.0),
+            (-45.0, 300.0, 60.0),
+            (-90.0, 0.0, 1_000.0),
+        ] {
+            let sight = Sight::new(&pose(pitch, yaw, height), &camera(), LIMITS).unwrap();
+            let lens = Lens::of(&sight, 1.0, &grey(752, 480, |_, _| 0));
+            for tile in plan(&sight, ZOOMS).unwrap().tiles {
+                let patch = Patch::of(&sight, tile);
+                for v in [0, 100, 255] {
+                    let mut samples = Samples::default();
+                    let row = patch.row(v);
+                    lens.look_along(&row, &mut samples);
+                    for u in (0..256).step_by(15) {
+                        if samples.weight[u] == 0 {
+                            continue;
+                        }
+                        let (x, y, z) = row.point(u);
+                        let (x, y, _) = lens.project(x, y, z);
+                        let pixel = [f64::from(x), f64::from(y)];
+                        let ground = sight.view().ground_point(pixel).unwrap();
+                        let on_map = mercator_from_geodetic(&ground);
+                        let offset = |exact: f64, start: f64, column: usize| {
+                            ((exact - start) / tile.side() * 256.0 - column as f64 - 0.5).abs()
+                        };
+                        let corner = tile.north_west();
+                        worst = worst
+                            .max(offset(on_map.x, corner.x, u))
+                            .max(offset(on_map.y, corner.y, v));
+                        compared += 1;
+                    }
+                }
+            }
+        }
+        assert!(compared > 1_000, "{compared}");
+        assert!(worst < 0.01, "{worst} pixels");
+    }
+
+    #[test]
+    fn a_sample_is_the_bilinear_mean_of_its_four_pixels() {
+        let picture = Picture::of(grey(4, 3, |x, y| (x * 40 + y * 10) as u8));
+        assert_eq!(rgb(picture.sample(256, 256)), [50; 3]);
+        assert_eq!(rgb(picture.sample(384, 384)), [75; 3]);
+        assert_eq!(rgb(picture.sample(768, 512)), [140; 3], "the last pixel");
+        let colours = Picture::of(Image::new(2, 2, [10, 20, 30].repeat(4)).unwrap());
+        assert_eq!(rgb(colours.sample(100, 150)), [10, 20, 30]);
+    }
+
+    #[test]
+    fn weights_fall_towards_the_border_and_with_the_angle() {
+        let camera = Intrinsics::from_focal_px(1000, 1000, 500.0).unwrap();
+        let sight = Sight::new(&pose(-90.0, 0.0, 100.0), &camera, LIMITS).unwrap();
+        let plan = plan(&sight, ZOOMS).unwrap();
+        let frame = Frame::new(sight.clone(), grey(1000, 1000, |_, _| 200), plan.halvings);
+        let weight_at = |east: f64, north: f64| {
+            let place = sight.ground_from_enu([east, north]);
+            let tile = TileCoord::containing(place.latitude_deg, place.longitude_deg, plan.zoom);
+            let point = mercator_from_geodetic(&place);
+            let pixel = |v: f64, start: f64| ((v - start) / tile.side() * 256.0) as usize;
+            let raster = frame.orthorectify(tile).unwrap();
+            weight(
+                raster.row(pixel(point.y, tile.north_west().y))
+                    [pixel(point.x, tile.north_west().x)],
+            )
+        };
+        let (middle, aside, edge) = (
+            weight_at(0.0, 0.0),
+            weight_at(50.0, 0.0),
+            weight_at(99.0, 0.0),
+        );
+        assert!(middle >= 250, "{middle}");
+        assert!(
+            middle > aside && aside > edge && edge >= 1,
+            "{aside} {edge}"
+        );
+        assert_eq!(weight_at(-101.0, 0.0), 0);
+    }
+
+    #[test]
+    fn a_tile_beside_the_frame_has_nothing_of_it() {
+        let sight = Sight::new(&pose(-90.0, 0.0, 50.0), &camera(), LIMITS).unwrap();
+        let plan = plan(&sight, ZOOMS).unwrap();
+        let frame = Frame::new(sight, grey(752, 480, |_, _| 9), 0);
+        let near = plan.tiles[0];
+        let far = TileCoord::new(near.z(), near.x() + 50, near.y()).unwrap();
+        assert!(frame.orthorectify(far).is_none());
+        assert!(
+            plan.tiles
+                .iter()
+                .any(|&tile| frame.orthorectify(tile).is_some())
+        );
+    }
+
+    #[test]
+    fn halving_averages_and_drops_the_odd_edge() {
+        let image = grey(5, 3, |x, y| (x * 10 + y * 4) as u8);
+        let half = halve(&image).unwrap();
+        assert_eq!((half.width(), half.height()), (2, 1));
+        assert_eq!(half.pixels(), [7, 7, 7, 27, 27, 27]);
+        assert!(halve(&half).is_none());
+    }
+
+    #[test]
+    fn a_fine_checkerboard_on_a_coarse_tile_is_grey_and_not_chance() {
+        let camera = Intrinsics::from_focal_px(2000, 1500, 8000.0).unwrap();
+        let sight = Sight::new(&pose(-90.0, 0.0, 40.0), &camera, LIMITS).unwrap();
+        let plan = plan(&sight, ZOOMS).unwrap();
+        assert_eq!(plan.halvings, 2);
+        let board = grey(2000, 1500, |x, y| if (x + y) % 2 == 0 { 0 } else { 254 });
+        let frame = Frame::new(sight, board, plan.halvings);
+        for &tile in &plan.tiles {
+            for &pixel in frame.orthorectify(tile).iter().flat_map(Raster::pixels) {
+                assert!(pixel == 0 || rgb(pixel) == [127; 3], "{pixel:08x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The pixels of one tile.
+
+use sovereign_model::{Digest, DigestBuilder};
+
+/// Pixels along one side of a tile.
+pub const TILE_SIDE: usize = 256;
+/// Pixels of a tile.
+pub const TILE_PIXELS: usize = TILE_SIDE * TILE_SIDE;
+/// Bytes of a tile's pixels.
+pub const TILE_BYTES: usize = TILE_PIXELS * 4;
+
+/// The pixels of one tile, rows from the north. A pixel is `weight << 24 | red << 16 | green << 8 | blue`,
+/// and 0 where there is nothing: its order as a number is the order in which pixels win over each other.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Raster(Box<[u32]>);
+
+impl Raster {
+    /// Nothing anywhere.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(vec![0; TILE_PIXELS].into_boxed_slice())
+    }
+
+    /// From red, green, blue and weight bytes, as [`Raster::to_rgbw`] gives them; `None` when there
+    /// are not exactly [`TILE_BYTES`] of them, or one without weight has a colour.
+    #[must_use]
+    pub fn from_rgbw(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != TILE_BYTES {
+            return None;
+        }
+        let (pixels, _) = bytes.as_chunks();
+        let pixels: Box<[u32]> = pixels
+            .iter()
+            .map(|rgbw| u32::from_be_bytes(*rgbw).rotate_right(8))
+            .collect();
+        pixels
+            .iter()
+            .all(|&pixel| pixel == 0 || weight(pixel) > 0)
+            .then_some(Self(pixels))
+    }
+
+    /// Red, green, blue and weight of every pixel.
+    #[must_use]
+    pub fn to_rgbw(&self) -> Vec<u8> {
+        let mut bytes = vec![0; TILE_BYTES];
+        let (pixels, _) = bytes.as_chunks_mut();
+        for (rgbw, pixel) in pixels.iter_mut().zip(&self.0) {
+            *rgbw = pixel.rotate_left(8).to_be_bytes();
+        }
+        bytes
+    }
+
+    /// SHA-256 over width and height (32-bit little-endian each) and [`Raster::to_rgbw`]: the same on
+    /// every machine and for every format the tile is served in.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest_of_rgbw(&self.to_rgbw())
+    }
+
+    /// Every pixel.
+    #[must_use]
+    pub fn pixels(&self) -> &[u32] {
+        &self.0
+    }
+
+    /// One row, `y` below [`TILE_SIDE`].
+    #[must_use]
+    pub fn row(&self, y: usize) -> &[u32] {
+        &self.0[y * TILE_SIDE..(y + 1) * TILE_SIDE]
+    }
+
+    /// As [`Raster::row`], to write.
+    pub(crate) fn row_mut(&mut self, y: usize) -> &mut [u32] {
+        &mut self.0[y * TILE_SIDE..(y + 1) * TILE_SIDE]
+    }
+
+    /// Whether there is nothing anywhere.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&pixel| pixel == 0)
+    }
+}
+
+impl std::fmt::Debug for Raster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let covered = self.0.iter().filter(|&&pixel| pixel != 0).count();
+        write!(f, "Raster({covered} of {TILE_PIXELS} pixels)")
+    }
+}
+
+/// As [`Raster::digest`], of bytes that [`Raster::to_rgbw`] gave.
+#[must_use]
+pub fn digest_of_rgbw(bytes: &[u8]) -> Digest {
+    let side = (TILE_SIDE as u32).to_le_bytes();
+    let mut digest = DigestBuilder::new();
+    digest.update(&side);
+    digest.update(&side);
+    digest.update(bytes);
+    digest.finish()
+}
+
+/// Weight of a pixel, 0 where there is nothing.
+#[must_use]
+pub fn weight(pixel: u32) -> u32 {
+    pixel >> 24
+}
+
+/// Red, green and blue of a pixel.
+#[must_use]
+pub fn rgb(pixel: u32) -> [u8; 3] {
+    let [_, r, g, b] = pixel.to_be_bytes();
+    [r, g, b]
+}
+
+/// Some pixels of a tile: columns `x0..x1` of rows `y0..y1`, never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rect {
+    /// First column.
+    pub x0: usize,
+    /// First row.
+    pub y0: usize,
+    /// Column after the last.
+    pub x1: usize,
+    /// Row after the last.
+    pub y1: usize,
+}
+
+impl Rect {
+    /// The whole tile.
+    pub const FULL: Rect = Rect {
+        x0: 0,
+        y0: 0,
+        x1: TILE_SIDE,
+        y1: TILE_SIDE,
+    };
+
+    /// Smallest rectangle around both.
+    #[must_use]
+    pub fn union(self, other: Rect) -> Rect {
+        Rect {
+            x0: self.x0.min(other.x0),
+            y0: self.y0.min(other.y0),
+            x1: self.x1.max(other.x1),
+            y1: self.y1.max(other.y1),
+        }
+    }
+
+    /// The smallest rectangle around this one and columns `x0..x1` of row `y`.
+    pub(crate) fn with_run(rect: Option<Rect>, y: usize, x0: usize, x1: usize) -> Rect {
+        let run = Rect {
+            x0,
+            y0: y,
+            x1,
+            y1: y + 1,
+        };
+        rect.map_or(run, |rect| rect.union(run))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_pixels_are_the_same_tile() {
+        let mut raster = Raster::empty();
+        raster.row_mut(3)[5] = 0x80_11_22_33;
+        let bytes = raster.to_rgbw();
+        assert_eq!(&bytes[(3 * 256 + 5) * 4..][..4], &[0x11, 0x22, 0x33, 0x80]);
+        assert_eq!(Raster::from_rgbw(&bytes), Some(raster.clone()));
+        assert_ne!(raster.digest(), Raster::empty().digest());
+        assert!(!raster.is_empty());
+    }
+
+    #[test]
+    fn bytes_that_are_no_tile_are_refused() {
+        assert_eq!(Raster::from_rgbw(&[0; TILE_BYTES - 4]), None);
+        let mut colour_without_weight = vec![0; TILE_BYTES];
+        colour_without_weight[0] = 1;
+        assert_eq!(Raster::from_rgbw(&colour_without_weight), None);
+    }
+}

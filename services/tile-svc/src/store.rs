@@ -1,0 +1,585 @@
+//! Where tiles are kept: one file, one transaction a commit.
+//!
+//! What is read was verified: each value starts with the SHA-256 of its key and itself, and a value
+//! that does not match is reported as damaged and never handed out.
+//!
+//! There is one writer. It keeps tiles decoded in a cache, so that consecutive frames over the same
+//! ground decode nothing; readers look into that cache but do not fill it, since what they read may be
+//! older than what the writer has just committed.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
+use sovereign_model::Digest;
+use sovereign_model::geo::{Bounds, TileCoord};
+
+use crate::domain::planes::{Own, Planes};
+use crate::domain::raster::{TILE_BYTES, digest_of_rgbw};
+use crate::picture::{png_from_rgbw, raster_from_png};
+
+/// Sealed tile by place.
+const TILES: TableDefinition<u64, &[u8]> = TableDefinition::new("tiles");
+/// Sealed change by sequence.
+const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("changes");
+/// Sequence by frame id: what was painted.
+const FRAMES: TableDefinition<&str, u64> = TableDefinition::new("frames");
+/// Sealed summary by layer.
+const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
+
+/// Name of the one layer.
+pub const LAYER: &str = "imagery";
+
+/// Changes that are kept, and frames remembered as painted; the oldest go first. A reader that is
+/// further behind is told so; a frame older than this many that comes again is painted again, which
+/// changes nothing but the log.
+pub const MAX_CHANGES: u64 = 100_000;
+
+/// Memory for the file's own pages.
+const PAGE_CACHE_BYTES: usize = 64 << 20;
+
+/// The store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened.
+    #[error("open the tile store")]
+    Open(#[source] redb::Error),
+    /// A read failed.
+    #[error("read the tile store")]
+    Read(#[source] redb::Error),
+    /// A write failed; nothing of it was kept.
+    #[error("write the tile store")]
+    Write(#[source] redb::Error),
+    /// What was read is not what was written.
+    #[error("{what} is damaged in the tile store")]
+    Damaged {
+        /// Which value.
+        what: String,
+    },
+}
+
+/// A tile as the store has it.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its pixels.
+    pub planes: Planes,
+    /// Digest of what it shows.
+    pub digest: Digest,
+}
+
+/// What a tile's place in the store holds.
+#[derive(Debug)]
+pub enum Found {
+    /// A tile.
+    Tile(Arc<Stored>),
+    /// Nothing.
+    Nothing,
+    /// Something that is not what was written.
+    Damaged,
+}
+
+/// A tile ready to be committed.
+#[derive(Debug)]
+pub struct Fresh {
+    /// Its place.
+    pub coord: TileCoord,
+    /// Its pixels and digest.
+    pub stored: Arc<Stored>,
+    /// What is written.
+    sealed: Vec<u8>,
+}
+
+impl Fresh {
+    /// Encodes a tile.
+    #[must_use]
+    pub fn encode(coord: TileCoord, planes: Planes) -> Self {
+        let rgbw = planes.shown().to_rgbw();
+        let digest = digest_of_rgbw(&rgbw);
+        let shown = png_from_rgbw(&rgbw);
+        let mut sealed = vec![0; SEAL_BYTES];
+        let (kind, beneath) = match planes.own() {
+            Own::Nothing => (KIND_DERIVED, Vec::new()),
+            Own::Shown => (KIND_PAINTED, Vec::new()),
+            Own::Beneath(own) => (KIND_BOTH, png_from_rgbw(&own.to_rgbw())),
+        };
+        sealed.push(kind);
+        sealed.extend(digest.as_bytes());
+        // A tile is at most a few hundred kibibytes.
+        sealed.extend((shown.len() as u32).to_le_bytes());
+        sealed.extend(shown);
+        sealed.extend(beneath);
+        seal(&key_of(coord).to_le_bytes(), &mut sealed);
+        Self {
+            coord,
+            stored: Arc::new(Stored { planes, digest }),
+            sealed,
+        }
+    }
+}
+
+/// Children only.
+const KIND_DERIVED: u8 = 0;
+/// Own plane only.
+const KIND_PAINTED: u8 = 1;
+/// Own plane and children: a second picture follows.
+const KIND_BOTH: u8 = 2;
+
+/// What a commit writes.
+#[derive(Debug)]
+pub struct Commit {
+    /// Tiles, each place once.
+    pub tiles: Vec<Fresh>,
+    /// Painted frames, the first with [`Store::next_sequence`], each with the next.
+    pub frames: Vec<Entry>,
+    /// Ground that the frames cover; `None` when none of it is new.
+    pub bounds: Option<Bounds>,
+    /// Whether any of the frames is simulated.
+    pub simulated: bool,
+}
+
+/// A frame in the log of changes.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The frame.
+    pub frame_id: String,
+    /// Its change, encoded.
+    pub message: Vec<u8>,
+}
+
+/// What a layer holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerSummary {
+    /// Tiles with content, all zooms.
+    pub tiles: u64,
+    /// Coarsest zoom with content; [`u8::MAX`] for an empty layer.
+    pub min_zoom: u8,
+    /// Finest zoom with content; 0 for an empty layer.
+    pub max_zoom: u8,
+    /// Where there is content.
+    pub bounds: Option<Bounds>,
+    /// Sequence of the newest change, 0 for an empty layer.
+    pub last_change: u64,
+    /// Whether any of it was painted from simulated frames.
+    pub simulated: bool,
+}
+
+/// Tiles, painted frames, and the log of changes.
+pub struct Store {
+    database: Database,
+    decoded: Mutex<Decoded>,
+    summary: Mutex<LayerSummary>,
+}
+
+impl Store {
+    /// Opens the file, or makes it. `cache_bytes` bounds the decoded tiles in memory.
+    ///
+    /// # Errors
+    /// Another process has it, or it is damaged.
+    pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+        let database = Database::builder()
+            .set_cache_size(PAGE_CACHE_BYTES)
+            .create(path)
+            .map_err(|e| StoreError::Open(e.into()))?;
+        let summary = prepare(&database).map_err(StoreError::Open)?;
+        let summary = match summary {
+            None => LayerSummary::EMPTY,
+            Some(sealed) => unseal(LAYER.as_bytes(), &sealed)
+                .and_then(LayerSummary::from_bytes)
+                .ok_or_else(|| StoreError::Damaged {
+                    what: format!("the summary of layer {LAYER}"),
+                })?,
+        };
+        Ok(Self {
+            database,
+            decoded: Mutex::new(Decoded::new(cache_bytes)),
+            summary: Mutex::new(summary),
+        })
+    }
+
+    /// What the layer holds.
+    #[must_use]
+    pub fn summary(&self) -> LayerSummary {
+        *lock(&self.summary)
+    }
+
+    /// Sequence that the next commit starts with.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.summary().last_change + 1
+    }
+
+    /// A tile, for the writer: what is read is kept in memory.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn load(&self, coord: TileCoord) -> Result<Found, StoreError> {
+        if let Some(stored) = lock(&self.decoded).find(coord) {
+            return Ok(Found::Tile(stored));
+        }
+        let found = self.fetch(coord)?;
+        if let Found::Tile(stored) = &found {
+            lock(&self.decoded).keep(coord, stored);
+        }
+        Ok(found)
+    }
+
+    /// A tile, for a reader; `None` when there is nothing.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the tile is damaged.
+    pub fn read(&self, coord: TileCoord) -> Result<Option<Arc<Stored>>, StoreError> {
+        if let Some(stored) = lock(&self.decoded).find(coord) {
+            return Ok(Some(stored));
+        }
+        match self.fetch(coord)? {
+            Found::Tile(stored) => Ok(Some(stored)),
+            Found::Nothing => Ok(None),
+            Found::Damaged => Err(StoreError::Damaged {
+                what: format!("tile {coord}"),
+            }),
+        }
+    }
+
+    /// Whether a frame was painted.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn is_painted(&self, frame_id: &str) -> Result<bool, StoreError> {
+        let read = || -> Result<bool, redb::Error> {
+            let frames = self.database.begin_read()?.open_table(FRAMES)?;
+            Ok(frames.get(frame_id)?.is_some())
+        };
+        read().map_err(StoreError::Read)
+    }
+
+    /// Writes a commit; it is on disk when this returns, and if it fails nothing of it is.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+        let mut summary = self.summary();
+        let first = summary.last_change + 1;
+        summary.simulated |= commit.simulated;
+        summary.bounds = match (summary.bounds, commit.bounds) {
+            (Some(a), Some(b)) => Some(a.union(&b)),
+            (a, b) => a.or(b),
+        };
+        let mut write = || -> Result<(), redb::Error> {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            {
+                let mut tiles = transaction.open_table(TILES)?;
+                for fresh in &commit.tiles {
+                    let before = tiles.insert(key_of(fresh.coord), fresh.sealed.as_slice())?;
+                    summary.tiles += u64::from(before.is_none());
+                    summary.min_zoom = summary.min_zoom.min(fresh.coord.z());
+                    summary.max_zoom = summary.max_zoom.max(fresh.coord.z());
+                }
+            }
+            write_entries(&transaction, first, &commit.frames)?;
+            {
+                let mut frames = transaction.open_table(FRAMES)?;
+                for (sequence, entry) in (first..).zip(&commit.frames) {
+                    frames.insert(entry.frame_id.as_str(), sequence)?;
+                    summary.last_change = sequence;
+                }
+            }
+            forget_old(&transaction, summary.last_change)?;
+            {
+                let mut sealed = vec![0; SEAL_BYTES];
+                sealed.extend(summary.to_bytes());
+                seal(LAYER.as_bytes(), &mut sealed);
+                transaction
+                    .open_table(LAYERS)?
+                    .insert(LAYER, sealed.as_slice())?;
+            }
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(StoreError::Write)?;
+        let mut decoded = lock(&self.decoded);
+        for fresh in &commit.tiles {
+            decoded.keep(fresh.coord, &fresh.stored);
+        }
+        drop(decoded);
+        *lock(&self.summary) = summary;
+        Ok(())
+    }
+
+    /// Replaces entries of the newest commit, whose first is `first`: the time it took is known only
+    /// after it. Visible at once and on disk with the next commit; should the process be killed in
+    /// between, the entries are as they were committed.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn amend(&self, first: u64, entries: &[Entry]) -> Result<(), StoreError> {
+        let write = || -> Result<(), redb::Error> {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::None)?;
+            write_entries(&transaction, first, entries)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(StoreError::Write)
+    }
+
+    /// Changes with a larger sequence than `after`, oldest first, at most `limit`, and the smallest
+    /// sequence still kept (0 when there is none).
+    ///
+    /// # Errors
+    /// The file cannot be read, or a change is damaged.
+    pub fn changes(&self, after: u64, limit: usize) -> Result<(Vec<Vec<u8>>, u64), StoreError> {
+        let read = || -> Result<(Vec<(u64, Vec<u8>)>, u64), redb::Error> {
+            let changes = self.database.begin_read()?.open_table(CHANGES)?;
+            let oldest = changes.first()?.map_or(0, |(sequence, _)| sequence.value());
+            let found = changes
+                .range(after.saturating_add(1)..)?
+                .take(limit)
+                .map(|entry| entry.map(|(k, v)| (k.value(), v.value().to_vec())))
+                .collect::<Result<_, _>>()?;
+            Ok((found, oldest))
+        };
+        let (sealed, oldest) = read().map_err(StoreError::Read)?;
+        let messages = sealed
+            .iter()
+            .map(|(sequence, sealed)| {
+                unseal(&sequence.to_le_bytes(), sealed)
+                    .and_then(message_of)
+                    .map(<[u8]>::to_vec)
+                    .ok_or_else(|| StoreError::Damaged {
+                        what: format!("change {sequence}"),
+                    })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok((messages, oldest))
+    }
+
+    fn fetch(&self, coord: TileCoord) -> Result<Found, StoreError> {
+        let read = || -> Result<Option<redb::AccessGuard<'static, &'static [u8]>>, redb::Error> {
+            let tiles = self.database.begin_read()?.open_table(TILES)?;
+            Ok(tiles.get(key_of(coord))?)
+        };
+        let Some(sealed) = read().map_err(StoreError::Read)? else {
+            return Ok(Found::Nothing);
+        };
+        let stored =
+            unseal(&key_of(coord).to_le_bytes(), sealed.value()).and_then(stored_from_bytes);
+        Ok(stored.map_or(Found::Damaged, |stored| Found::Tile(Arc::new(stored))))
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("summary", &self.summary())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes the tables, so that readers find them, and gives the summary of the layer.
+fn prepare(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(TILES)?;
+    transaction.open_table(CHANGES)?;
+    transaction.open_table(FRAMES)?;
+    let summary = transaction
+        .open_table(LAYERS)?
+        .get(LAYER)?
+        .map(|sealed| sealed.value().to_vec());
+    transaction.commit()?;
+    Ok(summary)
+}
+
+fn write_entries(
+    transaction: &WriteTransaction,
+    first: u64,
+    entries: &[Entry],
+) -> Result<(), redb::Error> {
+    let mut changes = transaction.open_table(CHANGES)?;
+    for (sequence, entry) in (first..).zip(entries) {
+        let mut sealed = vec![0; SEAL_BYTES];
+        // Frame ids are a few dozen bytes.
+        sealed.extend((entry.frame_id.len() as u16).to_le_bytes());
+        sealed.extend(entry.frame_id.as_bytes());
+        sealed.extend(&entry.message);
+        seal(&sequence.to_le_bytes(), &mut sealed);
+        changes.insert(sequence, sealed.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Removes changes beyond [`MAX_CHANGES`], and forgets their frames.
+fn forget_old(transaction: &WriteTransaction, newest: u64) -> Result<(), redb::Error> {
+    let Some(last_forgotten) = newest.checked_sub(MAX_CHANGES) else {
+        return Ok(());
+    };
+    let mut changes = transaction.open_table(CHANGES)?;
+    let mut frames = transaction.open_table(FRAMES)?;
+    loop {
+        let oldest = match changes.first()? {
+            Some((sequence, sealed)) if sequence.value() <= last_forgotten => (
+                sequence.value(),
+                unseal(&sequence.value().to_le_bytes(), sealed.value())
+                    .and_then(frame_id_of)
+                    .map(str::to_owned),
+            ),
+            Some(_) | None => return Ok(()),
+        };
+        changes.remove(oldest.0)?;
+        if let Some(frame_id) = oldest.1 {
+            frames.remove(frame_id.as_str())?;
+        }
+    }
+}
+
+fn frame_id_of(entry: &[u8]) -> Option<&str> {
+    let (length, rest) = entry.split_first_chunk()?;
+    std::str::from_utf8(rest.get(..usize::from(u16::from_le_bytes(*length)))?).ok()
+}
+
+fn message_of(entry: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = entry.split_first_chunk()?;
+    rest.get(usize::from(u16::from_le_bytes(*length))..)
+}
+
+fn stored_from_bytes(body: &[u8]) -> Option<Stored> {
+    let (&kind, rest) = body.split_first()?;
+    let (digest, rest) = rest.split_first_chunk::<32>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (shown, beneath) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let own = match kind {
+        KIND_DERIVED => Own::Nothing,
+        KIND_PAINTED => Own::Shown,
+        KIND_BOTH => Own::Beneath(raster_from_png(beneath)?),
+        _ => return None,
+    };
+    Some(Stored {
+        planes: Planes::from_parts(raster_from_png(shown)?, own),
+        digest: Digest::from_slice(digest).ok()?,
+    })
+}
+
+/// Places in the order of zoom, column, row.
+fn key_of(coord: TileCoord) -> u64 {
+    u64::from(coord.z()) << 48 | u64::from(coord.x()) << 24 | u64::from(coord.y())
+}
+
+/// Bytes of the digest that a value starts with.
+const SEAL_BYTES: usize = 32;
+
+/// Fills in the first [`SEAL_BYTES`] of a value.
+fn seal(key: &[u8], value: &mut [u8]) {
+    let digest = Digest::of_parts(&[key, &value[SEAL_BYTES..]]);
+    value[..SEAL_BYTES].copy_from_slice(digest.as_bytes());
+}
+
+/// The value behind its seal; `None` when it is not what was sealed under this key.
+fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let (seal, body) = value.split_first_chunk::<SEAL_BYTES>()?;
+    (Digest::of_parts(&[key, body]).as_bytes() == seal).then_some(body)
+}
+
+impl LayerSummary {
+    const EMPTY: Self = Self {
+        tiles: 0,
+        min_zoom: u8::MAX,
+        max_zoom: 0,
+        bounds: None,
+        last_change: 0,
+        simulated: false,
+    };
+
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(self.tiles.to_le_bytes());
+        bytes.extend(self.last_change.to_le_bytes());
+        bytes.extend([self.min_zoom, self.max_zoom, u8::from(self.simulated)]);
+        if let Some(bounds) = self.bounds {
+            for edge in [
+                bounds.west_deg,
+                bounds.south_deg,
+                bounds.east_deg,
+                bounds.north_deg,
+            ] {
+                bytes.extend(edge.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (tiles, bytes) = bytes.split_first_chunk()?;
+        let (last_change, bytes) = bytes.split_first_chunk()?;
+        let (&[min_zoom, max_zoom, simulated], edges) = bytes.split_first_chunk()?;
+        let edges: Vec<f64> = edges
+            .as_chunks()
+            .0
+            .iter()
+            .map(|edge| f64::from_le_bytes(*edge))
+            .collect();
+        let bounds = match edges.as_slice() {
+            [] => None,
+            &[west_deg, south_deg, east_deg, north_deg] => Some(Bounds {
+                west_deg,
+                south_deg,
+                east_deg,
+                north_deg,
+            }),
+            _ => return None,
+        };
+        Some(Self {
+            tiles: u64::from_le_bytes(*tiles),
+            last_change: u64::from_le_bytes(*last_change),
+            min_zoom,
+            max_zoom,
+            simulated: simulated != 0,
+            bounds,
+        })
+    }
+}
+
+/// Decoded tiles, the longest unused going first beyond a number of bytes.
+struct Decoded {
+    tiles: LruCache<TileCoord, Arc<Stored>>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Decoded {
+    fn new(limit: usize) -> Self {
+        Self {
+            tiles: LruCache::unbounded(),
+            bytes: 0,
+            limit,
+        }
+    }
+
+    fn find(&mut self, coord: TileCoord) -> Option<Arc<Stored>> {
+        self.tiles.get(&coord).cloned()
+    }
+
+    fn keep(&mut self, coord: TileCoord, stored: &Arc<Stored>) {
+        let size = |stored: &Stored| stored.planes.rasters() * TILE_BYTES;
+        self.bytes += size(stored);
+        if let Some((_, before)) = self.tiles.push(coord, Arc::clone(stored)) {
+            self.bytes -= size(&before);
+        }
+        while self.bytes > self.limit {
+            let Some((_, oldest)) = self.tiles.pop_lru() else {
+                break;
+            };
+            self.bytes -= size(&oldest);
+        }
+    }
+}
+
+/// A panic while a cache was locked leaves it usable: each step keeps it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
