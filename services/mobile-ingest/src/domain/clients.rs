@@ -1,0 +1,424 @@
+//! The phones known to this door, and the order of what each of them sent.
+//!
+//! Bounded: at most [`MAX_CLIENTS`]; one that is silent for [`CLIENT_EXPIRY`] is forgotten and has to
+//! register again. A stream's newest timestamp is remembered only once its sample is durably queued,
+//! so a sample that could not be queued may be sent again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sovereign_model::{SensorId, Timestamp};
+
+use super::frame::{Place, Reject, RejectCode, Stream};
+
+/// Phones known at once; past it a new one is told to come back later.
+pub(crate) const MAX_CLIENTS: usize = 10_000;
+/// A phone that neither registers nor gets a sample accepted for this long is forgotten.
+pub(crate) const CLIENT_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// Streams a phone may announce; a registration with more is refused.
+const MAX_STREAMS: usize = 16;
+/// Longest name of a stream or device, bytes; a registration with a longer one is refused.
+const MAX_TEXT: usize = 128;
+
+/// What a phone says about itself when it registers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Announcement {
+    pub(crate) device_model: String,
+    pub(crate) streams: Vec<String>,
+}
+
+impl Announcement {
+    /// Checks the bounds.
+    ///
+    /// # Errors
+    /// A sentence that names the field.
+    pub(crate) fn check(self) -> Result<Self, String> {
+        if self.device_model.len() > MAX_TEXT {
+            return Err(format!("device_model is longer than {MAX_TEXT} bytes"));
+        }
+        if self.streams.len() > MAX_STREAMS {
+            return Err(format!("streams has more than {MAX_STREAMS} entries"));
+        }
+        if self.streams.iter().any(|name| name.len() > MAX_TEXT) {
+            return Err(format!("streams has a name longer than {MAX_TEXT} bytes"));
+        }
+        Ok(self)
+    }
+}
+
+/// The table is full of phones that are all in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_CLIENTS} clients are registered, which is the limit")]
+pub(crate) struct TableFull;
+
+/// A phone. `L` is what the owner of the table keeps with each of them.
+#[derive(Debug)]
+pub(crate) struct Client<L> {
+    pub(crate) announcement: Announcement,
+    pub(crate) registered: Timestamp,
+    /// Arrival of the last accepted sample.
+    pub(crate) last_seen: Option<Timestamp>,
+    /// Samples and pictures accepted.
+    pub(crate) accepted: u64,
+    /// Last known place, with the time it was observed.
+    pub(crate) place: Option<(Place, Timestamp)>,
+    /// Whether the last accepted sample was simulated.
+    pub(crate) simulated: bool,
+    /// Newest accepted timestamp of each stream, by [`Stream::index`].
+    newest: [Option<Timestamp>; Stream::ALL.len()],
+    /// Last arrival time given to a picture.
+    last_received: Option<Timestamp>,
+    lanes: Arc<L>,
+}
+
+impl<L> Client<L> {
+    /// Newest accepted timestamp over all streams.
+    pub(crate) fn newest(&self) -> Option<Timestamp> {
+        self.newest.iter().flatten().max().copied()
+    }
+
+    fn last_active(&self) -> Timestamp {
+        self.last_seen
+            .unwrap_or(self.registered)
+            .max(self.registered)
+    }
+}
+
+/// What is remembered of a sample once it is durably queued.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Accepted {
+    /// The stream and its new newest timestamp; absent for pictures without a promise of order.
+    pub(crate) order: Option<(Stream, Timestamp)>,
+    pub(crate) place: Option<(Place, Timestamp)>,
+    pub(crate) simulated: bool,
+}
+
+/// Every known phone.
+#[derive(Debug)]
+pub(crate) struct ClientTable<L> {
+    clients: BTreeMap<SensorId, Client<L>>,
+    /// Phones with news since [`ClientTable::take_changed`]; a subset of `clients`.
+    changed: BTreeSet<SensorId>,
+}
+
+impl<L: Default> ClientTable<L> {
+    pub(crate) fn new() -> Self {
+        Self {
+            clients: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a phone, or renews one: its order and place stay.
+    ///
+    /// # Errors
+    /// [`TableFull`] when there is no room even after forgetting the silent ones.
+    pub(crate) fn register(
+        &mut self,
+        id: SensorId,
+        announcement: Announcement,
+        now: Timestamp,
+    ) -> Result<(), TableFull> {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.announcement = announcement;
+            client.registered = now;
+        } else {
+            if self.clients.len() >= MAX_CLIENTS {
+                self.expire(now);
+            }
+            if self.clients.len() >= MAX_CLIENTS {
+                return Err(TableFull);
+            }
+            self.clients.insert(
+                id.clone(),
+                Client {
+                    announcement,
+                    registered: now,
+                    last_seen: None,
+                    accepted: 0,
+                    place: None,
+                    simulated: false,
+                    newest: [None; Stream::ALL.len()],
+                    last_received: None,
+                    lanes: Arc::new(L::default()),
+                },
+            );
+        }
+        self.changed.insert(id);
+        Ok(())
+    }
+
+    /// What the owner keeps with a phone.
+    ///
+    /// # Errors
+    /// `CLIENT_NOT_REGISTERED`.
+    pub(crate) fn lanes(&self, id: &SensorId) -> Result<Arc<L>, Reject> {
+        self.client(id).map(|client| client.lanes.clone())
+    }
+
+    /// Whether a sample of this time may follow what was accepted on its stream.
+    ///
+    /// # Errors
+    /// `CLIENT_NOT_REGISTERED`, `DUPLICATE_FRAME`, `OUT_OF_ORDER_FRAME`.
+    pub(crate) fn check_order(
+        &self,
+        id: &SensorId,
+        stream: Stream,
+        observed: Timestamp,
+    ) -> Result<(), Reject> {
+        match self.client(id)?.newest[stream.index()] {
+            Some(newest) if observed == newest => Err(duplicate(stream)),
+            Some(newest) if observed < newest => Err(Reject::new(
+                RejectCode::OutOfOrderFrame,
+                format!(
+                    "timestamp is before the last accepted one of stream {}",
+                    stream.as_str()
+                ),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The arrival time to stamp on a picture: now, but later than the one before whatever the clock did.
+    pub(crate) fn next_received(&mut self, id: &SensorId, now: Timestamp) -> Timestamp {
+        let Some(client) = self.clients.get_mut(id) else {
+            return now;
+        };
+        let received = match client.last_received {
+            Some(last) if now <= last => last.checked_add(Duration::from_nanos(1)).unwrap_or(last),
+            Some(_) | None => now,
+        };
+        client.last_received = Some(received);
+        received
+    }
+
+    /// Remembers a sample that is durably queued.
+    pub(crate) fn accept(&mut self, id: &SensorId, accepted: Accepted, now: Timestamp) {
+        self.remember_order(id, accepted.order);
+        // The phone may have been forgotten while its sample was being queued; the sample is safe.
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        client.last_seen = Some(client.last_seen.map_or(now, |last| last.max(now)));
+        client.accepted += 1;
+        client.simulated = accepted.simulated;
+        if let Some((place, observed)) = accepted.place
+            && place.position.is_some()
+            && client.place.is_none_or(|(_, known)| known <= observed)
+        {
+            client.place = Some((place, observed));
+        }
+        self.changed.insert(id.clone());
+    }
+
+    /// Remembers only the order: of a sample that turns out to have been queued before.
+    pub(crate) fn remember_order(&mut self, id: &SensorId, order: Option<(Stream, Timestamp)>) {
+        if let (Some(client), Some((stream, observed))) = (self.clients.get_mut(id), order) {
+            let newest = &mut client.newest[stream.index()];
+            *newest = Some(newest.map_or(observed, |known| known.max(observed)));
+        }
+    }
+
+    /// Forgets the silent ones.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        self.clients
+            .retain(|_, client| now.since(client.last_active()) <= CLIENT_EXPIRY);
+        self.changed.retain(|id| self.clients.contains_key(id));
+    }
+
+    /// Every phone, by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&SensorId, &Client<L>)> {
+        self.clients.iter()
+    }
+
+    /// One phone.
+    pub(crate) fn get(&self, id: &SensorId) -> Option<&Client<L>> {
+        self.clients.get(id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Phones with news since the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<SensorId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn client(&self, id: &SensorId) -> Result<&Client<L>, Reject> {
+        self.clients.get(id).ok_or_else(|| {
+            Reject::new(
+                RejectCode::ClientNotRegistered,
+                format!("client_id {id} is not registered"),
+            )
+        })
+    }
+}
+
+/// The refusal of a sample whose timestamp was accepted before.
+pub(crate) fn duplicate(stream: Stream) -> Reject {
+    Reject::new(
+        RejectCode::DuplicateFrame,
+        format!(
+            "timestamp was already accepted on stream {}",
+            stream.as_str()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::frame::Position;
+
+    type Table = ClientTable<()>;
+
+    fn id(text: &str) -> SensorId {
+        SensorId::parse(text).unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_nanos(seconds * 1_000_000_000)
+    }
+
+    fn on(stream: Stream, seconds: i64) -> Accepted {
+        Accepted {
+            order: Some((stream, at(seconds))),
+            place: None,
+            simulated: false,
+        }
+    }
+
+    fn place(latitude_deg: f64) -> Place {
+        Place {
+            position: Some(Position {
+                latitude_deg,
+                longitude_deg: 1.0,
+                altitude_m: None,
+            }),
+            accuracy_m: None,
+            heading_deg: None,
+        }
+    }
+
+    fn code(result: Result<(), Reject>) -> Option<RejectCode> {
+        result.err().map(|reject| reject.code)
+    }
+
+    #[test]
+    fn order_is_kept_per_stream_and_only_of_what_was_accepted() {
+        let phone = id("p");
+        let mut table = Table::new();
+        assert_eq!(
+            code(table.check_order(&phone, Stream::Gps, at(5))),
+            Some(RejectCode::ClientNotRegistered)
+        );
+        table
+            .register(phone.clone(), Announcement::default(), at(1))
+            .unwrap();
+        assert_eq!(code(table.check_order(&phone, Stream::Gps, at(5))), None);
+        assert_eq!(
+            code(table.check_order(&phone, Stream::Gps, at(5))),
+            None,
+            "a sample that was only checked may come again"
+        );
+        table.accept(&phone, on(Stream::Gps, 5), at(6));
+        assert_eq!(
+            code(table.check_order(&phone, Stream::Gps, at(5))),
+            Some(RejectCode::DuplicateFrame)
+        );
+        assert_eq!(
+            code(table.check_order(&phone, Stream::Gps, at(4))),
+            Some(RejectCode::OutOfOrderFrame)
+        );
+        assert_eq!(
+            code(table.check_order(&phone, Stream::Camera, at(5))),
+            None,
+            "another stream has its own order"
+        );
+        table
+            .register(phone.clone(), Announcement::default(), at(7))
+            .unwrap();
+        assert_eq!(
+            code(table.check_order(&phone, Stream::Gps, at(5))),
+            Some(RejectCode::DuplicateFrame),
+            "registering again does not forget the order"
+        );
+    }
+
+    #[test]
+    fn silent_phones_are_forgotten_and_make_room() {
+        let mut table = Table::new();
+        for index in 0..MAX_CLIENTS {
+            table
+                .register(id(&format!("p{index}")), Announcement::default(), at(0))
+                .unwrap();
+        }
+        assert_eq!(
+            table.register(id("late"), Announcement::default(), at(1)),
+            Err(TableFull)
+        );
+        table.accept(&id("p7"), on(Stream::Gps, 2), at(2));
+        let next_day = at(24 * 3600 + 1);
+        table
+            .register(id("late"), Announcement::default(), next_day)
+            .unwrap();
+        let known: Vec<_> = table.iter().map(|(id, _)| id.to_string()).collect();
+        assert_eq!(known, ["late", "p7"]);
+    }
+
+    #[test]
+    fn arrival_times_of_pictures_grow_whatever_the_clock_does() {
+        let phone = id("p");
+        let mut table = Table::new();
+        table
+            .register(phone.clone(), Announcement::default(), at(1))
+            .unwrap();
+        let first = table.next_received(&phone, at(10));
+        let second = table.next_received(&phone, at(9));
+        let third = table.next_received(&phone, at(11));
+        assert!(first < second && second < third);
+        assert_eq!(third, at(11));
+    }
+
+    #[test]
+    fn the_newest_place_is_shown_and_change_is_told_once() {
+        let phone = id("p");
+        let mut table = Table::new();
+        table
+            .register(phone.clone(), Announcement::default(), at(1))
+            .unwrap();
+        assert_eq!(table.take_changed().len(), 1);
+        assert!(table.take_changed().is_empty());
+        let with_place = |seconds, latitude| Accepted {
+            place: Some((place(latitude), at(seconds))),
+            ..on(Stream::Gps, seconds)
+        };
+        table.accept(&phone, with_place(5, 50.0), at(5));
+        table.accept(&phone, with_place(4, 40.0), at(6));
+        table.accept(&phone, on(Stream::Barometer, 7), at(7));
+        let client = table.get(&phone).unwrap();
+        assert_eq!(client.place, Some((place(50.0), at(5))));
+        assert_eq!(client.accepted, 3);
+        assert_eq!(client.last_seen, Some(at(7)));
+        assert_eq!(client.newest(), Some(at(7)));
+        assert_eq!(table.take_changed().len(), 1);
+    }
+
+    #[test]
+    fn an_announcement_has_bounds() {
+        let streams = |count: usize, length: usize| Announcement {
+            device_model: String::new(),
+            streams: vec!["x".repeat(length); count],
+        };
+        assert!(streams(16, 128).check().is_ok());
+        assert!(streams(17, 1).check().unwrap_err().contains("streams"));
+        assert!(streams(1, 129).check().unwrap_err().contains("streams"));
+        let long = Announcement {
+            device_model: "x".repeat(129),
+            streams: Vec::new(),
+        };
+        assert!(long.check().unwrap_err().contains("device_model"));
+    }
+}

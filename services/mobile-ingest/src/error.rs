@@ -1,0 +1,86 @@
+//! What can go wrong at the door, and the one place where a status is chosen for it.
+
+use sovereign_bus::PublishError;
+use sovereign_service::{Code, HasCode};
+
+use crate::domain::clients::TableFull;
+use crate::domain::frame::{Reject, RejectCode};
+
+/// A sample, picture or registration was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IngestError {
+    /// The sender's fault.
+    #[error(transparent)]
+    Refused(#[from] Reject),
+    /// No room for another phone.
+    #[error(transparent)]
+    Full(#[from] TableFull),
+    /// The bus did not take it.
+    #[error("queue the sample")]
+    Queue(#[source] PublishError),
+    /// The bus did not answer in time. Whether the sample was stored shows when it is sent again.
+    #[error("the queue did not answer in time")]
+    QueueTimeout,
+}
+
+impl IngestError {
+    /// The code of the `av-v1` contract.
+    pub(crate) fn reject_code(&self) -> RejectCode {
+        match self {
+            Self::Refused(reject) => reject.code,
+            Self::Full(_) | Self::Queue(_) | Self::QueueTimeout => RejectCode::BufferFull,
+        }
+    }
+}
+
+impl HasCode for IngestError {
+    fn code(&self) -> Code {
+        code_from_reject(self.reject_code())
+    }
+}
+
+/// What a code of the contract means.
+pub(crate) fn code_from_reject(code: RejectCode) -> Code {
+    match code {
+        RejectCode::InvalidPayload
+        | RejectCode::UnsupportedContractVersion
+        | RejectCode::MissingClientId
+        | RejectCode::InvalidClientId
+        | RejectCode::UnsupportedSensorType
+        | RejectCode::FutureTimestamp
+        | RejectCode::StaleTimestamp
+        | RejectCode::InvalidLatitude
+        | RejectCode::InvalidLongitude
+        | RejectCode::MissingImageData
+        | RejectCode::MissingImuData => Code::InvalidArgument,
+        RejectCode::ClientNotRegistered | RejectCode::Unauthorized => Code::Unauthenticated,
+        RejectCode::DuplicateFrame | RejectCode::OutOfOrderFrame => Code::AlreadyExists,
+        RejectCode::BufferFull => Code::Unavailable,
+    }
+}
+
+/// A call to another service failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{service} answered: {message}")]
+pub(crate) struct CallError {
+    /// Name of the service.
+    pub(crate) service: &'static str,
+    pub(crate) code: Code,
+    pub(crate) message: String,
+}
+
+impl CallError {
+    pub(crate) fn new(service: &'static str, status: &tonic::Status) -> Self {
+        Self {
+            service,
+            code: Code::from_grpc(status.code()),
+            message: status.message().to_owned(),
+        }
+    }
+}
+
+impl HasCode for CallError {
+    fn code(&self) -> Code {
+        self.code
+    }
+}

@@ -1,0 +1,302 @@
+//! The services this edge shows, as calls that return what readers see.
+//!
+//! Every call has a deadline. What a layer is called is remembered once tile-svc has confirmed it.
+
+use std::collections::BTreeSet;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sovereign_proto::drone::v1::drones_client::DronesClient;
+use sovereign_proto::drone::v1::{
+    GetIngestStatsRequest, ListVehiclesRequest, SubmitCaptureRequest,
+};
+use sovereign_proto::geo::v1 as geo;
+use sovereign_proto::mesh::v1::mesh_client::MeshClient;
+use sovereign_proto::mesh::v1::{GetNodeRequest, ListPeersRequest};
+use sovereign_proto::slam::v1::ListKeyframesRequest;
+use sovereign_proto::slam::v1::slam_client::SlamClient;
+use sovereign_proto::tile::v1::tiles_client::TilesClient;
+use sovereign_proto::tile::v1::{
+    GetPaintStatsRequest, GetTileRequest, ListLayersRequest, TileFormat as WireFormat,
+};
+use sovereign_service::{Channel, Code, MAX_MESSAGE_BYTES};
+use tonic::Request;
+
+use super::wire;
+use crate::error::CallError;
+use crate::service::Calls;
+use crate::service::intake::Receipt;
+use crate::views::{DroneStats, Keyframe, Layer, Mesh, PaintStats, Vehicle};
+
+/// Time for a question.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for a picture to be durably queued.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Formats of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TileFormat {
+    Png,
+    Jpeg,
+    Webp,
+}
+
+/// A tile.
+#[derive(Debug, Clone)]
+pub(crate) struct Tile {
+    pub(crate) data: Bytes,
+    pub(crate) media_type: String,
+    pub(crate) digest: String,
+}
+
+/// What is known about one tile.
+#[derive(Debug, Clone)]
+pub(crate) enum TileAnswer {
+    Tile(Tile),
+    /// The layer has nothing there.
+    Empty,
+    UnknownLayer,
+}
+
+/// A calibrated camera as a sender described it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Calibration {
+    pub(crate) width_px: u32,
+    pub(crate) height_px: u32,
+    pub(crate) fx_px: f64,
+    pub(crate) fy_px: f64,
+    pub(crate) cx_px: f64,
+    pub(crate) cy_px: f64,
+    pub(crate) k1: f64,
+    pub(crate) k2: f64,
+}
+
+/// A picture of a drone.
+#[derive(Debug, Clone)]
+pub(crate) struct DroneCapture {
+    pub(crate) vehicle_id: String,
+    pub(crate) image: Bytes,
+    /// 0 when the sender did not say.
+    pub(crate) captured_unix_nanos: i64,
+    pub(crate) calibration: Option<Calibration>,
+    pub(crate) mount_pitch_deg: Option<f64>,
+    pub(crate) simulated: bool,
+}
+
+/// The services behind the edge.
+pub(crate) struct Upstream {
+    drones: DronesClient<Channel>,
+    tiles: TilesClient<Channel>,
+    slam: SlamClient<Channel>,
+    mesh: Option<MeshClient<Channel>>,
+    layers: RwLock<BTreeSet<String>>,
+}
+
+fn within<T>(deadline: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+const DRONES: &str = "drone-ingest";
+const TILES: &str = "tile-svc";
+const SLAM: &str = "slam-svc";
+const MESH: &str = "mesh-gateway";
+
+fn failed(service: &'static str) -> impl Fn(tonic::Status) -> CallError {
+    move |status| CallError::new(service, &status)
+}
+
+impl Upstream {
+    pub(crate) fn new(calls: Calls) -> Self {
+        Self {
+            drones: DronesClient::new(calls.drones)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            tiles: TilesClient::new(calls.tiles)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            slam: SlamClient::new(calls.slam)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            mesh: calls.mesh.map(|channel| {
+                MeshClient::new(channel)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES)
+            }),
+            layers: RwLock::default(),
+        }
+    }
+
+    /// Vehicles heard by the drone door, by id.
+    pub(crate) async fn vehicles(&self) -> Result<Vec<Vehicle>, CallError> {
+        let mut client = self.drones.clone();
+        let answer = client
+            .list_vehicles(within(READ_DEADLINE, ListVehiclesRequest {}))
+            .await
+            .map_err(failed(DRONES))?;
+        let vehicles = answer.into_inner().vehicles;
+        Ok(vehicles.into_iter().map(wire::vehicle).collect())
+    }
+
+    /// Counters of the drone door.
+    pub(crate) async fn drone_stats(&self) -> Result<DroneStats, CallError> {
+        let mut client = self.drones.clone();
+        let answer = client
+            .get_ingest_stats(within(READ_DEADLINE, GetIngestStatsRequest {}))
+            .await
+            .map_err(failed(DRONES))?;
+        Ok(wire::drone_stats(answer.into_inner()))
+    }
+
+    /// Hands a picture to the drone door; returns once it is durably queued.
+    pub(crate) async fn submit_capture(&self, capture: DroneCapture) -> Result<Receipt, CallError> {
+        let mut client = self.drones.clone();
+        let request = SubmitCaptureRequest {
+            vehicle_id: capture.vehicle_id,
+            image: capture.image,
+            captured_unix_nanos: capture.captured_unix_nanos,
+            intrinsics: capture.calibration.map(|camera| geo::Intrinsics {
+                width_px: camera.width_px,
+                height_px: camera.height_px,
+                fx_px: camera.fx_px,
+                fy_px: camera.fy_px,
+                cx_px: camera.cx_px,
+                cy_px: camera.cy_px,
+                k1: camera.k1,
+                k2: camera.k2,
+            }),
+            mount_pitch_deg: capture.mount_pitch_deg,
+            simulated: capture.simulated,
+        };
+        let answer = client
+            .submit_capture(within(WRITE_DEADLINE, request))
+            .await
+            .map_err(failed(DRONES))?
+            .into_inner();
+        Ok(Receipt {
+            frame_id: answer.frame_id,
+            duplicate: answer.duplicate,
+        })
+    }
+
+    /// The newest keyframes, oldest first.
+    pub(crate) async fn keyframes(
+        &self,
+        sensor_id: String,
+        limit: u32,
+    ) -> Result<Vec<Keyframe>, CallError> {
+        let mut client = self.slam.clone();
+        let request = ListKeyframesRequest { sensor_id, limit };
+        let answer = client
+            .list_keyframes(within(READ_DEADLINE, request))
+            .await
+            .map_err(failed(SLAM))?;
+        let keyframes = answer.into_inner().keyframes;
+        Ok(keyframes.into_iter().map(wire::keyframe).collect())
+    }
+
+    /// The layers of the map, by name.
+    pub(crate) async fn layers(&self) -> Result<Vec<Layer>, CallError> {
+        let mut client = self.tiles.clone();
+        let answer = client
+            .list_layers(within(READ_DEADLINE, ListLayersRequest {}))
+            .await
+            .map_err(failed(TILES))?;
+        let layers: Vec<Layer> = answer
+            .into_inner()
+            .layers
+            .into_iter()
+            .map(wire::layer)
+            .collect();
+        let mut known = self.layers.write().unwrap_or_else(PoisonError::into_inner);
+        if layers.iter().any(|layer| !known.contains(&layer.name)) {
+            known.extend(layers.iter().map(|layer| layer.name.clone()));
+        }
+        Ok(layers)
+    }
+
+    /// One tile.
+    pub(crate) async fn tile(
+        &self,
+        layer: &str,
+        [z, x, y]: [u32; 3],
+        format: TileFormat,
+    ) -> Result<TileAnswer, CallError> {
+        let mut client = self.tiles.clone();
+        let format = match format {
+            TileFormat::Png => WireFormat::Png,
+            TileFormat::Jpeg => WireFormat::Jpeg,
+            TileFormat::Webp => WireFormat::Webp,
+        };
+        let request = GetTileRequest {
+            layer: layer.to_owned(),
+            coord: Some(geo::TileCoord { z, x, y }),
+            format: format.into(),
+        };
+        match client.get_tile(within(READ_DEADLINE, request)).await {
+            Ok(answer) => {
+                let tile = answer.into_inner();
+                Ok(TileAnswer::Tile(Tile {
+                    data: tile.data,
+                    media_type: tile.media_type,
+                    digest: tile.digest,
+                }))
+            }
+            // One code for two cases: the layer or the tile is not there.
+            Err(status) if Code::from_grpc(status.code()) == Code::NotFound => {
+                if self.has_layer(layer).await? {
+                    Ok(TileAnswer::Empty)
+                } else {
+                    Ok(TileAnswer::UnknownLayer)
+                }
+            }
+            Err(status) => Err(failed(TILES)(status)),
+        }
+    }
+
+    async fn has_layer(&self, name: &str) -> Result<bool, CallError> {
+        let known = || {
+            let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner);
+            layers.contains(name)
+        };
+        if known() {
+            return Ok(true);
+        }
+        self.layers().await?;
+        Ok(known())
+    }
+
+    /// What was painted and how fast.
+    pub(crate) async fn paint_stats(&self) -> Result<PaintStats, CallError> {
+        let mut client = self.tiles.clone();
+        let answer = client
+            .get_paint_stats(within(READ_DEADLINE, GetPaintStatsRequest {}))
+            .await
+            .map_err(failed(TILES))?;
+        Ok(wire::paint_stats(answer.into_inner()))
+    }
+
+    /// This node in the mesh and its peers.
+    pub(crate) async fn mesh(&self) -> Result<Mesh, CallError> {
+        let Some(client) = &self.mesh else {
+            return Err(CallError {
+                service: MESH,
+                code: Code::Unavailable,
+                message: "this node runs without a mesh gateway".to_owned(),
+            });
+        };
+        let (mut node, mut peers) = (client.clone(), client.clone());
+        let (node, peers) = tokio::try_join!(
+            node.get_node(within(READ_DEADLINE, GetNodeRequest {})),
+            peers.list_peers(within(READ_DEADLINE, ListPeersRequest {})),
+        )
+        .map_err(failed(MESH))?;
+        let peers = peers.into_inner().peers;
+        Ok(Mesh {
+            node: wire::mesh_node(node.into_inner()),
+            peers: peers.into_iter().map(wire::mesh_peer).collect(),
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! Server-sent events: the live feed, and the client list of `av-v1`.
+//!
+//! A stream lives as long as its reader and this process; a comment every now and then keeps proxies
+//! from cutting it and finds readers that are gone.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
+use serde::Serialize;
+use serde_json::json;
+use sovereign_model::Timestamp;
+use sovereign_service::{Code, Stop};
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+
+use super::Edge;
+use super::auth::Reader;
+use super::problem::Problem;
+use crate::events;
+use crate::metrics::Metrics;
+
+/// Readers of events at once; one more is told to come back.
+pub(crate) const MAX_READERS: usize = 2048;
+/// A stream without news carries a comment this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The client list of `av-v1` is sent this often.
+const CLIENTS_BEAT: Duration = Duration::from_secs(5);
+/// What a browser waits before it connects again, milliseconds.
+const RETRY_MS: u32 = 2000;
+
+/// A place among the readers.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    fn take(edge: &Edge) -> Result<Self, Problem> {
+        let permit = edge.readers.clone().try_acquire_owned().map_err(|_| {
+            Problem::from_code(
+                Code::Unavailable,
+                format!("{MAX_READERS} event streams are open, which is the limit"),
+            )
+        })?;
+        edge.metrics.event_readers.inc();
+        Ok(Self {
+            _permit: permit,
+            metrics: edge.metrics.clone(),
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.event_readers.dec();
+    }
+}
+
+/// `GET /api/v1/events`.
+pub(crate) async fn events(_: Reader, State(edge): State<Arc<Edge>>) -> Result<Response, Problem> {
+    let hello = events::private("hello", &json!({"node": edge.node}));
+    let mut first = format!("retry: {RETRY_MS}\n").into_bytes();
+    first.extend_from_slice(&hello);
+    let reader = EventReader {
+        place: Place::take(&edge)?,
+        news: edge.events.subscribe(),
+        first: Some(first.into()),
+        stop: edge.stop.clone(),
+    };
+    Ok(answer(stream::unfold(reader, EventReader::next)))
+}
+
+struct EventReader {
+    place: Place,
+    news: broadcast::Receiver<Bytes>,
+    first: Option<Bytes>,
+    stop: Stop,
+}
+
+impl EventReader {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        if let Some(first) = self.first.take() {
+            return Some((Ok(first), self));
+        }
+        let event = tokio::select! {
+            biased;
+            () = self.stop.requested() => return None,
+            news = self.news.recv() => match news {
+                Ok(event) => event,
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    self.place.metrics.events_missed.inc_by(missed);
+                    events::private("missed", &json!({"events": missed}))
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            },
+            () = sleep(KEEP_ALIVE) => Bytes::from_static(b":\n\n"),
+        };
+        Some((Ok(event), self))
+    }
+}
+
+/// One phone in the client list, as the contract writes it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedClient {
+    registered: bool,
+    #[serde(rename = "ClientID")]
+    client_id: String,
+    last_seen: String,
+    data_streams: Vec<String>,
+}
+
+/// `/api/v1/stream`: the client list, now and every five seconds.
+pub(crate) async fn clients(_: Reader, State(edge): State<Arc<Edge>>) -> Result<Response, Problem> {
+    let mut beat = interval(CLIENTS_BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let reader = ClientsReader {
+        _place: Place::take(&edge)?,
+        beat,
+        edge,
+    };
+    Ok(answer(stream::unfold(reader, ClientsReader::next)))
+}
+
+struct ClientsReader {
+    _place: Place,
+    beat: Interval,
+    edge: Arc<Edge>,
+}
+
+impl ClientsReader {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        tokio::select! {
+            biased;
+            () = self.edge.stop.requested() => return None,
+            _ = self.beat.tick() => {}
+        }
+        let listed: BTreeMap<String, ListedClient> = self
+            .edge
+            .intake
+            .clients()
+            .iter()
+            .map(|(id, client)| {
+                let last_seen = client.last_seen.unwrap_or(client.registered);
+                let listed = ListedClient {
+                    registered: true,
+                    client_id: id.to_string(),
+                    last_seen: rfc3339_from_timestamp(last_seen),
+                    data_streams: client.announcement.streams.clone(),
+                };
+                (id.to_string(), listed)
+            })
+            .collect();
+        // Strings and flags always encode.
+        let json = serde_json::to_string(&listed).unwrap_or_default();
+        let line = Bytes::from(format!("data: {json}\n\n"));
+        Some((Ok(line), self))
+    }
+}
+
+fn rfc3339_from_timestamp(time: Timestamp) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(time.as_unix_nanos()))
+        .map_or_else(|_| String::new(), |time| time.to_string())
+}
+
+fn answer<S>(stream: S) -> Response
+where
+    S: stream::Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
+{
+    (
+        [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-cache"),
+        ],
+        Body::from_stream(stream),
+    )
+        .into_response()
+}

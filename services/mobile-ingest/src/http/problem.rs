@@ -1,0 +1,157 @@
+//! Errors as RFC 9457 problems.
+
+use axum::extract::rejection::PathRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use sovereign_service::{Code, HasCode, chain};
+
+use crate::error::{CallError, IngestError};
+
+/// Seconds after which a refused request is worth another try.
+pub(crate) const RETRY_AFTER_SECS: &str = "1";
+
+/// An answer that says what went wrong.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: String,
+    detail: String,
+    field: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl Problem {
+    /// `code` tells problems of one status apart for programs, `detail` is a sentence for people.
+    pub(crate) fn new(
+        status: StatusCode,
+        code: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            code: code.into(),
+            detail: detail.into(),
+            field: None,
+        }
+    }
+
+    /// A problem with the status of `code`.
+    pub(crate) fn from_code(code: Code, detail: impl Into<String>) -> Self {
+        Self::new(code.http(), name(code), detail)
+    }
+
+    /// A request that is wrong in one field.
+    pub(crate) fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        let mut problem = Self::from_code(Code::InvalidArgument, detail);
+        problem.field = Some(field.into());
+        problem
+    }
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::InvalidArgument => "invalid_argument",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::Unauthenticated => "unauthenticated",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Unavailable => "unavailable",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::DataLoss => "data_loss",
+        Code::Internal => "internal",
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = Document {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: &self.code,
+            field: self.field.as_deref(),
+        };
+        // Strings and numbers always encode.
+        let json = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = (
+            self.status,
+            [
+                (header::CONTENT_TYPE, "application/problem+json"),
+                (header::CACHE_CONTROL, "no-store"),
+            ],
+            json,
+        )
+            .into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE
+            || self.status == StatusCode::TOO_MANY_REQUESTS
+        {
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from_static(RETRY_AFTER_SECS),
+            );
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"sovereign-map\""),
+            );
+        }
+        response
+    }
+}
+
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Self {
+        match error.code {
+            // What is wrong with the request, or not there, is the caller's to know in its own words.
+            Code::InvalidArgument | Code::NotFound | Code::ResourceExhausted => {
+                Self::from_code(error.code, error.message)
+            }
+            Code::AlreadyExists
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::DataLoss
+            | Code::Internal => {
+                tracing::warn!(error = %error, "a request could not be answered");
+                Self::from_code(
+                    error.code,
+                    format!("{} could not answer: {}", error.service, error.message),
+                )
+            }
+        }
+    }
+}
+
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        let code = error.reject_code().as_str().to_ascii_lowercase();
+        Self::new(error.code().http(), code, chain(&error))
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::from_code(
+            Code::InvalidArgument,
+            format!("the path cannot be read: {}", rejection.body_text()),
+        )
+    }
+}

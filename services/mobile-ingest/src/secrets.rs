@@ -1,0 +1,234 @@
+//! Secrets on disk and in memory: the access token, and files only their owner may read.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use sovereign_model::Digest;
+
+/// Bytes of randomness in a token made here.
+const TOKEN_BYTES: usize = 32;
+/// Shortest token taken from a file of the operator, bytes; a shorter one is refused.
+const MIN_TOKEN: usize = 16;
+/// Longest token, bytes; a longer one is refused.
+const MAX_TOKEN: usize = 512;
+
+/// A secret file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretError {
+    #[error("read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{} is open to everybody (mode {mode:03o}); run chmod 600 on it", path.display())]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error(
+        "{} does not hold a token: one line of {MIN_TOKEN} to {MAX_TOKEN} visible ASCII characters",
+        path.display()
+    )]
+    NotToken { path: PathBuf },
+}
+
+/// The operator's token, kept as a digest: comparing digests leaks nothing about the token by time.
+pub(crate) struct AccessToken {
+    token: Digest,
+    session: Digest,
+    session_text: String,
+}
+
+impl AccessToken {
+    fn new(token: &str) -> Self {
+        let session_text =
+            Digest::of_parts(&[b"sovereign console session\0", token.as_bytes()]).to_hex();
+        Self {
+            token: Digest::of(token.as_bytes()),
+            session: Digest::of(session_text.as_bytes()),
+            session_text,
+        }
+    }
+
+    /// Whether `given` is the token.
+    pub(crate) fn is_token(&self, given: &str) -> bool {
+        same(&Digest::of(given.as_bytes()), &self.token)
+    }
+
+    /// Whether `given` is the value of the session cookie.
+    pub(crate) fn is_session(&self, given: &str) -> bool {
+        same(&Digest::of(given.as_bytes()), &self.session)
+    }
+
+    /// Value of the session cookie: shows that its holder once had the token, and is not the token.
+    pub(crate) fn session(&self) -> &str {
+        &self.session_text
+    }
+}
+
+/// Compares without stopping at the first difference.
+fn same(a: &Digest, b: &Digest) -> bool {
+    let difference = a
+        .as_bytes()
+        .iter()
+        .zip(b.as_bytes())
+        .fold(0, |sum, (a, b)| sum | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+/// Whether the token was there or had to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Found,
+    Made,
+}
+
+/// Reads the token, or makes one when there is none.
+///
+/// # Errors
+/// A file that cannot be read or written, is open to others, or does not hold a token.
+pub(crate) fn open_token(path: &Path) -> Result<(AccessToken, Origin), SecretError> {
+    if let Some(text) = read_private(path)? {
+        let token = text.trim_end_matches(['\r', '\n']);
+        let usable = (MIN_TOKEN..=MAX_TOKEN).contains(&token.len())
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !usable {
+            return Err(SecretError::NotToken {
+                path: path.to_owned(),
+            });
+        }
+        return Ok((AccessToken::new(token), Origin::Found));
+    }
+    let random: [u8; TOKEN_BYTES] = rand::random();
+    let token = Digest::of(&random).to_hex();
+    write_private(path, format!("{token}\n").as_bytes())?;
+    Ok((AccessToken::new(&token), Origin::Made))
+}
+
+/// Reads a file that is closed to others; `None` when there is no file.
+///
+/// # Errors
+/// See [`SecretError`].
+pub(crate) fn read_private(path: &Path) -> Result<Option<String>, SecretError> {
+    let failed = |cause| SecretError::Read {
+        path: path.to_owned(),
+        cause,
+    };
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    // A group may be meant to read it, as when an orchestrator mounts it; everybody never is.
+    if mode & 0o007 != 0 {
+        return Err(SecretError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    fs::read_to_string(path).map(Some).map_err(failed)
+}
+
+/// Writes a file that only its owner may read; it is there whole, or not at all, whatever happens.
+///
+/// # Errors
+/// See [`SecretError`].
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
+    write_whole(path, bytes, 0o600)
+}
+
+/// Writes a file that everybody may read; it is there whole, or not at all, whatever happens.
+///
+/// # Errors
+/// See [`SecretError`].
+pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
+    write_whole(path, bytes, 0o644)
+}
+
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SecretError> {
+    let write = || -> io::Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let temporary = path.with_file_name(name);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
+        // A file left by a crash keeps its mode when it is opened again.
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        match path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(|cause| SecretError::Write {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_and_only_its_owner_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let (made, origin) = open_token(&path).unwrap();
+        assert_eq!(origin, Origin::Made);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.trim_end().len(), 64);
+        let (found, origin) = open_token(&path).unwrap();
+        assert_eq!(origin, Origin::Found);
+        for token in [made, found] {
+            assert!(token.is_token(text.trim_end()));
+            assert!(!token.is_token(&text));
+            assert!(!token.is_token(""));
+            assert!(!token.is_token(token.session()));
+            assert!(token.is_session(token.session()));
+            assert!(!token.is_session(text.trim_end()));
+        }
+    }
+
+    #[test]
+    fn two_nodes_do_not_share_a_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, _) = open_token(&folder.path().join("a")).unwrap();
+        let (b, _) = open_token(&folder.path().join("b")).unwrap();
+        assert_ne!(a.session(), b.session());
+    }
+
+    #[test]
+    fn a_token_file_that_cannot_be_trusted_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        write_public(&path, b"0123456789abcdef\n").unwrap();
+        let error = open_token(&path).err().unwrap();
+        assert!(matches!(error, SecretError::Exposed { mode: 0o644, .. }));
+        for text in ["", "short", "has a space in it ......", &"x".repeat(513)] {
+            write_private(&path, text.as_bytes()).unwrap();
+            let error = open_token(&path).err().unwrap();
+            assert!(matches!(error, SecretError::NotToken { .. }), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! From the bus to the event feed: one task reads, thins out and encodes.
+//!
+//! States, poses and phones may change hundreds of times a second; a page shows ten. The newest of each
+//! is kept until the next beat. Tile changes and mesh news pass at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sovereign_bus::{Bus, Mailbox, Select};
+use sovereign_proto::drone::v1::VehicleState;
+use sovereign_proto::mesh::v1::{MeshMessage, PeerTileChange};
+use sovereign_proto::slam::v1::PoseEvent;
+use sovereign_proto::tile::v1::TileChange;
+use sovereign_proto::topics;
+use sovereign_service::{BuildError, RunError, Stop};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::intake::Intake;
+use super::now;
+use crate::events::Events;
+use crate::grpc::upstream::Upstream;
+use crate::grpc::wire;
+use crate::views::LatencyNews;
+
+/// Newest states are sent this often.
+const BEAT: Duration = Duration::from_millis(100);
+/// Latency is measured again this often.
+const LATENCY_BEAT: Duration = Duration::from_secs(2);
+/// Silent phones are looked for this often.
+const EXPIRY_BEAT: Duration = Duration::from_secs(60);
+/// Sensors with news within one beat; of any more, news within that beat is dropped and comes with
+/// their next one.
+const MAX_PENDING: usize = 4096;
+
+/// Subscriptions of the feed.
+pub(crate) struct Feed {
+    vehicles: Mailbox<VehicleState>,
+    poses: Mailbox<PoseEvent>,
+    tiles: Mailbox<TileChange>,
+    mesh_tiles: Mailbox<PeerTileChange>,
+    mesh_messages: Mailbox<MeshMessage>,
+}
+
+impl Feed {
+    /// Subscribes to what readers are shown.
+    ///
+    /// # Errors
+    /// The subscription that could not be made.
+    pub(crate) async fn subscribe(bus: &Bus) -> Result<Self, BuildError> {
+        let failed = |topic: &'static str| {
+            move |error| BuildError::new(format!("subscribe to {topic}"), error)
+        };
+        Ok(Self {
+            vehicles: bus
+                .subscribe(&topics::DRONE_STATE, Select::All)
+                .await
+                .map_err(failed(topics::DRONE_STATE.pattern()))?,
+            poses: bus
+                .subscribe(&topics::SLAM_POSE, Select::All)
+                .await
+                .map_err(failed(topics::SLAM_POSE.pattern()))?,
+            tiles: bus
+                .subscribe(&topics::TILE_CHANGED, Select::All)
+                .await
+                .map_err(failed(topics::TILE_CHANGED.pattern()))?,
+            mesh_tiles: bus
+                .subscribe(&topics::MESH_TILE, Select::All)
+                .await
+                .map_err(failed(topics::MESH_TILE.pattern()))?,
+            mesh_messages: bus
+                .subscribe(&topics::MESH_MESSAGE, Select::All)
+                .await
+                .map_err(failed(topics::MESH_MESSAGE.pattern()))?,
+        })
+    }
+
+    /// Feeds `events` until `stop`, or until the bus closes.
+    ///
+    /// # Errors
+    /// None today; the type is that of every task.
+    pub(crate) async fn run(
+        mut self,
+        events: Arc<Events>,
+        intake: Arc<Intake>,
+        stop: Stop,
+    ) -> Result<(), RunError> {
+        let mut vehicles = BTreeMap::new();
+        let mut poses = BTreeMap::new();
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut expiry = interval(EXPIRY_BEAT);
+        loop {
+            tokio::select! {
+                () = stop.requested() => return Ok(()),
+                event = self.vehicles.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    let state = event.message;
+                    keep_newest(&mut vehicles, state.vehicle_id.clone(), state);
+                }
+                event = self.poses.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    let pose = event.message;
+                    keep_newest(&mut poses, pose.sensor_id.clone(), pose);
+                }
+                event = self.tiles.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    if events.has_readers() {
+                        events.send("tile", &wire::tile_change(event.message));
+                    }
+                }
+                event = self.mesh_tiles.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    if let Some(news) = wire::mesh_tile(event.message) {
+                        events.send("mesh", &news);
+                    }
+                }
+                event = self.mesh_messages.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    events.send("mesh", &wire::mesh_message(event.message));
+                }
+                _ = beat.tick() => {
+                    let changed = intake.changed_phones();
+                    let (vehicles, poses) = (std::mem::take(&mut vehicles), std::mem::take(&mut poses));
+                    if !events.has_readers() {
+                        continue;
+                    }
+                    for state in vehicles.into_values() {
+                        events.send("vehicle", &wire::vehicle(state));
+                    }
+                    for pose in poses.into_values() {
+                        events.send("pose", &wire::pose(pose));
+                    }
+                    for phone in changed {
+                        events.send("phone", &phone);
+                    }
+                }
+                _ = expiry.tick() => intake.clients().expire(now()),
+            }
+        }
+    }
+}
+
+fn keep_newest<T>(pending: &mut BTreeMap<String, T>, id: String, news: T) {
+    if pending.len() < MAX_PENDING || pending.contains_key(&id) {
+        pending.insert(id, news);
+    }
+}
+
+/// Asks how fast the map is painted, and tells readers when that changed. Nobody asks for nobody.
+///
+/// # Errors
+/// None today; the type is that of every task.
+pub(crate) async fn watch_latency(
+    events: Arc<Events>,
+    upstream: Arc<Upstream>,
+    stop: Stop,
+) -> Result<(), RunError> {
+    let mut beat = interval(LATENCY_BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: Option<LatencyNews> = None;
+    loop {
+        tokio::select! {
+            () = stop.requested() => return Ok(()),
+            _ = beat.tick() => {}
+        }
+        if !events.has_readers() {
+            // Whoever comes next reads the figures of the moment by itself.
+            continue;
+        }
+        let stats = tokio::select! {
+            () = stop.requested() => return Ok(()),
+            stats = upstream.paint_stats() => stats,
+        };
+        match stats {
+            Ok(stats) => {
+                let news = stats.latency.map(|latency| LatencyNews {
+                    frames_painted: stats.frames_painted,
+                    tiles_written: stats.tiles_written,
+                    latency,
+                });
+                if let Some(news) = news.filter(|news| told.as_ref() != Some(news)) {
+                    events.send("latency", &news);
+                    told = Some(news);
+                }
+            }
+            Err(error) => tracing::debug!(error = %error, "no paint statistics"),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The certificate: the operator's, or a self-signed one made at first start.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::Certificate;
+use crate::secrets::{self, SecretError};
+
+/// Certificate made here, within the data folder; public.
+const CERT_FILE: &str = "tls-cert.pem";
+/// Its private key, within the data folder; mode 0600.
+const KEY_FILE: &str = "tls-key.pem";
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Some systems trust no server certificate that is valid for longer.
+const VALIDITY_DAYS: u32 = 825;
+/// A certificate older than this is replaced at the next start, a month before it expires.
+const RENEWAL_DAYS: u32 = VALIDITY_DAYS - 30;
+
+/// TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    #[error("read the certificate {}", path.display())]
+    ReadCertificate {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("keep the certificate or its key")]
+    Secret(#[source] SecretError),
+    #[error("make a self-signed certificate")]
+    Make(#[source] rcgen::Error),
+    #[error("parse {} as PEM", path.display())]
+    Parse {
+        path: PathBuf,
+        #[source]
+        cause: rustls::pki_types::pem::Error,
+    },
+    #[error("{} holds no certificate", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("use the certificate {} with its key", path.display())]
+    Use {
+        path: PathBuf,
+        #[source]
+        cause: rustls::Error,
+    },
+}
+
+/// The TLS configuration of the listener, for HTTP/2 and HTTP/1.1.
+///
+/// # Errors
+/// See [`TlsError`].
+pub(crate) fn server_config(
+    certificate: &Certificate,
+    data_dir: &Path,
+    listen: IpAddr,
+    now: SystemTime,
+) -> Result<ServerConfig, TlsError> {
+    let (cert_path, key_path) = match certificate {
+        Certificate::Files { cert, key } => (cert.clone(), key.clone()),
+        Certificate::SelfSigned => {
+            let paths = (data_dir.join(CERT_FILE), data_dir.join(KEY_FILE));
+            if !is_current(&paths.0, now) || !paths.1.exists() {
+                make(&paths.0, &paths.1, listen, now)?;
+            }
+            paths
+        }
+    };
+    let cert_pem = fs::read(&cert_path).map_err(|cause| TlsError::ReadCertificate {
+        path: cert_path.clone(),
+        cause,
+    })?;
+    let key_pem = secrets::read_private(&key_path)
+        .and_then(|text| {
+            text.ok_or_else(|| SecretError::Read {
+                path: key_path.clone(),
+                cause: io::ErrorKind::NotFound.into(),
+            })
+        })
+        .map_err(TlsError::Secret)?;
+    let chain = CertificateDer::pem_slice_iter(&cert_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|cause| TlsError::Parse {
+            path: cert_path.clone(),
+            cause,
+        })?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate { path: cert_path });
+    }
+    let key =
+        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|cause| TlsError::Parse {
+            path: key_path,
+            cause,
+        })?;
+    let unusable = |cause| TlsError::Use {
+        path: cert_path.clone(),
+        cause,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Whether a certificate made here is there, valid already, and has a month left.
+fn is_current(cert: &Path, now: SystemTime) -> bool {
+    let made = fs::metadata(cert).and_then(|metadata| metadata.modified());
+    made.is_ok_and(|made| match now.duration_since(made) {
+        Ok(age) => age < DAY * RENEWAL_DAYS,
+        // The clock was set back since; the certificate is valid from a day before it was made.
+        Err(early) => early.duration() < DAY,
+    })
+}
+
+fn make(cert: &Path, key: &Path, listen: IpAddr, now: SystemTime) -> Result<(), TlsError> {
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
+    if !listen.is_unspecified() && !listen.is_loopback() {
+        names.push(listen.to_string());
+    }
+    if let Some(name) = host_name().filter(|name| !names.contains(name)) {
+        names.push(name);
+    }
+    let key_pair = KeyPair::generate().map_err(TlsError::Make)?;
+    let mut params = CertificateParams::new(names).map_err(TlsError::Make)?;
+    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + since_epoch.saturating_sub(DAY);
+    params.not_after = epoch + since_epoch + DAY * (VALIDITY_DAYS - 1);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Sovereign Map node");
+    let made = params.self_signed(&key_pair).map_err(TlsError::Make)?;
+    // The key first: a certificate whose key is missing is made again.
+    secrets::write_private(key, key_pair.serialize_pem().as_bytes()).map_err(TlsError::Secret)?;
+    secrets::write_public(cert, made.pem().as_bytes()).map_err(TlsError::Secret)?;
+    tracing::info!(certificate = %cert.display(), "made a self-signed certificate");
+    Ok(())
+}
+
+/// Name of this machine, when it can stand in a certificate.
+fn host_name() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = text.trim();
+    let usable = (1..=253).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+    usable.then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn config(folder: &Path, now: SystemTime) -> Result<ServerConfig, TlsError> {
+        let listen = "127.0.0.1".parse().unwrap();
+        server_config(&Certificate::SelfSigned, folder, listen, now)
+    }
+
+    #[test]
+    fn a_certificate_is_made_once_kept_and_renewed_before_it_expires() {
+        let folder = tempfile::tempdir().unwrap();
+        let cert = folder.path().join(CERT_FILE);
+        let now = SystemTime::now();
+        config(folder.path(), now).unwrap();
+        let first = fs::read(&cert).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder.path().join(KEY_FILE)), 0o600);
+        config(folder.path(), now + DAY * 700).unwrap();
+        assert_eq!(fs::read(&cert).unwrap(), first);
+        config(folder.path(), now + DAY * 800).unwrap();
+        assert_ne!(fs::read(&cert).unwrap(), first);
+    }
+
+    #[test]
+    fn a_key_that_everybody_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        config(folder.path(), now).unwrap();
+        let key = folder.path().join(KEY_FILE);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = config(folder.path(), now).unwrap_err();
+        assert!(matches!(
+            error,
+            TlsError::Secret(SecretError::Exposed { mode: 0o644, .. })
+        ));
+    }
+
+    #[test]
+    fn files_of_the_operator_are_used_or_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        config(folder.path(), SystemTime::now()).unwrap();
+        let own = |cert: &str, key: &str| {
+            server_config(
+                &Certificate::Files {
+                    cert: folder.path().join(cert),
+                    key: folder.path().join(key),
+                },
+                folder.path(),
+                "127.0.0.1".parse().unwrap(),
+                SystemTime::now(),
+            )
+        };
+        own(CERT_FILE, KEY_FILE).unwrap();
+        assert!(
+            own("none.pem", KEY_FILE)
+                .unwrap_err()
+                .to_string()
+                .contains("none.pem")
+        );
+        assert!(
+            own(KEY_FILE, KEY_FILE)
+                .unwrap_err()
+                .to_string()
+                .contains("no certificate")
+        );
+        assert!(own(CERT_FILE, "none.pem").is_err());
+        assert!(own(CERT_FILE, CERT_FILE).is_err());
+    }
+}

@@ -1,0 +1,675 @@
+//! A running edge and the services behind it.
+
+use std::future::Future;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mobile_ingest::{Calls, Config, MobileService};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use serde_json::{Value, json};
+use sovereign_bus::Bus;
+use sovereign_proto::drone::v1 as drone;
+use sovereign_proto::drone::v1::drones_server::{Drones, DronesServer};
+use sovereign_proto::geo::v1 as geo;
+use sovereign_proto::mesh::v1 as mesh;
+use sovereign_proto::mesh::v1::mesh_server::{Mesh, MeshServer};
+use sovereign_proto::slam::v1 as slam;
+use sovereign_proto::slam::v1::slam_server::{Slam, SlamServer};
+use sovereign_proto::tile::v1 as tile;
+use sovereign_proto::tile::v1::tiles_server::{Tiles, TilesServer};
+use sovereign_service::{Channel, Context, RunError, Service, StopSource, chain};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tonic::{Request, Status};
+
+use self::flaky::FlakyTransport;
+
+mod flaky;
+
+/// Payload limit of the bus in these tests.
+pub(crate) const LIMIT: usize = sovereign_bus::DEFAULT_PAYLOAD_LIMIT;
+/// Nothing here takes this long unless it hangs.
+const LIMIT_OF_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the services behind the edge were asked.
+#[derive(Default)]
+pub(crate) struct Backend {
+    /// Pictures that reached the drone door.
+    pub(crate) captures: Mutex<Vec<drone::SubmitCaptureRequest>>,
+}
+
+/// Makes appends fail on request.
+#[derive(Clone, Default)]
+pub(crate) struct Flaky(Arc<AtomicBool>);
+
+impl Flaky {
+    /// From now on appends fail, or do not.
+    pub(crate) fn fail(&self, fail: bool) {
+        self.0.store(fail, Ordering::SeqCst);
+    }
+}
+
+/// A running edge.
+pub(crate) struct Edge {
+    pub(crate) http: reqwest::Client,
+    pub(crate) token: String,
+    pub(crate) bus: Bus,
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) routes: Routes,
+    pub(crate) folder: Arc<TempDir>,
+    pub(crate) flaky: Flaky,
+    address: SocketAddr,
+    source: StopSource,
+    running: JoinSet<Result<(), RunError>>,
+    journal: Arc<TempDir>,
+}
+
+impl Edge {
+    /// With services behind it.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same with a changed configuration.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::try_with(change).await.unwrap()
+    }
+
+    /// The same, or the reason why it could not be built.
+    pub(crate) async fn try_with(change: impl FnOnce(&mut Config)) -> Result<Self, String> {
+        let journal = Arc::new(tempfile::tempdir().unwrap());
+        let bus = Bus::memory(&journal.path().join("journal"), "test-node").unwrap();
+        let backend = Arc::new(Backend::default());
+        let calls = calls(&backend);
+        Self::build(
+            change,
+            bus,
+            journal,
+            backend,
+            calls,
+            Arc::default_folder(),
+            Flaky::default(),
+        )
+        .await
+    }
+
+    /// With nothing behind it that answers.
+    pub(crate) async fn alone() -> Self {
+        let journal = Arc::new(tempfile::tempdir().unwrap());
+        let bus = Bus::memory(&journal.path().join("journal"), "test-node").unwrap();
+        // A port that was free a moment ago and that nobody serves.
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nowhere = format!("http://{}", nobody.local_addr().unwrap());
+        drop(nobody);
+        let calls = Calls {
+            drones: Channel::connect(&nowhere).unwrap(),
+            tiles: Channel::connect(&nowhere).unwrap(),
+            slam: Channel::connect(&nowhere).unwrap(),
+            mesh: None,
+        };
+        let backend = Arc::new(Backend::default());
+        Self::build(
+            |_| {},
+            bus,
+            journal,
+            backend,
+            calls,
+            Arc::default_folder(),
+            Flaky::default(),
+        )
+        .await
+        .unwrap()
+    }
+
+    /// Over a bus whose appends can be made to fail.
+    pub(crate) async fn over_flaky_bus() -> Self {
+        let journal = Arc::new(tempfile::tempdir().unwrap());
+        let flaky = Flaky::default();
+        let transport = FlakyTransport::new(flaky.0.clone());
+        let bus = Bus::with_transport(Arc::new(transport), "test-node");
+        let backend = Arc::new(Backend::default());
+        let calls = calls(&backend);
+        Self::build(
+            |_| {},
+            bus,
+            journal,
+            backend,
+            calls,
+            Arc::default_folder(),
+            flaky,
+        )
+        .await
+        .unwrap()
+    }
+
+    /// Stops, and starts again over the same folders.
+    pub(crate) async fn restart(self) -> Self {
+        let (journal, folder) = (self.journal.clone(), self.folder.clone());
+        let bus = self.bus.clone();
+        self.stop().await;
+        bus.close().await;
+        drop(bus);
+        let bus = Bus::memory(&journal.path().join("journal"), "test-node").unwrap();
+        let backend = Arc::new(Backend::default());
+        let calls = calls(&backend);
+        Self::build(
+            |_| {},
+            bus,
+            journal,
+            backend,
+            calls,
+            folder,
+            Flaky::default(),
+        )
+        .await
+        .unwrap()
+    }
+
+    async fn build(
+        change: impl FnOnce(&mut Config),
+        bus: Bus,
+        journal: Arc<TempDir>,
+        backend: Arc<Backend>,
+        calls: Calls,
+        folder: Arc<TempDir>,
+        flaky: Flaky,
+    ) -> Result<Self, String> {
+        let mut config = Config {
+            listen: "127.0.0.1:0".to_owned(),
+            ..Config::default()
+        };
+        change(&mut config);
+        let token_file = config.token_file.clone();
+        let cert_file = config.tls_cert.clone();
+        let context = Context::for_tests("mobile-ingest", bus.clone(), folder.path());
+        let ready = context.ready.clone();
+        let service = MobileService::build(config, calls, context)
+            .await
+            .map_err(|error| chain(&error))?;
+        let address = service.addresses()[0].1;
+        let routes = service.routes();
+        let source = StopSource::new();
+        let mut running = JoinSet::new();
+        running.spawn(service.run(source.stop()));
+        soon(ready.wait()).await;
+        let token_file = token_file.unwrap_or_else(|| folder.path().join("token"));
+        let cert_file = cert_file.unwrap_or_else(|| folder.path().join("tls-cert.pem"));
+        let certificate = std::fs::read(cert_file).unwrap();
+        Ok(Self {
+            http: trusting(&certificate, |builder| builder),
+            token: std::fs::read_to_string(token_file)
+                .unwrap()
+                .trim()
+                .to_owned(),
+            bus,
+            backend,
+            routes,
+            folder,
+            flaky,
+            address,
+            source,
+            running,
+            journal,
+        })
+    }
+
+    /// Address of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
+    }
+
+    /// A request without token.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, self.url(path))
+    }
+
+    /// A read.
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    /// A write with the token.
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.request(Method::POST, path).bearer_auth(&self.token)
+    }
+
+    /// A read that answers.
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        let answer = self.get(path).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer.json().await.unwrap()
+    }
+
+    /// A number of the health answer.
+    pub(crate) async fn count(&self, name: &str) -> u64 {
+        self.json("/api/v1/health").await[name].as_u64().unwrap()
+    }
+
+    /// Registers a phone.
+    pub(crate) async fn register(&self, client_id: &str) -> Value {
+        let body = json!({"client_id": client_id, "device_model": "Test Phone", "streams": ["gps", "camera"]});
+        let answer = self
+            .post("/api/v1/register")
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json().await.unwrap()
+    }
+
+    /// Uploads a frame.
+    pub(crate) async fn upload(&self, frame: &Value) -> Response {
+        self.post("/api/v1/upload")
+            .json(frame)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Another client that trusts this edge.
+    pub(crate) fn client(
+        &self,
+        change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> reqwest::Client {
+        let certificate = std::fs::read(self.folder.path().join("tls-cert.pem")).unwrap();
+        trusting(&certificate, change)
+    }
+
+    /// Asks the edge to stop.
+    pub(crate) fn request_stop(&self) {
+        self.source.request();
+    }
+
+    /// Stops, and sees that it ended in order.
+    pub(crate) async fn stop(mut self) {
+        self.source.request();
+        let ended = soon(self.running.join_next()).await.unwrap();
+        ended.unwrap().unwrap();
+    }
+}
+
+trait Folder {
+    fn default_folder() -> Arc<TempDir>;
+}
+
+impl Folder for Arc<TempDir> {
+    fn default_folder() -> Arc<TempDir> {
+        Arc::new(tempfile::tempdir().unwrap())
+    }
+}
+
+fn trusting(
+    certificate: &[u8],
+    change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> reqwest::Client {
+    let certificate = reqwest::Certificate::from_pem(certificate).unwrap();
+    let builder = reqwest::Client::builder()
+        .tls_certs_only([certificate])
+        .no_proxy();
+    change(builder).build().unwrap()
+}
+
+/// Server-sent events as they arrive.
+pub(crate) struct Events {
+    answer: Response,
+    text: String,
+}
+
+impl Events {
+    /// Opens the feed.
+    pub(crate) async fn open(edge: &Edge) -> Self {
+        let answer = edge.get("/api/v1/events").send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
+        Self {
+            answer,
+            text: String::new(),
+        }
+    }
+
+    /// Name and data of the next event.
+    pub(crate) async fn next(&mut self) -> (String, Value) {
+        loop {
+            if let Some(end) = self.text.find("\n\n") {
+                let event: String = self.text.drain(..end + 2).collect();
+                let field = |name: &str| {
+                    event
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+                };
+                if let (Some(name), Some(data)) = (field("event"), field("data")) {
+                    return (name.to_owned(), serde_json::from_str(data).unwrap());
+                }
+                continue;
+            }
+            let chunk = soon(self.answer.chunk())
+                .await
+                .unwrap()
+                .expect("the feed goes on");
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    /// Data of the next event of this name.
+    pub(crate) async fn until(&mut self, wanted: &str) -> Value {
+        loop {
+            let (name, data) = self.next().await;
+            if name == wanted {
+                return data;
+            }
+        }
+    }
+
+    /// Whether the feed ends in order.
+    pub(crate) async fn ended(&mut self) -> bool {
+        while let Some(_chunk) = soon(self.answer.chunk()).await.unwrap() {}
+        true
+    }
+}
+
+/// The value, unless it takes too long.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT_OF_PATIENCE, future)
+        .await
+        .expect("this takes too long")
+}
+
+/// Runs beside the test; the result is awaited, dropping it aborts.
+pub(crate) fn spawn<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = T>>> {
+    let mut set = JoinSet::new();
+    set.spawn(future);
+    Box::pin(async move { soon(set.join_next()).await.unwrap().unwrap() })
+}
+
+/// A request body that is written piece by piece.
+pub(crate) fn slow_body() -> (mpsc::Sender<String>, reqwest::Body) {
+    let (send, mut receive) = mpsc::channel::<String>(1);
+    let stream = futures::stream::poll_fn(move |context| {
+        receive
+            .poll_recv(context)
+            .map(|part| part.map(Ok::<_, std::io::Error>))
+    });
+    (send, reqwest::Body::wrap_stream(stream))
+}
+
+/// A problem document.
+pub(crate) async fn problem(answer: Response) -> Value {
+    assert_eq!(
+        answer.headers()[header::CONTENT_TYPE],
+        "application/problem+json"
+    );
+    let status = answer.status().as_u16();
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["status"], status);
+    assert!(problem["title"].is_string() && problem["detail"].is_string());
+    problem
+}
+
+/// Writes a file that only its owner may read.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap()
+        .write_all(bytes)
+        .unwrap();
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_nanos()).unwrap()
+}
+
+/// RFC 3339 of nanoseconds since the Unix epoch.
+pub(crate) fn rfc3339(nanos: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(nanos))
+        .unwrap()
+        .to_string()
+}
+
+/// The shortest thing that passes for a JPEG; `seed` tells one from another.
+pub(crate) fn jpeg(seed: u8) -> Vec<u8> {
+    let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 0, seed];
+    bytes.extend([0xFF, 0xC0, 0, 11, 8, 0, 16, 0, 16, 1, 1, 0x11, 0]);
+    bytes.extend([0xFF, 0xD9]);
+    bytes
+}
+
+/// A valid `av-v1` frame.
+pub(crate) fn frame(client_id: &str, stream: &str, nanos: i64) -> Value {
+    use base64::Engine as _;
+    let mut frame = json!({
+        "contract_version": "av-v1",
+        "client_id": client_id,
+        "type": stream,
+        "timestamp": rfc3339(nanos),
+        "latitude": 51.5,
+        "longitude": -0.25,
+        "altitude": 35.0,
+    });
+    match stream {
+        "camera" => {
+            frame["image_data"] = json!(base64::engine::general_purpose::STANDARD.encode(jpeg(1)));
+        }
+        "gps" => {
+            frame["accuracy_m"] = json!(4);
+            frame["heading_deg"] = json!(90);
+        }
+        _ => frame["imu_data"] = json!({"x": 1.5, "y": 0, "z": 9.8}),
+    }
+    frame
+}
+
+/// Channels to small services that answer what the tests expect.
+fn calls(backend: &Arc<Backend>) -> Calls {
+    Calls {
+        drones: Channel::local(Routes::new(DronesServer::new(Doors(backend.clone())))),
+        tiles: Channel::local(Routes::new(TilesServer::new(Map))),
+        slam: Channel::local(Routes::new(SlamServer::new(Poses))),
+        mesh: Some(Channel::local(Routes::new(MeshServer::new(Peers)))),
+    }
+}
+
+type Answer<T> = Result<tonic::Response<T>, Status>;
+
+struct Doors(Arc<Backend>);
+
+#[tonic::async_trait]
+impl Drones for Doors {
+    async fn list_vehicles(
+        &self,
+        _: Request<drone::ListVehiclesRequest>,
+    ) -> Answer<drone::ListVehiclesResponse> {
+        let vehicle = drone::VehicleState {
+            vehicle_id: "sys-1".to_owned(),
+            observed_unix_nanos: 1_500_000_000,
+            position: Some(geo::GeoPoint {
+                latitude_deg: 51.5,
+                longitude_deg: -0.25,
+                altitude_m: None,
+            }),
+            ..Default::default()
+        };
+        Ok(tonic::Response::new(drone::ListVehiclesResponse {
+            vehicles: vec![vehicle],
+        }))
+    }
+
+    async fn submit_capture(
+        &self,
+        request: Request<drone::SubmitCaptureRequest>,
+    ) -> Answer<drone::SubmitCaptureResponse> {
+        let request = request.into_inner();
+        match request.vehicle_id.as_str() {
+            "refused" => return Err(Status::invalid_argument("vehicle_id is refused")),
+            "down" => return Err(Status::unavailable("the journal is full")),
+            _ => {}
+        }
+        let frame_id = format!("frame-of-{}", request.vehicle_id);
+        self.0.captures.lock().unwrap().push(request);
+        Ok(tonic::Response::new(drone::SubmitCaptureResponse {
+            frame_id,
+            duplicate: false,
+        }))
+    }
+
+    async fn get_ingest_stats(
+        &self,
+        _: Request<drone::GetIngestStatsRequest>,
+    ) -> Answer<drone::GetIngestStatsResponse> {
+        Ok(tonic::Response::new(drone::GetIngestStatsResponse {
+            datagrams: 9,
+            ..Default::default()
+        }))
+    }
+}
+
+struct Map;
+
+#[tonic::async_trait]
+impl Tiles for Map {
+    async fn list_layers(
+        &self,
+        _: Request<tile::ListLayersRequest>,
+    ) -> Answer<tile::ListLayersResponse> {
+        let layer = tile::Layer {
+            name: "imagery".to_owned(),
+            min_zoom: 10,
+            max_zoom: 20,
+            bounds: Some(geo::Bounds {
+                west_deg: 1.0,
+                south_deg: 2.0,
+                east_deg: 3.0,
+                north_deg: 4.0,
+            }),
+            tiles: 5,
+            last_change: 6,
+            simulated: true,
+        };
+        Ok(tonic::Response::new(tile::ListLayersResponse {
+            layers: vec![layer],
+        }))
+    }
+
+    async fn get_tile(
+        &self,
+        request: Request<tile::GetTileRequest>,
+    ) -> Answer<tile::GetTileResponse> {
+        let request = request.into_inner();
+        let media_type = match request.format() {
+            tile::TileFormat::Unspecified => return Err(Status::invalid_argument("format")),
+            tile::TileFormat::Png => "image/png",
+            tile::TileFormat::Jpeg => "image/jpeg",
+            tile::TileFormat::Webp => "image/webp",
+        };
+        let coord = request.coord.unwrap();
+        if request.layer != "imagery" || coord.x == 0 {
+            return Err(Status::not_found("nothing there"));
+        }
+        Ok(tonic::Response::new(tile::GetTileResponse {
+            data: format!("{media_type} {}/{}/{}", coord.z, coord.x, coord.y).into(),
+            media_type: media_type.to_owned(),
+            digest: "digest".to_owned(),
+        }))
+    }
+
+    async fn list_changes(
+        &self,
+        _: Request<tile::ListChangesRequest>,
+    ) -> Answer<tile::ListChangesResponse> {
+        Err(Status::unimplemented("the edge does not ask for changes"))
+    }
+
+    async fn get_paint_stats(
+        &self,
+        _: Request<tile::GetPaintStatsRequest>,
+    ) -> Answer<tile::GetPaintStatsResponse> {
+        Ok(tonic::Response::new(tile::GetPaintStatsResponse {
+            frames_painted: 3,
+            tiles_written: 30,
+            latency: Some(tile::LatencySummary {
+                count: 3,
+                p50_nanos: 38_500_000,
+                p99_nanos: 90_000_000,
+            }),
+            ..Default::default()
+        }))
+    }
+}
+
+struct Poses;
+
+#[tonic::async_trait]
+impl Slam for Poses {
+    async fn get_keyframe(
+        &self,
+        _: Request<slam::GetKeyframeRequest>,
+    ) -> Answer<slam::GetKeyframeResponse> {
+        Err(Status::unimplemented("the edge does not ask for one"))
+    }
+
+    async fn list_keyframes(
+        &self,
+        request: Request<slam::ListKeyframesRequest>,
+    ) -> Answer<slam::ListKeyframesResponse> {
+        let request = request.into_inner();
+        let keyframe = slam::Keyframe {
+            frame_id: format!("{} {}", request.sensor_id, request.limit),
+            sensor_id: request.sensor_id,
+            state: geo::TrackingState::Tracking.into(),
+            ..Default::default()
+        };
+        Ok(tonic::Response::new(slam::ListKeyframesResponse {
+            keyframes: vec![keyframe],
+        }))
+    }
+}
+
+struct Peers;
+
+#[tonic::async_trait]
+impl Mesh for Peers {
+    type SubscribeStream = futures::stream::Empty<Result<mesh::MeshMessage, Status>>;
+
+    async fn get_node(&self, _: Request<mesh::GetNodeRequest>) -> Answer<mesh::GetNodeResponse> {
+        Ok(tonic::Response::new(mesh::GetNodeResponse {
+            peer_id: "peer-a".to_owned(),
+            ..Default::default()
+        }))
+    }
+
+    async fn list_peers(
+        &self,
+        _: Request<mesh::ListPeersRequest>,
+    ) -> Answer<mesh::ListPeersResponse> {
+        Ok(tonic::Response::new(mesh::ListPeersResponse {
+            peers: vec![mesh::Peer {
+                peer_id: "peer-b".to_owned(),
+                ..Default::default()
+            }],
+        }))
+    }
+
+    async fn publish(&self, _: Request<mesh::PublishRequest>) -> Answer<mesh::PublishResponse> {
+        Err(Status::unimplemented("the edge does not publish"))
+    }
+
+    async fn subscribe(&self, _: Request<mesh::SubscribeRequest>) -> Answer<Self::SubscribeStream> {
+        Err(Status::unimplemented("the edge does not subscribe"))
+    }
+}

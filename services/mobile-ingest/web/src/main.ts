@@ -1,0 +1,411 @@
+/** Wires the node's routes and events to the map and the panel. */
+import 'maplibre-gl/dist/maplibre-gl.css';
+import * as api from './api';
+import { byId, setText } from './dom';
+import { loadEarth } from './earth';
+import { Feed } from './feed';
+import { type Change, Fleet, type Sensor } from './fleet';
+import { count, duration, short } from './format';
+import { pointBounds, union } from './geo';
+import { LatencyView } from './latency';
+import { Locator } from './locator';
+import { Login } from './login';
+import { ABOVE_IMAGERY, MapView, type Padding } from './map';
+import { Markers } from './markers';
+import { FleetPanel, verdict } from './panel';
+import { onThemeChange, sensorColour } from './theme';
+import { LiveTiles } from './tiles';
+
+const LAYER = 'imagery';
+/** Keyframes on the map; the node keeps more. */
+const KEYFRAMES = 300;
+/** Frame ids whose verdict has been told; the oldest are forgotten. */
+const MAX_TOLD = 2_000;
+const PANEL_EVERY_MS = 250;
+const MAP_EVERY_MS = 1_000;
+const KEYFRAMES_EVERY_MS = 1_000;
+const FIT_EVERY_MS = 1_500;
+/** After a connection, everyone gets this long to be heard. */
+const SETTLE_MS = 5_000;
+const MESH_EVERY_MS = 10_000;
+const NARROW = matchMedia('(max-width: 760px)');
+
+const root = document.documentElement;
+const feed = new Feed();
+const latency = new LatencyView();
+const view = new MapView(byId('map'), padding());
+const login = new Login(() => location.reload());
+
+let selected: string | null = null;
+let followed: string | null = null;
+let imagery: api.Bounds | null = null;
+/** Frames whose verdict is known; `null` before the first look. */
+let told: Set<string> | null = null;
+let userMoved = false;
+let everLive = false;
+let liveSince: number | null = null;
+let loaded = false;
+/** Whether the mesh gateway answered; one that does not is asked again after the next connection. */
+let meshed = false;
+
+const panel = new FleetPanel({ select, follow: followSensor });
+const markers = new Markers(view.map, select);
+const fleet = new Fleet(sensorChanged, (sensor) => {
+  markers.remove(sensor.id);
+  panel.remove(sensor.id);
+  if (selected === sensor.id) select(null);
+});
+const tiles = new LiveTiles(view.map, {
+  name: LAYER,
+  before: ABOVE_IMAGERY,
+  onCount: (loadedTiles) => {
+    root.dataset['tiles'] = String(loadedTiles);
+  },
+  onUnauthorized: () => login.ask(),
+});
+
+/** Runs `work` soon, and at most once in `ms` however often it is asked for. */
+function throttled(ms: number, work: () => void): () => void {
+  let timer: ReturnType<typeof setTimeout> | null = null;
+  return () => {
+    timer ??= setTimeout(() => {
+      timer = null;
+      work();
+    }, ms);
+  };
+}
+
+const renderPanel = throttled(PANEL_EVERY_MS, () => {
+  const now = Date.now();
+  const sensor = selected === null ? null : fleet.get(selected);
+  panel.render(fleet.sensors, sensor, followed, now);
+  byId('empty').hidden = !loaded || fleet.sensors.length > 0 || imagery !== null;
+});
+const renderTracks = throttled(MAP_EVERY_MS, () => view.setTracks(fleet.sensors));
+const refreshKeyframes = throttled(KEYFRAMES_EVERY_MS, () => void quietly(loadKeyframes()));
+const refreshLayer = throttled(MAP_EVERY_MS, () => void quietly(loadLayer()));
+
+function sensorChanged({ kind, sensor }: Change): void {
+  const colour = sensorColour(sensor.index);
+  const name = `${sensor.id}${sensor.simulated ? ' (simulated)' : ''}`;
+  if (kind === 'appeared') feed.add({ tone: 'good', colour, text: () => `${name} first seen` });
+  if (kind === 'silent') feed.add({ tone: 'warn', colour, text: () => `${sensor.id} is not heard any more` });
+  if (kind === 'heard-again') feed.add({ tone: 'good', colour, text: () => `${sensor.id} is heard again` });
+}
+
+function show(sensor: Sensor): void {
+  markers.update(sensor, sensor.id === selected);
+  if (sensor.simulated) showSimulated();
+  if (sensor.id === followed && sensor.position) view.followTo(sensor.position);
+  renderPanel();
+  renderTracks();
+}
+
+function select(id: string | null): void {
+  const before = selected;
+  selected = id;
+  if (id === null || followed !== id) followSensor(null);
+  for (const changed of [before, id]) {
+    const sensor = changed === null ? null : fleet.get(changed);
+    if (sensor) markers.update(sensor, sensor.id === selected);
+  }
+  if (id !== null && NARROW.matches) openSheet(true);
+  renderPanel();
+}
+
+function followSensor(id: string | null): void {
+  followed = id;
+  if (id !== null) {
+    userMoved = true;
+    const position = fleet.get(id)?.position;
+    if (position) view.map.easeTo({ center: position, zoom: Math.max(view.map.getZoom(), 17) });
+  }
+  renderPanel();
+}
+
+/** Once any data is simulated, the page says so for as long as it is open. */
+function showSimulated(): void {
+  byId('simulated').hidden = false;
+}
+
+function everything(): api.Bounds | null {
+  let bounds = imagery;
+  for (const sensor of fleet.sensors) {
+    if (sensor.position && !sensor.silent) bounds = union(bounds, pointBounds(sensor.position));
+  }
+  return bounds;
+}
+
+/** Flies to the data when it first appears or outgrows the view, until the reader moves the map. */
+function fitUntilMoved(): void {
+  if (userMoved || view.map.isMoving()) return;
+  const bounds = everything();
+  if (bounds && !view.shows(bounds)) view.fit(bounds);
+}
+
+async function loadLayer(): Promise<void> {
+  const layer = await api.layer(LAYER);
+  if (!layer.bounds) return;
+  imagery = layer.bounds;
+  tiles.setZooms(layer.minzoom, layer.maxzoom);
+  if (layer.simulated) showSimulated();
+  renderPanel();
+}
+
+/** Takes the newest keyframes; verdicts given since the page was opened go to the feed. */
+async function loadKeyframes(): Promise<void> {
+  const tell = told !== null;
+  const keyframes = await api.keyframes(KEYFRAMES);
+  told ??= new Set();
+  const now = Date.now();
+  for (const keyframe of keyframes) {
+    const sensor = fleet.keyframe(keyframe, now);
+    if (told.has(keyframe.frame_id)) continue;
+    told.add(keyframe.frame_id);
+    if (tell) tellVerdict(keyframe, sensor);
+    show(sensor);
+  }
+  if (told.size > MAX_TOLD) told = new Set(keyframes.map((keyframe) => keyframe.frame_id));
+  view.setKeyframes(keyframes, (id) => fleet.get(id)?.index ?? 0);
+}
+
+function tellVerdict(keyframe: api.Keyframe, sensor: Sensor): void {
+  const placed = keyframe.state === 'tracking';
+  const text = verdict(keyframe.state, keyframe.reason);
+  feed.add({
+    tone: placed ? 'calm' : 'warn',
+    colour: sensorColour(sensor.index),
+    same: `keyframe ${keyframe.sensor_id} ${text}`,
+    text: (times) =>
+      placed
+        ? `${keyframe.sensor_id}: ${times === 1 ? 'frame placed' : `${times} frames placed`}`
+        : `${keyframe.sensor_id}: frame not placed${times > 1 ? ` (${times} times)` : ''}: ${keyframe.reason ?? keyframe.state}`,
+  });
+}
+
+async function loadMesh(): Promise<void> {
+  try {
+    const { peers } = await api.mesh();
+    meshed = true;
+    setText(byId('count-peers'), count(peers.length));
+  } catch (error) {
+    // Without a gateway the number of peers is unknown.
+    meshed = false;
+    setText(byId('count-peers'), count(null));
+    throw error;
+  }
+}
+
+async function loadStats(): Promise<void> {
+  const stats = await api.stats();
+  showNode(stats.node);
+  if (stats.simulated) showSimulated();
+  setText(byId('count-frames'), count(stats.paint?.frames_painted));
+  setText(byId('count-tiles'), count(stats.paint?.tiles_written));
+  latency.summary(stats.paint?.latency ?? null);
+}
+
+function showNode(name: string): void {
+  setText(byId('node'), name);
+  document.title = `${name} · Sovereign Map`;
+}
+
+/** The state of everything by its routes: events are only what happens after. */
+async function loadState(): Promise<void> {
+  const now = Date.now();
+  const parts = [
+    api.vehicles().then((list) => list.forEach((state) => show(fleet.vehicle(state, now, false)))),
+    api.phones().then((list) => list.forEach((state) => show(fleet.phone(state, now, false)))),
+    loadStats(),
+    loadLayer(),
+    loadMesh(),
+  ];
+  await Promise.all(parts.map(quietly));
+  await quietly(loadKeyframes());
+  tiles.refreshAll();
+  loaded = true;
+  renderPanel();
+  fitUntilMoved();
+}
+
+/** A failed read is tried again with the next event or connection; a missing token is asked for. */
+async function quietly(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (error instanceof api.Unauthorized) login.ask();
+    else console.debug('read', error);
+  }
+}
+
+const painted = new Map<string, number>();
+
+function tileChanged(change: api.TileChange): void {
+  if (change.layer !== LAYER) return;
+  tiles.changed(change.tiles);
+  latency.frame(change.latency_ms);
+  if (change.simulated) showSimulated();
+  refreshLayer();
+  const sensor = fleet.get(change.sensor_id);
+  feed.add({
+    tone: 'calm',
+    ...(sensor && { colour: sensorColour(sensor.index) }),
+    same: `tiles ${change.sensor_id}`,
+    text: (times) => {
+      const sum = (times === 1 ? 0 : (painted.get(change.sensor_id) ?? 0)) + change.tiles.length;
+      painted.set(change.sensor_id, sum);
+      const frames = times === 1 ? '' : ` of ${times} frames`;
+      return `${change.sensor_id}: ${count(sum)} ${sum === 1 ? 'tile' : 'tiles'}${frames} painted, ${duration(change.latency_ms)}`;
+    },
+  });
+}
+
+function meshEvent(event: api.MeshEvent): void {
+  const peer = short(event.peer_id);
+  feed.add({
+    tone: 'calm',
+    same: `mesh ${event.kind} ${event.peer_id}`,
+    text: (times) =>
+      event.kind === 'tile'
+        ? `Peer ${peer}: ${times === 1 ? `${event.tiles} tiles changed` : `${times} map changes`}`
+        : `Peer ${peer}: ${times === 1 ? 'a message' : `${times} messages`} on ${event.topic}`,
+  });
+}
+
+const LINK_TEXT: Record<api.LinkState, string> = {
+  connecting: 'Connecting',
+  live: 'Live',
+  reconnecting: 'Reconnecting',
+  unauthorized: 'Token needed',
+};
+
+function linkChanged(state: api.LinkState): void {
+  root.dataset['link'] = state;
+  liveSince = state === 'live' ? Date.now() : null;
+  setText(byId('link-text'), LINK_TEXT[state]);
+  if (state === 'unauthorized') login.ask();
+  if (state === 'reconnecting' && everLive) {
+    feed.add({ tone: 'bad', text: () => 'Connection to the node lost' });
+  }
+  if (state === 'live') {
+    if (everLive) feed.add({ tone: 'good', text: () => 'Connection restored' });
+    everLive = true;
+  }
+}
+
+/** What the panel covers, so that the map's middle is the middle of what is seen. */
+function padding(): Padding {
+  if (matchMedia('(max-width: 760px)').matches) return { top: 64, right: 0, bottom: 150, left: 0 };
+  return { top: 72, right: 376, bottom: 24, left: 16 };
+}
+
+function openSheet(open: boolean): void {
+  byId('panel').classList.toggle('open', open);
+  byId('sheet').setAttribute('aria-expanded', String(open));
+}
+
+function wirePage(): void {
+  const { map } = view;
+  for (const event of ['dragstart', 'wheel', 'dblclick', 'rotatestart', 'boxzoomstart', 'touchmove'] as const) {
+    map.on(event, () => {
+      userMoved = true;
+      if (event === 'dragstart') followSensor(null);
+    });
+  }
+  map.getCanvas().addEventListener('keydown', (event) => {
+    if (!event.key.startsWith('Arrow')) return;
+    userMoved = true;
+    followSensor(null);
+  });
+  map.on('click', () => select(null));
+  const fitAll = () => {
+    followSensor(null);
+    userMoved = false;
+    const bounds = everything();
+    if (bounds) view.fit(bounds);
+  };
+  const zoom = (by: number) => {
+    userMoved = true;
+    map.easeTo({ zoom: map.getZoom() + by });
+  };
+  byId('fit').addEventListener('click', fitAll);
+  byId('zoom-in').addEventListener('click', () => zoom(1));
+  byId('zoom-out').addEventListener('click', () => zoom(-1));
+  byId('sheet').addEventListener('click', () => openSheet(!byId('panel').classList.contains('open')));
+  NARROW.addEventListener('change', () => view.setPadding(padding()));
+  document.addEventListener('keydown', (event) => {
+    if (event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === 'Escape' && selected !== null) {
+      markers.focus(selected);
+      select(null);
+    }
+    if (event.key === 'f' || event.key === 'F') fitAll();
+  });
+  setText(
+    byId('snippet-curl'),
+    `curl --insecure --header "Authorization: Bearer $(cat TOKEN_FILE)" --header "Content-Type: image/jpeg" --data-binary @picture.jpg ${location.origin}/api/v1/drones/my-drone/captures`,
+  );
+  for (const button of document.querySelectorAll<HTMLButtonElement>('.copy')) {
+    button.addEventListener('click', () => {
+      const text = byId(button.dataset['copy'] ?? '').textContent ?? '';
+      void navigator.clipboard.writeText(text).then(() => {
+        setText(button, 'Copied');
+        setTimeout(() => setText(button, 'Copy'), 1500);
+      });
+    });
+  }
+}
+
+async function main(): Promise<void> {
+  wirePage();
+  await view.ready();
+  void loadEarth().then((earth) => {
+    view.setEarth(earth);
+    const locator = new Locator(earth);
+    const locate = () => {
+      const { lng, lat } = view.map.getCenter().wrap();
+      view.setHome(locator.show([lng, lat], view.map.getZoom()));
+    };
+    view.map.on('moveend', locate);
+    onThemeChange(locate);
+    locate();
+  });
+  setInterval(() => {
+    // Silence says nothing about a vehicle while the page itself hears nothing.
+    if (liveSince !== null && Date.now() - liveSince > SETTLE_MS) fleet.tick(Date.now());
+    for (const sensor of fleet.sensors) markers.update(sensor, sensor.id === selected);
+    renderPanel();
+  }, 1_000);
+  setInterval(fitUntilMoved, FIT_EVERY_MS);
+  setInterval(() => {
+    if (meshed) void quietly(loadMesh());
+  }, MESH_EVERY_MS);
+  await api.follow(
+    {
+      hello: ({ node }) => {
+        showNode(node);
+        void loadState();
+      },
+      missed: ({ events }) => {
+        feed.add({ tone: 'warn', text: () => `${count(events)} events missed, state read again` });
+        void loadState();
+      },
+      vehicle: (state) => show(fleet.vehicle(state, Date.now(), true)),
+      phone: (state) => show(fleet.phone(state, Date.now(), true)),
+      pose: (pose) => {
+        show(fleet.pose(pose, Date.now()));
+        if (pose.frame_id) refreshKeyframes();
+      },
+      tile: tileChanged,
+      mesh: meshEvent,
+      latency: (summary) => {
+        setText(byId('count-frames'), count(summary.frames_painted));
+        setText(byId('count-tiles'), count(summary.tiles_written));
+        latency.summary(summary);
+      },
+    },
+    linkChanged,
+  );
+}
+
+void main();

@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { LngLat, Vehicle } from '../src/api';
+import { type Change, Fleet, MAX_SENSORS, MAX_TRACK_POINTS } from '../src/fleet';
+import { ago, bearing, count, duration, position, quantity, UNKNOWN } from '../src/format';
+import { atLeast, closeRing, distanceMetres, extendTrack, graticule, graticuleStep, polygonContains, unwrap } from '../src/geo';
+import { sparkline } from '../src/latency';
+import { EventStreamParser } from '../src/sse';
+
+test('what is unknown reads as a dash and never as zero', () => {
+  assert.equal(quantity(null, ' m'), UNKNOWN);
+  assert.equal(quantity(0, ' m'), '0 m');
+  assert.equal(count(null), UNKNOWN);
+  assert.equal(duration(undefined), UNKNOWN);
+  assert.equal(bearing(null), UNKNOWN);
+  assert.equal(position(null, 3), UNKNOWN);
+  assert.equal(ago(null), UNKNOWN);
+});
+
+test('values read as people expect them', () => {
+  assert.equal(bearing(-90), '270° W');
+  assert.equal(bearing(359.7), '0° N');
+  assert.equal(duration(4.21), '4.2 ms');
+  assert.equal(duration(1310), '1.31 s');
+  assert.equal(position(-37.5, 145.25, 2), '37.50° S, 145.25° E');
+});
+
+test('events are read whatever the chunks they arrive in', () => {
+  const text = ': hello\r\nretry: 2000\nid: 1\nevent: tile\ndata: {"a":\ndata: 1}\n\ndata: x\r\n\r\nevent: empty\n\n';
+  const whole = new EventStreamParser().push(text);
+  const parser = new EventStreamParser();
+  const single = [...text].flatMap((character) => parser.push(character));
+  assert.deepEqual(whole, [{ name: 'tile', data: '{"a":\n1}' }, { name: 'message', data: 'x' }]);
+  assert.deepEqual(single, whole);
+});
+
+test('an endless line ends the stream instead of filling the memory', () => {
+  assert.throws(() => new EventStreamParser().push('x'.repeat((1 << 20) + 1)), /too long/);
+});
+
+test('a track is bounded and ignores jitter', () => {
+  const track: LngLat[] = [];
+  for (let i = 0; i < MAX_TRACK_POINTS * 2; i += 1) extendTrack(track, [i * 0.0001, 0], MAX_TRACK_POINTS);
+  assert.equal(track.length, MAX_TRACK_POINTS);
+  assert.equal(extendTrack(track, [(MAX_TRACK_POINTS * 2 - 1) * 0.0001 + 1e-7, 0], MAX_TRACK_POINTS), false);
+});
+
+test('a ring that crosses the antimeridian or circles the pole stays in one piece', () => {
+  assert.deepEqual(unwrap([[179, 1], [-179, 1], [178, 0]]), [[179, 1], [181, 1], [178, 0]]);
+  const around = closeRing([[-180, -70], [-60, -75], [60, -72], [180, -70]]);
+  assert.ok(polygonContains([around], [10, -80]));
+  assert.ok(!polygonContains([around], [10, -60]));
+});
+
+test('a graticule has a line at each step and none outside of the view', () => {
+  assert.equal(graticuleStep(1, 5), 0.2);
+  const lines = graticule([0.05, 0.05, 0.95, 0.95], 0.2);
+  assert.equal(lines.length, 8);
+});
+
+test('a view around a point is wide enough to be seen', () => {
+  const [west, , east] = atLeast([10, 60, 10, 60], 200);
+  assert.ok(Math.abs(distanceMetres([west, 60], [east, 60]) - 200) < 3);
+});
+
+test('the slowest frame touches the top of the line', () => {
+  assert.deepEqual(sparkline([10, 20], 100, 50), [[0, 25], [100, 0]]);
+});
+
+function state(id: string, changes: Partial<Vehicle> = {}): Vehicle {
+  return {
+    vehicle_id: id,
+    observed_unix_ms: 0,
+    latitude: 1,
+    longitude: 2,
+    altitude_m: null,
+    relative_altitude_m: null,
+    roll_deg: null,
+    pitch_deg: null,
+    yaw_deg: null,
+    heading_deg: null,
+    ground_speed_mps: null,
+    battery_percent: null,
+    flight_mode: null,
+    armed: null,
+    source: 'mavlink2',
+    sensor_health: 'healthy',
+    link: null,
+    simulated: false,
+    ...changes,
+  };
+}
+
+test('a vehicle appears once, falls silent, and is heard again', () => {
+  const changes: string[] = [];
+  const fleet = new Fleet((change: Change) => changes.push(change.kind), () => undefined);
+  fleet.vehicle(state('a'), 1_000, true);
+  fleet.vehicle(state('a'), 1_100, true);
+  fleet.tick(5_000);
+  fleet.tick(9_000);
+  fleet.vehicle(state('a'), 9_100, true);
+  assert.deepEqual(changes, ['appeared', 'silent', 'heard-again']);
+});
+
+test('an old state read from the node is not a sign of life', () => {
+  const changes: string[] = [];
+  const fleet = new Fleet((change: Change) => changes.push(change.kind), () => undefined);
+  fleet.vehicle(state('a', { observed_unix_ms: 1_000 }), 60_000, false);
+  fleet.tick(60_000);
+  assert.deepEqual(changes, ['appeared', 'silent']);
+});
+
+test('a position that is unknown keeps the last one', () => {
+  const fleet = new Fleet(() => undefined, () => undefined);
+  fleet.vehicle(state('a'), 1, true);
+  assert.deepEqual(fleet.vehicle(state('a', { latitude: null, longitude: null }), 2, true).position, [2, 1]);
+});
+
+test('beyond the bound the sensor not heard for longest makes room', () => {
+  const gone: string[] = [];
+  const fleet = new Fleet(() => undefined, (sensor) => gone.push(sensor.id));
+  for (let i = 0; i <= MAX_SENSORS; i += 1) fleet.vehicle(state(`v${i}`), 1_000 + i, true);
+  assert.deepEqual(gone, ['v0']);
+  assert.equal(fleet.sensors.length, MAX_SENSORS);
+});
