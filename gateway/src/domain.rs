@@ -1,0 +1,6 @@
+//! What the gateway decides, without sockets, clocks or generated types.
+
+pub(crate) mod dial;
+pub(crate) mod envelope;
+pub(crate) mod seen;
+pub(crate) mod split;

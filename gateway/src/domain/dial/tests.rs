@@ -1,0 +1,118 @@
+use super::*;
+
+const WANTED: Wanted = Wanted {
+    min_peers: 1,
+    peers: 3,
+};
+
+fn addr(port: u16) -> Multiaddr {
+    format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+}
+
+fn nobody(_: &PeerId) -> bool {
+    false
+}
+
+#[test]
+fn a_seed_is_dialled_for_ever_with_growing_waits() {
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![addr(1)]);
+    let mut now = Duration::ZERO;
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let dials = book.due(now, 5, nobody);
+        assert_eq!(dials.len(), 1);
+        assert!(book.due(now, 5, nobody).is_empty(), "one dial at a time");
+        book.failed(dials[0].target, now, 5);
+        let next = book.next_due(5, nobody).unwrap();
+        waits.push(next - now);
+        now = next;
+    }
+    assert_eq!(waits[0], FIRST_WAIT);
+    assert!(waits.is_sorted());
+    assert_eq!(waits[19], LONGEST_WAIT);
+}
+
+#[test]
+fn an_island_keeps_trying_at_a_short_interval() {
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![addr(1)]);
+    let mut now = Duration::ZERO;
+    for _ in 0..20 {
+        let dials = book.due(now, 0, nobody);
+        book.failed(dials[0].target, now, 0);
+        let next = book.next_due(0, nobody).unwrap();
+        assert!(next - now <= LONGEST_ISLAND_WAIT);
+        now = next;
+    }
+}
+
+#[test]
+fn a_connected_seed_is_left_alone_until_it_is_lost() {
+    let seed = PeerId::random();
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![addr(1)]);
+    let dials = book.due(Duration::ZERO, 0, nobody);
+    book.answered(dials[0].target, seed);
+    assert!(book.due(Duration::ZERO, 1, |p| *p == seed).is_empty());
+    assert_eq!(book.next_due(1, |p| *p == seed), None);
+    book.lost(&seed, Duration::from_secs(9));
+    assert!(book.due(Duration::from_secs(9), 0, nobody).is_empty());
+    let next = book.next_due(0, nobody).unwrap();
+    assert_eq!(next, Duration::from_secs(9) + FIRST_WAIT);
+    assert_eq!(book.due(next, 0, nobody).len(), 1);
+}
+
+#[test]
+fn learned_peers_are_dialled_only_while_peers_are_missing() {
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![]);
+    for port in 1..=5 {
+        book.learn(PeerId::random(), [addr(port)]);
+    }
+    assert!(book.due(Duration::ZERO, 3, nobody).is_empty());
+    assert_eq!(book.next_due(3, nobody), None);
+    assert_eq!(book.due(Duration::ZERO, 1, nobody).len(), 2);
+}
+
+#[test]
+fn a_learned_peer_that_keeps_failing_is_forgotten() {
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![]);
+    let peer = PeerId::random();
+    book.learn(peer, [addr(1)]);
+    for _ in 0..MAX_LEARNED_FAILURES {
+        let now = book.next_due(0, nobody).unwrap();
+        let dials = book.due(now, 0, nobody);
+        book.failed(dials[0].target, now, 0);
+    }
+    assert_eq!(book.next_due(0, nobody), None);
+}
+
+#[test]
+fn addresses_of_others_and_of_the_node_itself_are_not_dialled() {
+    let (local, peer, other) = (PeerId::random(), PeerId::random(), PeerId::random());
+    let own = addr(1).with(Protocol::P2p(local));
+    let mut book = DialBook::new(local, WANTED, vec![own]);
+    book.learn(local, [addr(2)]);
+    book.learn(peer, [addr(3).with(Protocol::P2p(other))]);
+    assert!(book.due(Duration::ZERO, 0, nobody).is_empty());
+    book.learn(peer, [addr(3).with(Protocol::P2p(peer))]);
+    let dials = book.due(Duration::ZERO, 0, nobody);
+    assert_eq!(dials[0].peer, Some(peer));
+    assert_eq!(dials[0].addrs, [addr(3)]);
+}
+
+#[test]
+fn two_addresses_of_one_seed_are_one_dial() {
+    let seed = PeerId::random();
+    let with = |port| addr(port).with(Protocol::P2p(seed));
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![with(1), with(2)]);
+    let dials = book.due(Duration::ZERO, 0, nobody);
+    assert_eq!(dials.len(), 1);
+    assert_eq!(dials[0].addrs, [addr(1), addr(2)]);
+}
+
+#[test]
+fn the_peers_remembered_are_bounded() {
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![]);
+    for _ in 0..2 * MAX_LEARNED.get() {
+        book.learn(PeerId::random(), [addr(1)]);
+    }
+    assert_eq!(book.learned.len(), MAX_LEARNED.get());
+}

@@ -1,0 +1,129 @@
+//! What can go wrong, and the status a caller sees.
+
+use std::io;
+use std::path::PathBuf;
+
+use libp2p::{Multiaddr, TransportError};
+use sovereign_service::{Code, HasCode};
+
+/// The identity could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeyError {
+    #[error("read the key file {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("write the key file {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error(
+        "the key file {path} has mode {mode:04o}, so others may read it; run `chmod 600` on it, or delete it for a new identity"
+    )]
+    Permissions { path: PathBuf, mode: u32 },
+    #[error("decode the key file {path}")]
+    Decode {
+        path: PathBuf,
+        #[source]
+        cause: libp2p::identity::DecodingError,
+    },
+    #[error("encode the key")]
+    Encode(#[source] libp2p::identity::DecodingError),
+}
+
+/// The swarm could not be had, or ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SwarmError {
+    #[error("set up the TCP transport")]
+    Tcp(#[source] libp2p::noise::Error),
+    #[error("read the DNS configuration of the system")]
+    Dns(#[source] io::Error),
+    #[error("set up gossip: {0}")]
+    Gossip(String),
+    #[error("join the topic")]
+    Subscribe(#[source] libp2p::gossipsub::SubscriptionError),
+    #[error("set up multicast DNS")]
+    Mdns(#[source] io::Error),
+    #[error("listen on {addr}")]
+    Listen {
+        addr: Multiaddr,
+        #[source]
+        cause: TransportError<io::Error>,
+    },
+    #[error("wait for {addr} to listen: nothing within {seconds} s")]
+    NotListening { addr: Multiaddr, seconds: u64 },
+    #[error("keep listening: every listener closed")]
+    ListenersClosed,
+}
+
+/// The export cursor could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} the export cursor")]
+pub(crate) struct CursorError {
+    pub(crate) operation: &'static str,
+    #[source]
+    pub(crate) cause: redb::Error,
+}
+
+/// A message was not taken for publication.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishRefused {
+    #[error("no peer is subscribed to `{topic}`")]
+    NoSubscriber { topic: String },
+    #[error("the send queues of all subscribed peers are full")]
+    Busy,
+    #[error("the message has {size} bytes with its envelope, the limit is {limit}")]
+    TooLarge { size: usize, limit: usize },
+    #[error("sign the message")]
+    Sign(#[source] libp2p::gossipsub::PublishError),
+    #[error("the mesh is restarting")]
+    Restarting,
+}
+
+/// A call failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("topic `{topic}` is not joined; joined are {}", joined.join(", "))]
+    UnknownTopic { topic: String, joined: Vec<String> },
+    #[error("topic `{topic}` carries tile changes only, which the gateway exports by itself")]
+    MapTopic { topic: String },
+    #[error("payload is empty")]
+    EmptyPayload,
+    #[error("publish on `{topic}`")]
+    Publish {
+        topic: String,
+        #[source]
+        cause: PublishRefused,
+    },
+    #[error("more than {limit} subscriptions at a time")]
+    TooManySubscriptions { limit: usize },
+    #[error("the subscriber was too slow and missed {missed} messages")]
+    Lagged { missed: u64 },
+    #[error("the mesh is restarting")]
+    Restarting,
+}
+
+impl HasCode for CallError {
+    fn code(&self) -> Code {
+        match self {
+            CallError::UnknownTopic { .. }
+            | CallError::MapTopic { .. }
+            | CallError::EmptyPayload => Code::InvalidArgument,
+            CallError::Publish { cause, .. } => match cause {
+                PublishRefused::NoSubscriber { .. } | PublishRefused::Restarting => {
+                    Code::Unavailable
+                }
+                PublishRefused::Busy | PublishRefused::TooLarge { .. } => Code::ResourceExhausted,
+                PublishRefused::Sign(_) => Code::Internal,
+            },
+            CallError::TooManySubscriptions { .. } | CallError::Lagged { .. } => {
+                Code::ResourceExhausted
+            }
+            CallError::Restarting => Code::Unavailable,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What peers say: held against the contract, then put on the bus under `mesh.<peer>`.
+//!
+//! [`Inspector`] decides within the swarm's event loop, before a message is forwarded; [`Importer`]
+//! writes what was accepted. It writes to `mesh.` topics only, and [`crate::export`] reads none of
+//! them, so nothing that came from the mesh goes back to it.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+use prost::Message as _;
+use sovereign_bus::{Bus, Key, PublishError};
+use sovereign_proto::mesh::v1::envelope::Body;
+use sovereign_proto::mesh::v1::{Envelope, MeshMessage, PeerCheckpoint, PeerRound, PeerTileChange};
+use sovereign_proto::round::v1::RoundPhase;
+use sovereign_proto::topics::{MESH_CHECKPOINT, MESH_MESSAGE, MESH_ROUND, MESH_TILE};
+use sovereign_service::{RunError, Stop, chain};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::domain::envelope::{BodyClaim, Claim, Kind, Refusal, TileClaim, admit};
+use crate::domain::seen::{REMEMBERED, Seen};
+use crate::metrics::Metrics;
+use crate::topics::{Topic, TopicNames};
+
+/// Wait before a durable import that the bus did not take is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// An accepted message.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// Who wrote and signed it.
+    pub(crate) origin: PeerId,
+    topic: Topic,
+    message_id: String,
+    published_unix_nanos: i64,
+    body: Body,
+}
+
+impl Received {
+    /// Where a peer that says hello can be dialled; absent for any other message.
+    pub(crate) fn hello_addrs(&self) -> Option<Vec<Multiaddr>> {
+        let Body::Hello(hello) = &self.body else {
+            return None;
+        };
+        let addrs = hello.listen_addrs.iter();
+        Some(addrs.filter_map(|addr| addr.parse().ok()).collect())
+    }
+}
+
+/// What is to be done with a message of a peer.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Forward and deliver it.
+    Accepted(Box<Received>),
+    /// It was delivered before: neither, and nobody is to blame.
+    Duplicate,
+    /// It breaks the contract: neither, and the forwarder is to blame.
+    Refused,
+}
+
+/// Decides on messages of peers.
+#[derive(Debug)]
+pub(crate) struct Inspector {
+    seen: Seen,
+    metrics: Metrics,
+}
+
+impl Inspector {
+    /// Has seen nothing.
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            seen: Seen::new(REMEMBERED),
+            metrics,
+        }
+    }
+
+    /// Decides on bytes that `origin` signed.
+    pub(crate) fn inspect(&mut self, origin: PeerId, topic: Topic, data: &[u8]) -> Verdict {
+        let envelope = match self.open(topic, data) {
+            Ok(envelope) => envelope,
+            Err(refusal) => {
+                self.metrics.count_refused(refusal);
+                tracing::debug!(%origin, reason = refusal.label(), "message refused");
+                return Verdict::Refused;
+            }
+        };
+        if !self.seen.is_new(&origin.to_bytes(), &envelope.message_id) {
+            self.metrics.duplicates.inc();
+            return Verdict::Duplicate;
+        }
+        let Some(body) = envelope.body else {
+            return Verdict::Refused;
+        };
+        self.metrics.count_received(kind_of(&body));
+        Verdict::Accepted(Box::new(Received {
+            origin,
+            topic,
+            message_id: envelope.message_id,
+            published_unix_nanos: envelope.published_unix_nanos,
+            body,
+        }))
+    }
+
+    fn open(&self, topic: Topic, data: &[u8]) -> Result<Envelope, Refusal> {
+        let envelope = Envelope::decode(data).map_err(|_| Refusal::Undecodable)?;
+        admit(topic, &claim_of(&envelope))?;
+        Ok(envelope)
+    }
+}
+
+/// The kind of a body.
+pub(crate) fn kind_of(body: &Body) -> Kind {
+    match body {
+        Body::Payload(_) => Kind::Payload,
+        Body::TileChange(_) => Kind::TileChange,
+        Body::Checkpoint(_) => Kind::Checkpoint,
+        Body::Round(_) => Kind::Round,
+        Body::Hello(_) => Kind::Hello,
+    }
+}
+
+fn claim_of(envelope: &Envelope) -> Claim<'_> {
+    let body = envelope.body.as_ref().map(|body| match body {
+        Body::Payload(_) => BodyClaim::Payload,
+        Body::TileChange(change) => BodyClaim::TileChange {
+            sequence: change.sequence,
+            names: [&change.layer, &change.frame_id, &change.sensor_id],
+            tiles: change
+                .tiles
+                .iter()
+                .map(|tile| TileClaim {
+                    zxy: tile.coord.as_ref().map(|c| (c.z, c.x, c.y)),
+                    digest: &tile.digest,
+                })
+                .collect(),
+        },
+        Body::Checkpoint(meta) => BodyClaim::Checkpoint {
+            version: &meta.version,
+            digest: &meta.digest,
+            cid: &meta.cid,
+        },
+        Body::Round(record) => BodyClaim::Round {
+            round_id: &record.round_id,
+            phase_known: record.phase() != RoundPhase::Unspecified,
+            model_digest: &record.model_digest,
+            min_participants: record.min_participants,
+            opened_unix_nanos: record.opened_unix_nanos,
+            closes_unix_nanos: record.closes_unix_nanos,
+            node_id: &record.node_id,
+        },
+        Body::Hello(hello) => BodyClaim::Hello {
+            mode: &hello.mode,
+            listen_addrs: &hello.listen_addrs,
+        },
+    });
+    Claim {
+        message_id: &envelope.message_id,
+        published_unix_nanos: envelope.published_unix_nanos,
+        node_id: &envelope.node_id,
+        body,
+    }
+}
+
+/// Puts accepted messages on the bus.
+#[derive(Debug)]
+pub(crate) struct Importer {
+    pub(crate) bus: Bus,
+    pub(crate) names: TopicNames,
+    pub(crate) metrics: Metrics,
+    /// To the subscribers of the gRPC service; they end when this does.
+    pub(crate) subscribers: broadcast::Sender<MeshMessage>,
+    pub(crate) received: mpsc::Receiver<Box<Received>>,
+}
+
+impl Importer {
+    /// Works until `stop` is requested, and then on what was accepted before.
+    ///
+    /// # Errors
+    ///
+    /// When the bus is closed while the gateway is not asked to stop.
+    pub(crate) async fn run(mut self, stop: Stop) -> Result<(), RunError> {
+        loop {
+            tokio::select! {
+                received = self.received.recv() => match received {
+                    Some(received) => self.import(*received, &stop).await?,
+                    None => return Ok(()),
+                },
+                () = stop.requested() => break,
+            }
+        }
+        while let Ok(received) = self.received.try_recv() {
+            self.import(*received, &stop).await?;
+        }
+        Ok(())
+    }
+
+    async fn import(&self, received: Received, stop: &Stop) -> Result<(), RunError> {
+        let peer_id = received.origin.to_base58();
+        let peer = Key::parse(&peer_id)
+            .map_err(|error| RunError::new("name the subject of a peer", error))?;
+        let published = match received.body {
+            Body::Payload(payload) => {
+                let message = MeshMessage {
+                    message_id: received.message_id,
+                    origin_peer_id: peer_id,
+                    topic: self.names.name(received.topic).to_owned(),
+                    payload,
+                    published_unix_nanos: received.published_unix_nanos,
+                };
+                let published = self.bus.publish(&MESH_MESSAGE, Some(&peer), &message).await;
+                // It fails when nobody is subscribed.
+                let _ = self.subscribers.send(message);
+                published
+            }
+            Body::TileChange(change) => {
+                let change = Some(change);
+                let message = PeerTileChange { peer_id, change };
+                self.bus.publish(&MESH_TILE, Some(&peer), &message).await
+            }
+            Body::Checkpoint(checkpoint) => {
+                tracing::debug!(peer = %peer_id, version = checkpoint.version, "peer stored a checkpoint");
+                let checkpoint = Some(checkpoint);
+                let message = PeerCheckpoint {
+                    peer_id,
+                    checkpoint,
+                };
+                self.bus
+                    .publish(&MESH_CHECKPOINT, Some(&peer), &message)
+                    .await
+            }
+            Body::Round(record) => {
+                let record = Some(record);
+                // With the peer in front, so that no peer can take the id of another's record.
+                let message_id = format!("{peer_id}.{}", received.message_id);
+                let message = PeerRound { peer_id, record };
+                return self.append(&peer, &message_id, &message, stop).await;
+            }
+            Body::Hello(hello) => {
+                tracing::debug!(peer = %peer_id, mode = hello.mode, "hello");
+                return Ok(());
+            }
+        };
+        if let Err(error) = published {
+            self.metrics.import_failures.inc();
+            tracing::warn!(peer = %peer, error = %chain(&error), "the bus did not take a message of a peer");
+        }
+        Ok(())
+    }
+
+    /// A round that was accepted is not lost while the gateway runs: it is tried until it is on disk.
+    async fn append(
+        &self,
+        peer: &Key,
+        message_id: &str,
+        message: &PeerRound,
+        stop: &Stop,
+    ) -> Result<(), RunError> {
+        loop {
+            let error = match self
+                .bus
+                .append(&MESH_ROUND, Some(peer), message_id, message)
+                .await
+            {
+                Ok(_stored_or_known) => return Ok(()),
+                Err(error) => error,
+            };
+            self.metrics.import_failures.inc();
+            match error {
+                PublishError::Transport(_) if !stop.is_requested() => {
+                    tracing::warn!(error = %chain(&error), "a round of a peer is not on disk yet");
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY) => {}
+                        () = stop.requested() => {}
+                    }
+                }
+                PublishError::Transport(_)
+                | PublishError::TooLarge { .. }
+                | PublishError::InvalidMessageId
+                | PublishError::Subject(_)
+                | PublishError::Closed => {
+                    return Err(RunError::new("store the round of a peer", error));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The bridge between this node's bus and the libp2p mesh.
+//!
+//! In: `tile.changed` as a hint for `Tiles.ListChanges`, `checkpoint.stored`, `round.*.record`; gossip
+//! of peers on two topics; the gRPC service `sovereign.mesh.v1.Mesh`.
+//! Out: gossip; `mesh.<peer>.{message,tile,checkpoint}` live and `mesh.<peer>.round` durable.
+//!
+//! Invariants:
+//! * Nothing of a peer is delivered or forwarded before its signature and its content were checked.
+//! * Each message is delivered once, as long as it is among the newest that are remembered.
+//! * Export reads only topics of this node's own services, import writes only under `mesh.`, and the
+//!   two sets do not meet: loops are impossible by construction.
+//! * An island loses nothing: what could not be published waits on disk, in order.
+//! * The identity is kept in a file that only its owner may read.
+//!
+//! Absent on purpose: pictures, tiles and model weights. They are announced by content id.
+
+mod config;
+mod cursor;
+mod domain;
+mod error;
+mod export;
+mod grpc;
+mod import;
+mod key;
+mod metrics;
+mod service;
+mod swarm;
+mod topics;
+
+pub use config::{Config, Mode};
+pub use service::{Calls, GatewayService};
+pub use topics::MAP_TOPIC;

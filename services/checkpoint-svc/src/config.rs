@@ -1,0 +1,33 @@
+//! What may be configured.
+
+use serde::Deserialize;
+use sovereign_service::BuildError;
+
+/// Section `[checkpoint-svc]`. Every value has a default; unknown keys are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Bytes of checkpoints kept at most, uploads under way included; default 8 GiB, at least 1.
+    /// A checkpoint that does not fit is refused.
+    pub max_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_bytes: 8 << 30 }
+    }
+}
+
+impl Config {
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Config`] naming the key that cannot be used.
+    pub(crate) fn validate(self) -> Result<Self, BuildError> {
+        if self.max_bytes == 0 {
+            return Err(BuildError::config("max_bytes", "must be at least 1"));
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,244 @@
+//! The gRPC service `sovereign.checkpoint.v1.Checkpoints`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use sovereign_model::Digest;
+use sovereign_proto::checkpoint::v1::checkpoints_server::{Checkpoints, CheckpointsServer};
+use sovereign_proto::checkpoint::v1::{
+    CheckpointMeta, GetRequest, GetResponse, ListRequest, ListResponse, PutHeader, PutRequest,
+    PutResponse, get_request, get_response, put_request,
+};
+use sovereign_service::{MAX_MESSAGE_BYTES, status_of};
+use tokio::sync::{Notify, Semaphore};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::domain::{Checkpoint, Decision, Version, decide};
+use crate::error::CheckpointError;
+use crate::metrics::Metrics;
+use crate::service::now;
+use crate::store::{CHUNK_BYTES, Reader, Store, Stored};
+
+/// Uploads at a time; further ones fail with RESOURCE_EXHAUSTED.
+const MAX_UPLOADS: usize = 16;
+
+type GetStream = Pin<Box<dyn Stream<Item = Result<GetResponse, Status>> + Send>>;
+
+/// The calls, over the store.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    store: Store,
+    metrics: Metrics,
+    /// Told when something is to be announced.
+    stored: Arc<Notify>,
+    uploads: Semaphore,
+}
+
+impl Calls {
+    pub(crate) fn new(store: Store, metrics: Metrics, stored: Arc<Notify>) -> Self {
+        Self {
+            store,
+            metrics,
+            stored,
+            uploads: Semaphore::new(MAX_UPLOADS),
+        }
+    }
+
+    pub(crate) fn routes(self) -> Routes {
+        Routes::new(
+            CheckpointsServer::new(self)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+    }
+
+    async fn receive(
+        &self,
+        mut parts: Streaming<PutRequest>,
+    ) -> Result<Checkpoint, CheckpointError> {
+        let permit = self.uploads.try_acquire();
+        let _permit = permit.map_err(|_| CheckpointError::TooManyUploads { limit: MAX_UPLOADS })?;
+        let (version, expected) = match next_part(&mut parts).await? {
+            Some(put_request::Part::Header(header)) => parse_header(&header)?,
+            Some(put_request::Part::Chunk(_)) | None => return Err(CheckpointError::HeaderPlace),
+        };
+        let store = self.store.clone();
+        let (version, mut upload) = blocking(move || {
+            // Said before the bytes are sent, when the caller told what they will be.
+            if let Some(expected) = &expected
+                && decide(store.by_version(&version)?.as_ref(), expected) == Decision::Taken
+            {
+                return Err(CheckpointError::Taken(version));
+            }
+            Ok((version, store.begin()?))
+        })
+        .await?;
+        while let Some(part) = next_part(&mut parts).await? {
+            let chunk = match part {
+                put_request::Part::Chunk(chunk) => chunk,
+                put_request::Part::Header(_) => return Err(CheckpointError::HeaderPlace),
+            };
+            if chunk.len() > CHUNK_BYTES {
+                return Err(CheckpointError::ChunkTooLarge {
+                    size: chunk.len(),
+                    limit: CHUNK_BYTES,
+                });
+            }
+            upload = blocking(move || upload.write(&chunk).map(|()| upload)).await?;
+        }
+        let stored = blocking(move || upload.finish(&version, expected, now())).await?;
+        match stored {
+            Stored::New(checkpoint) => {
+                self.metrics.stored.inc();
+                self.metrics.size.set(self.store.size_bytes());
+                self.stored.notify_one();
+                tracing::info!(version = %checkpoint.version, digest = %checkpoint.digest, size_bytes = checkpoint.size_bytes, "checkpoint stored");
+                Ok(checkpoint)
+            }
+            Stored::Known(checkpoint) => {
+                self.metrics.known.inc();
+                Ok(checkpoint)
+            }
+        }
+    }
+
+    async fn find(&self, request: GetRequest) -> Result<(Checkpoint, Reader), CheckpointError> {
+        let key = request.key.ok_or(CheckpointError::KeyMissing)?;
+        let store = self.store.clone();
+        blocking(move || {
+            let checkpoint = match key {
+                get_request::Key::Version(text) => store.by_version(&parse_version(&text)?),
+                get_request::Key::Digest(text) => {
+                    let digest = Digest::from_hex(&text).map_err(CheckpointError::Digest)?;
+                    store.by_digest(&digest)
+                }
+            };
+            let checkpoint = checkpoint?.ok_or(CheckpointError::NotFound)?;
+            let reader = store.read(&checkpoint)?;
+            Ok((checkpoint, reader))
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Checkpoints for Calls {
+    type GetStream = GetStream;
+
+    async fn put(
+        &self,
+        request: Request<Streaming<PutRequest>>,
+    ) -> Result<Response<PutResponse>, Status> {
+        match self.receive(request.into_inner()).await {
+            Ok(checkpoint) => Ok(Response::new(PutResponse {
+                meta: Some(meta_from_checkpoint(&checkpoint)),
+            })),
+            Err(error) => {
+                self.metrics.refused.inc();
+                Err(status_of(&error))
+            }
+        }
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetStream>, Status> {
+        let metrics = self.metrics.clone();
+        let (checkpoint, reader) = match self.find(request.into_inner()).await {
+            Ok(found) => found,
+            Err(error) => return Err(read_failed(&metrics, &error)),
+        };
+        let meta = get_response::Part::Meta(meta_from_checkpoint(&checkpoint));
+        let meta = GetResponse { part: Some(meta) };
+        let chunks = stream::try_unfold(reader, move |reader| {
+            let metrics = metrics.clone();
+            async move {
+                match next_chunk(reader).await {
+                    Ok(Some((chunk, reader))) => {
+                        let part = Some(get_response::Part::Chunk(chunk));
+                        Ok(Some((GetResponse { part }, reader)))
+                    }
+                    Ok(None) => {
+                        metrics.reads.inc();
+                        Ok(None)
+                    }
+                    Err(error) => Err(read_failed(&metrics, &error)),
+                }
+            }
+        });
+        let first = stream::once(async move { Ok(meta) });
+        Ok(Response::new(Box::pin(futures::StreamExt::chain(
+            first, chunks,
+        ))))
+    }
+
+    async fn list(&self, _request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let store = self.store.clone();
+        match blocking(move || store.list()).await {
+            Ok(all) => Ok(Response::new(ListResponse {
+                checkpoints: all.iter().map(meta_from_checkpoint).collect(),
+            })),
+            Err(error) => Err(status_of(&error)),
+        }
+    }
+}
+
+async fn next_part(
+    parts: &mut Streaming<PutRequest>,
+) -> Result<Option<put_request::Part>, CheckpointError> {
+    match parts.message().await.map_err(CheckpointError::Upload)? {
+        Some(PutRequest { part: Some(part) }) => Ok(Some(part)),
+        Some(PutRequest { part: None }) => Err(CheckpointError::HeaderPlace),
+        None => Ok(None),
+    }
+}
+
+async fn next_chunk(mut reader: Reader) -> Result<Option<(Bytes, Reader)>, CheckpointError> {
+    blocking(move || Ok(reader.next()?.map(|chunk| (chunk, reader)))).await
+}
+
+fn read_failed(metrics: &Metrics, error: &CheckpointError) -> Status {
+    if let CheckpointError::Damaged { digest } = error {
+        metrics.damaged.inc();
+        tracing::error!(%digest, "a stored checkpoint is damaged; put it again to repair it");
+    }
+    status_of(error)
+}
+
+fn parse_header(header: &PutHeader) -> Result<(Version, Option<Digest>), CheckpointError> {
+    let version = parse_version(&header.version)?;
+    if header.digest.is_empty() {
+        return Ok((version, None));
+    }
+    let digest = Digest::from_hex(&header.digest).map_err(CheckpointError::Digest)?;
+    Ok((version, Some(digest)))
+}
+
+fn parse_version(text: &str) -> Result<Version, CheckpointError> {
+    Version::parse(text).map_err(|cause| CheckpointError::Version {
+        field: "version",
+        cause,
+    })
+}
+
+/// Files and the index are read and written on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CheckpointError> + Send + 'static,
+) -> Result<T, CheckpointError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(CheckpointError::Blocking(error)),
+    }
+}
+
+pub(crate) fn meta_from_checkpoint(checkpoint: &Checkpoint) -> CheckpointMeta {
+    CheckpointMeta {
+        version: checkpoint.version.to_string(),
+        digest: checkpoint.digest.to_hex(),
+        cid: checkpoint.digest.cid(),
+        size_bytes: checkpoint.size_bytes,
+        created_unix_nanos: checkpoint.created.as_unix_nanos(),
+        backend: "filesystem".to_owned(),
+    }
+}

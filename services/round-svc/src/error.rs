@@ -1,0 +1,59 @@
+//! What can go wrong, and the status a caller sees.
+
+use sovereign_bus::PublishError;
+use sovereign_model::Digest;
+use sovereign_service::{Code, HasCode};
+
+use crate::domain::Impossible;
+
+/// The rounds could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}")]
+pub(crate) struct StoreError {
+    pub(crate) operation: &'static str,
+    #[source]
+    pub(crate) cause: Box<redb::Error>,
+}
+
+/// A call failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoundError {
+    #[error("open a round")]
+    Impossible(#[source] Impossible),
+    #[error("the checkpoint store has no model {0}")]
+    NoModel(Digest),
+    #[error("ask the checkpoint store for the model")]
+    Checkpoints(#[source] Box<tonic::Status>),
+    #[error("queue the round for the mesh")]
+    Append(#[source] PublishError),
+    #[error("keep the rounds")]
+    Store(#[from] StoreError),
+    #[error("run on a thread for blocking work")]
+    Blocking(#[source] tokio::task::JoinError),
+}
+
+impl HasCode for RoundError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Impossible(Impossible::Clock) => Code::Internal,
+            Self::Impossible(
+                Impossible::Model(_)
+                | Impossible::Participants
+                | Impossible::Timeout { .. }
+                | Impossible::RoundId
+                | Impossible::Name
+                | Impossible::Times,
+            ) => Code::InvalidArgument,
+            Self::NoModel(_) => Code::NotFound,
+            Self::Checkpoints(status) => Code::from_grpc(status.code()),
+            Self::Append(PublishError::Transport(_) | PublishError::Closed) => Code::Unavailable,
+            Self::Append(
+                PublishError::TooLarge { .. }
+                | PublishError::InvalidMessageId
+                | PublishError::Subject(_),
+            )
+            | Self::Store(_)
+            | Self::Blocking(_) => Code::Internal,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Rounds over their gRPC service and the bus.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use round_svc::{Calls, Config, RoundService};
+use sovereign_bus::{Bus, Key};
+use sovereign_model::Digest;
+use sovereign_proto::checkpoint::v1::checkpoints_server::{Checkpoints, CheckpointsServer};
+use sovereign_proto::checkpoint::v1::{
+    CheckpointMeta, GetRequest, GetResponse, ListRequest, ListResponse, PutRequest, PutResponse,
+    get_request, get_response,
+};
+use sovereign_proto::mesh::v1::PeerRound;
+use sovereign_proto::round::v1::rounds_client::RoundsClient;
+use sovereign_proto::round::v1::{
+    ListRoundsRequest, OpenRoundRequest, Round, RoundPhase, RoundRecord,
+};
+use sovereign_proto::topics::{MESH_ROUND, ROUND_RECORD};
+use sovereign_service::{Channel, Context, RunError, Service, StopSource};
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A checkpoint store with one model.
+struct OneModel;
+
+fn model() -> String {
+    Digest::of(b"model").to_hex()
+}
+
+#[tonic::async_trait]
+impl Checkpoints for OneModel {
+    type GetStream = Pin<Box<dyn Stream<Item = Result<GetResponse, Status>> + Send>>;
+
+    async fn put(
+        &self,
+        _: Request<Streaming<PutRequest>>,
+    ) -> Result<Response<PutResponse>, Status> {
+        Err(Status::unimplemented("one model is enough"))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<Self::GetStream>, Status> {
+        if request.into_inner().key != Some(get_request::Key::Digest(model())) {
+            return Err(Status::not_found("no such checkpoint"));
+        }
+        let meta = get_response::Part::Meta(CheckpointMeta::default());
+        let meta = Ok(GetResponse { part: Some(meta) });
+        Ok(Response::new(Box::pin(futures::stream::iter([meta]))))
+    }
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        Err(Status::unimplemented("one model is enough"))
+    }
+}
+
+struct Running {
+    client: RoundsClient<Channel>,
+    bus: Bus,
+    stop: StopSource,
+    running: JoinSet<Result<(), RunError>>,
+}
+
+async fn start(dir: &Path, config: Config) -> Running {
+    let bus = Bus::memory(&dir.join("journal.redb"), "test").unwrap();
+    let checkpoints = Channel::local(Routes::new(CheckpointsServer::new(OneModel)));
+    start_with(dir, config, bus, checkpoints).await
+}
+
+async fn start_with(dir: &Path, config: Config, bus: Bus, checkpoints: Channel) -> Running {
+    let context = Context::for_tests(RoundService::NAME, bus.clone(), dir);
+    let ready = context.ready.clone();
+    let calls = Calls { checkpoints };
+    let service = RoundService::build(config, calls, context).await.unwrap();
+    let client = RoundsClient::new(Channel::local(service.routes()));
+    let stop = StopSource::new();
+    let mut running = JoinSet::new();
+    running.spawn(service.run(stop.stop()));
+    within(ready.wait()).await;
+    Running {
+        client,
+        bus,
+        stop,
+        running,
+    }
+}
+
+impl Running {
+    async fn open(
+        &self,
+        digest: &str,
+        participants: u32,
+        secs: u32,
+    ) -> Result<RoundRecord, Status> {
+        let request = OpenRoundRequest {
+            model_digest: digest.to_owned(),
+            min_participants: participants,
+            timeout_secs: secs,
+        };
+        let response = self.client.clone().open_round(request).await?;
+        Ok(response.into_inner().record.unwrap())
+    }
+
+    async fn list(&self) -> Vec<Round> {
+        let response = self.client.clone().list_rounds(ListRoundsRequest {}).await;
+        response.unwrap().into_inner().rounds
+    }
+
+    async fn wait_for_rounds(&self, count: usize) -> Vec<Round> {
+        within(async {
+            loop {
+                let rounds = self.list().await;
+                if rounds.len() >= count {
+                    return rounds;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    }
+
+    async fn append_of_peer(&self, peer: &str, record: RoundRecord) {
+        let id = format!("{peer}.{}", record.round_id);
+        let message = PeerRound {
+            peer_id: peer.to_owned(),
+            record: Some(record),
+        };
+        let key = Key::parse(peer).unwrap();
+        let appended = self.bus.append(&MESH_ROUND, Some(&key), &id, &message);
+        appended.await.unwrap();
+    }
+
+    async fn stop(mut self) {
+        self.stop.request();
+        let ended = within(self.running.join_next()).await.unwrap();
+        ended.unwrap().unwrap();
+        self.bus.close().await;
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future)
+        .await
+        .expect("happens within the limit")
+}
+
+fn record(id: &str, opened: i64) -> RoundRecord {
+    RoundRecord {
+        round_id: id.to_owned(),
+        phase: RoundPhase::Open.into(),
+        model_digest: model(),
+        min_participants: 2,
+        opened_unix_nanos: opened,
+        closes_unix_nanos: opened + 1,
+        node_id: "south".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_round_is_opened_listed_and_queued_for_the_mesh() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), Config::default()).await;
+    let opened = running.open(&model(), 3, 0).await.unwrap();
+    assert_eq!(opened.phase(), RoundPhase::Open);
+    assert_eq!(opened.model_digest, model());
+    assert_eq!(opened.min_participants, 3);
+    assert_eq!(opened.node_id, "test-node");
+    assert!(opened.opened_unix_nanos > 0);
+    let open_nanos = opened.closes_unix_nanos - opened.opened_unix_nanos;
+    assert_eq!(open_nanos, 120_000_000_000);
+    let round = Round {
+        record: Some(opened.clone()),
+        origin_peer_id: String::new(),
+    };
+    assert_eq!(running.list().await, std::slice::from_ref(&round));
+
+    let mut queued = running.bus.consume(&ROUND_RECORD, "test").await.unwrap();
+    let delivery = within(queued.next()).await.unwrap();
+    assert_eq!(delivery.message, opened);
+    assert_eq!(delivery.key.as_ref().unwrap().as_str(), opened.round_id);
+    assert_eq!(delivery.headers.message_id, opened.round_id);
+    delivery.ack().await.unwrap();
+    running.stop().await;
+
+    let running = start(dir.path(), Config::default()).await;
+    assert_eq!(running.list().await, [round]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_timeout_is_the_callers_or_the_configured_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        default_timeout_secs: 7,
+    };
+    let running = start(dir.path(), config).await;
+    for (asked, secs) in [(0, 7), (30, 30)] {
+        let opened = running.open(&model(), 1, asked).await.unwrap();
+        let nanos = opened.closes_unix_nanos - opened.opened_unix_nanos;
+        assert_eq!(nanos, secs * 1_000_000_000);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_round_that_cannot_start_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), Config::default()).await;
+    let other = Digest::of(b"other").to_hex();
+    let cases = [
+        (other.as_str(), 1, 0, Code::NotFound),
+        ("nothex", 1, 0, Code::InvalidArgument),
+        (&model(), 0, 0, Code::InvalidArgument),
+        (&model(), 1, u32::MAX, Code::InvalidArgument),
+    ];
+    for (digest, participants, secs, code) in cases {
+        let status = running.open(digest, participants, secs).await.unwrap_err();
+        assert_eq!(status.code(), code, "{}", status.message());
+    }
+    assert!(running.list().await.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn no_round_is_opened_while_the_checkpoint_store_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let bus = Bus::memory(&dir.path().join("journal.redb"), "test").unwrap();
+    let away = Channel::connect(&address).unwrap();
+    let running = start_with(dir.path(), Config::default(), bus, away).await;
+    let status = running.open(&model(), 1, 0).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(running.list().await.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn rounds_of_peers_are_listed_under_them_newest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), Config::default()).await;
+    running.append_of_peer("peer-a", record("r-1", 10)).await;
+    running.append_of_peer("peer-b", record("r-1", 30)).await;
+    running.append_of_peer("peer-a", record("r-2", 20)).await;
+    let rounds = running.wait_for_rounds(3).await;
+    let seen: Vec<(&str, i64)> = rounds
+        .iter()
+        .map(|r| {
+            (
+                r.origin_peer_id.as_str(),
+                r.record.as_ref().unwrap().opened_unix_nanos,
+            )
+        })
+        .collect();
+    assert_eq!(seen, [("peer-b", 30), ("peer-a", 20), ("peer-a", 10)]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn impossible_rounds_of_peers_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), Config::default()).await;
+    let mut bad = record("bad", 10);
+    bad.model_digest = "none".to_owned();
+    running.append_of_peer("peer-a", bad).await;
+    let mut closed = record("closed", 10);
+    closed.closes_unix_nanos = 10;
+    running.append_of_peer("peer-a", closed).await;
+    let mut unset = record("unset", 10);
+    unset.phase = 0;
+    running.append_of_peer("peer-a", unset).await;
+    running.append_of_peer("peer-a", record("good", 10)).await;
+    let rounds = running.wait_for_rounds(1).await;
+    assert_eq!(rounds.len(), 1);
+    assert_eq!(rounds[0].record.as_ref().unwrap().round_id, "good");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_that_was_queued_before_a_crash_is_listed_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = Bus::memory(&dir.path().join("journal.redb"), "test").unwrap();
+    let queued = record("r-1", 10);
+    let key = Key::parse("r-1").unwrap();
+    let appended = bus.append(&ROUND_RECORD, Some(&key), "r-1", &queued).await;
+    appended.unwrap();
+    bus.close().await;
+    drop(bus);
+    let running = start(dir.path(), Config::default()).await;
+    let rounds = running.wait_for_rounds(1).await;
+    assert_eq!(rounds[0].record.as_ref(), Some(&queued));
+    assert_eq!(rounds[0].origin_peer_id, "");
+    running.stop().await;
+}
