@@ -1,0 +1,98 @@
+//! `demo`: a node and a simulated flight over it, through the real front doors.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clap::Args;
+use sovereign_host::{Host, OnEnd};
+use sovereign_service::{RunError, Stop, StopSource, chain};
+use tokio::time::Instant;
+
+use crate::feed::{Edge, Flight, Summary};
+use crate::visit::{Doors, Report, wait_until_painted};
+
+/// What `demo` takes beside the flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DemoOptions {
+    /// Fly for this many seconds, then stop; without it the demo runs until it is stopped.
+    #[arg(long, value_name = "SECS")]
+    pub duration: Option<u64>,
+}
+
+/// Adds the flight to a host that has all services mounted.
+pub fn attach(host: &mut Host, options: DemoOptions, report: Report) {
+    let doors = Doors::of(host);
+    host.attach("demo", OnEnd::Stop, move |stop| {
+        fly(doors, options, report, stop)
+    });
+}
+
+async fn fly(
+    doors: Doors,
+    options: DemoOptions,
+    report: Report,
+    stop: Stop,
+) -> Result<(), RunError> {
+    let edge = tokio::select! {
+        edge = doors.open() => edge?,
+        () = stop.requested() => return Ok(()),
+    };
+    report.line(&format!(
+        "The map is live at {} (simulated flight; the certificate is the node's own)",
+        edge.console_url()
+    ));
+    let start = Instant::now();
+    let flight = {
+        let (edge, udp) = (edge.clone(), doors.udp);
+        tokio::task::spawn_blocking(move || Flight::prepare(edge, udp))
+            .await
+            .map_err(|error| RunError::new("paint the simulated world", error))?
+    };
+    let sent = flight.sent();
+    let landing = StopSource::under(&stop);
+    let flying = flight.run(landing.stop());
+    tokio::pin!(flying);
+    let progress = report.progress(&edge, &sent, options.duration, start);
+    tokio::pin!(progress);
+    let time_is_up = async {
+        match options.duration {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = &mut flying => return ended,
+        () = &mut progress => {}
+        () = time_is_up => {}
+        () = stop.requested() => {}
+    }
+    landing.request();
+    flying.await?;
+    let frames = sent.frames.load(Ordering::Relaxed);
+    summarise(
+        &edge,
+        frames,
+        sent.datagrams.load(Ordering::Relaxed),
+        start,
+        &report,
+    )
+    .await
+}
+
+async fn summarise(
+    edge: &Edge,
+    frames: u64,
+    datagrams: u64,
+    start: Instant,
+    report: &Report,
+) -> Result<(), RunError> {
+    let elapsed = start.elapsed();
+    if let Err(error) = wait_until_painted(edge, frames).await {
+        tracing::warn!(error = %chain(&error), "some frames were not painted before the end");
+    }
+    let summary = Summary::measured(edge, frames, datagrams, elapsed, true)
+        .await
+        .map_err(|error| RunError::new("ask the node what it measured", error))?;
+    report.summary(&summary);
+    Ok(())
+}

@@ -1,0 +1,464 @@
+//! Recorded data from disk: pictures, telemetry logs and single packets, sent through the front doors.
+
+use std::ffi::OsStr;
+use std::io::BufReader;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use exif::{In, Tag, Value};
+use serde::Deserialize;
+use sovereign_sim::SIMULATOR;
+use tokio::net::UdpSocket;
+use tokio::time::Instant;
+
+use super::{CaptureNotes, Edge, EdgeError, Record, records_from_tlog};
+
+/// Files of one replay at most.
+const MAX_FILES: usize = 100_000;
+/// Datagrams that may be on their way when time does not pace them: they fit the node's receive buffer.
+const MAX_UNSEEN: u64 = 1_000;
+/// A datagram that the node has not counted after this long is lost.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+/// Longest pause kept between two things: a recorder that was off for a day is no reason to wait one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How fast recorded time passes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Speed {
+    /// This many times as fast as it was recorded.
+    Times(f64),
+    /// As fast as the node takes it.
+    Max,
+}
+
+impl std::str::FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.parse::<f64>() {
+            Ok(times) if times > 0.0 && times.is_finite() => Ok(Self::Times(times)),
+            _ => Err("give a number above 0, or `max`".to_owned()),
+        }
+    }
+}
+
+/// Recorded data could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// Nothing usable at the path.
+    #[error(
+        "nothing to replay in {0}: give a folder or file with .jpg pictures, .tlog telemetry, .bin bytes \
+         or .jsonl packets"
+    )]
+    Nothing(PathBuf),
+    /// More files than anyone means.
+    #[error("more than {MAX_FILES} files in {0}: replay a folder with fewer")]
+    TooMany(PathBuf),
+    /// A file cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A line of packets is not one.
+    #[error("{path}, line {line}: no packet, expected an object with `hex`")]
+    Packet {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The UDP side failed.
+    #[error("send a datagram to the node")]
+    Send(#[source] std::io::Error),
+    /// The HTTPS side failed.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+}
+
+/// What was sent.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    /// Pictures accepted for the first time.
+    pub frames: u64,
+    /// Pictures that the node had already.
+    pub duplicates: u64,
+    /// Datagrams sent.
+    pub datagrams: u64,
+}
+
+/// Files to replay, by kind, in order.
+#[derive(Debug, Default)]
+pub struct Recording {
+    pictures: Vec<PathBuf>,
+    telemetry: Vec<PathBuf>,
+    packets: Vec<PathBuf>,
+    name: String,
+}
+
+impl Recording {
+    /// Finds what can be replayed at `path`, a file or a folder with folders.
+    ///
+    /// # Errors
+    /// When there is nothing, too much, or it cannot be read.
+    pub fn find(path: &Path) -> Result<Self, RecordingError> {
+        let mut files = Vec::new();
+        collect(path, &mut files)?;
+        if files.len() > MAX_FILES {
+            return Err(RecordingError::TooMany(path.to_owned()));
+        }
+        files.sort();
+        let mut recording = Self {
+            name: sensor_id_from_path(path),
+            ..Self::default()
+        };
+        for file in files {
+            match extension(&file).as_str() {
+                "jpg" | "jpeg" if has_position(&file) => recording.pictures.push(file),
+                "tlog" => recording.telemetry.push(file),
+                "bin" | "jsonl" => recording.packets.push(file),
+                _ => {}
+            }
+        }
+        recording
+            .pictures
+            .sort_by_cached_key(|file| (taken_at(file), file.clone()));
+        if recording.total() == 0 {
+            return Err(RecordingError::Nothing(path.to_owned()));
+        }
+        Ok(recording)
+    }
+
+    /// Files to send.
+    pub fn total(&self) -> usize {
+        self.pictures.len() + self.telemetry.len() + self.packets.len()
+    }
+
+    /// True when any picture was made by the simulator.
+    pub fn is_simulated(&self) -> bool {
+        self.pictures.iter().any(|file| is_simulated(file))
+    }
+
+    /// Sends everything: telemetry, packets, then pictures; `progress` hears of each file that is done.
+    ///
+    /// # Errors
+    /// When a file cannot be read or a front door cannot be reached.
+    pub async fn send(
+        &self,
+        edge: &Edge,
+        udp: SocketAddr,
+        speed: Speed,
+        mut progress: impl FnMut(&Path),
+    ) -> Result<Counts, RecordingError> {
+        let mut counts = Counts::default();
+        let mut link = UdpLink::open(edge.clone(), udp).await?;
+        for file in &self.telemetry {
+            link.send_paced(&records_from_tlog(&read(file)?), speed)
+                .await?;
+            progress(file);
+        }
+        for file in &self.packets {
+            for packet in packets_from_file(file)? {
+                link.send(&packet).await?;
+            }
+            progress(file);
+        }
+        counts.datagrams = link.sent;
+        let mut pace = Pace::new(speed);
+        for file in &self.pictures {
+            pace.wait(taken_at(file)).await;
+            let notes = CaptureNotes {
+                simulated: is_simulated(file),
+                ..CaptureNotes::default()
+            };
+            let accepted = edge.upload_capture(&self.name, read(file)?, &notes).await?;
+            if accepted.duplicate {
+                counts.duplicates += 1;
+            } else {
+                counts.frames += 1;
+            }
+            progress(file);
+        }
+        Ok(counts)
+    }
+}
+
+/// Holds back until recorded time has passed at the wanted speed.
+struct Pace {
+    speed: Speed,
+    previous: Option<Duration>,
+    due: Instant,
+}
+
+impl Pace {
+    fn new(speed: Speed) -> Self {
+        Self {
+            speed,
+            previous: None,
+            due: Instant::now(),
+        }
+    }
+
+    async fn wait(&mut self, at: Option<Duration>) {
+        let (Speed::Times(times), Some(at)) = (self.speed, at) else {
+            return;
+        };
+        if let Some(previous) = self.previous.replace(at) {
+            let gap = at.saturating_sub(previous).min(LONGEST_PAUSE);
+            self.due += gap.div_f64(times);
+            tokio::time::sleep_until(self.due).await;
+        }
+    }
+}
+
+/// A UDP sender that does not outrun the node: it looks at the node's own count.
+struct UdpLink {
+    socket: UdpSocket,
+    edge: Edge,
+    sent: u64,
+    /// What the node had counted when we began, and what we believe was lost.
+    offset: u64,
+    seen: u64,
+}
+
+impl UdpLink {
+    async fn open(edge: Edge, node: SocketAddr) -> Result<Self, RecordingError> {
+        let socket = UdpSocket::bind("127.0.0.1:0")
+            .await
+            .map_err(RecordingError::Send)?;
+        socket.connect(node).await.map_err(RecordingError::Send)?;
+        let offset = received(&edge).await?;
+        Ok(Self {
+            socket,
+            edge,
+            sent: 0,
+            offset,
+            seen: 0,
+        })
+    }
+
+    async fn send_paced(&mut self, records: &[Record], speed: Speed) -> Result<(), RecordingError> {
+        let mut pace = Pace::new(speed);
+        for record in records {
+            pace.wait(Some(record.at)).await;
+            self.send(&record.bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, datagram: &[u8]) -> Result<(), RecordingError> {
+        /// The largest datagram that UDP carries over IPv4.
+        const LARGEST: usize = 65_507;
+        for part in datagram.chunks(LARGEST) {
+            if self.sent - self.seen >= MAX_UNSEEN {
+                self.wait_until_seen().await?;
+            }
+            self.socket.send(part).await.map_err(RecordingError::Send)?;
+            self.sent += 1;
+        }
+        Ok(())
+    }
+
+    async fn wait_until_seen(&mut self) -> Result<(), RecordingError> {
+        let limit = Instant::now() + LOST_AFTER;
+        loop {
+            self.seen = received(&self.edge).await?.saturating_sub(self.offset);
+            if self.sent.saturating_sub(self.seen) < MAX_UNSEEN / 2 {
+                return Ok(());
+            }
+            if Instant::now() >= limit {
+                let lost = self.sent - self.seen;
+                tracing::warn!(lost, "the node did not receive some datagrams");
+                self.offset = self.offset.saturating_sub(lost);
+                self.seen = self.sent;
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+async fn received(edge: &Edge) -> Result<u64, EdgeError> {
+    Ok(edge
+        .stats()
+        .await?
+        .drones
+        .map_or(0, |drones| drones.datagrams))
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), RecordingError> {
+    let failed = |source| RecordingError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            collect(&entry.map_err(failed)?.path(), files)?;
+            if files.len() > MAX_FILES {
+                return Ok(());
+            }
+        }
+    } else {
+        std::fs::metadata(path).map_err(failed)?;
+        files.push(path.to_owned());
+    }
+    Ok(())
+}
+
+fn extension(path: &Path) -> String {
+    path.extension()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, RecordingError> {
+    std::fs::read(path).map_err(|source| RecordingError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[derive(Deserialize)]
+struct PacketLine {
+    hex: String,
+}
+
+/// A `.bin` file is one stream, cut into datagrams; a `.jsonl` file is a packet a line.
+fn packets_from_file(path: &Path) -> Result<Vec<Vec<u8>>, RecordingError> {
+    let bytes = read(path)?;
+    if extension(path) == "bin" {
+        return Ok(vec![bytes]);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(index, line)| {
+            serde_json::from_str::<PacketLine>(line)
+                .ok()
+                .and_then(|packet| bytes_from_hex(&packet.hex))
+                .ok_or_else(|| RecordingError::Packet {
+                    path: path.to_owned(),
+                    line: index + 1,
+                })
+        })
+        .collect()
+}
+
+fn bytes_from_hex(hex: &str) -> Option<Vec<u8>> {
+    if !hex.len().is_multiple_of(2) || !hex.is_ascii() {
+        return None;
+    }
+    (0..hex.len() / 2)
+        .map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).ok())
+        .collect()
+}
+
+/// A sensor id from the name of the folder: what no id may contain becomes `-`.
+fn sensor_id_from_path(path: &Path) -> String {
+    let folder = if path.is_dir() {
+        Some(path)
+    } else {
+        path.parent()
+    };
+    let name = folder
+        .and_then(|folder| folder.canonicalize().ok())
+        .and_then(|folder| folder.file_name().map(OsStr::to_owned))
+        .unwrap_or_default();
+    let id: String = name
+        .to_string_lossy()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(64)
+        .collect();
+    if id.is_empty() {
+        "replay".to_owned()
+    } else {
+        id
+    }
+}
+
+fn exif_of(path: &Path) -> Option<exif::Exif> {
+    let file = std::fs::File::open(path).ok()?;
+    exif::Reader::new()
+        .read_from_container(&mut BufReader::new(file))
+        .ok()
+}
+
+/// Previews and scans that lie beside the pictures have no position: they were not taken from the air.
+fn has_position(path: &Path) -> bool {
+    exif_of(path).is_some_and(|exif| exif.get_field(Tag::GPSLatitude, In::PRIMARY).is_some())
+}
+
+/// Pictures of the simulator name it as the software that made them.
+fn is_simulated(path: &Path) -> bool {
+    let field = exif_of(path).and_then(|exif| exif.get_field(Tag::Software, In::PRIMARY).cloned());
+    matches!(field, Some(field) if matches!(&field.value, Value::Ascii(texts)
+        if texts.iter().any(|text| text == SIMULATOR.as_bytes())))
+}
+
+/// Local time of day of the exposure, for order and pace only: pictures do not name their time zone.
+fn taken_at(path: &Path) -> Option<Duration> {
+    let exif = exif_of(path)?;
+    let field = exif.get_field(Tag::DateTimeOriginal, In::PRIMARY)?;
+    let Value::Ascii(texts) = &field.value else {
+        return None;
+    };
+    let text = std::str::from_utf8(texts.first()?).ok()?;
+    let time = jiff::civil::DateTime::strptime("%Y:%m:%d %H:%M:%S", text.trim()).ok()?;
+    let seconds = time
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .ok()?
+        .timestamp()
+        .as_second();
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speed_is_a_positive_number_or_max() {
+        assert_eq!("max".parse(), Ok(Speed::Max));
+        assert_eq!("2.5".parse(), Ok(Speed::Times(2.5)));
+        for bad in ["0", "-1", "inf", "fast", ""] {
+            assert!(bad.parse::<Speed>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_recordings_is_named_in_the_error() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("notes.txt"), "nothing").unwrap();
+        let error = Recording::find(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("nothing to replay"), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_is_no_packet_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("packets.jsonl");
+        std::fs::write(&path, "{\"hex\":\"fe00\"}\n{\"hex\":\"f\"}\n").unwrap();
+        let error = packets_from_file(&path).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("line 2: no packet, expected an object with `hex`")
+        );
+    }
+}

@@ -1,0 +1,23 @@
+//! The whole system in one process, and its command line.
+//!
+//! * [`compose`]: which services there are, who calls whom, and how they are mounted on one host.
+//! * [`cli`]: `start`, `join`, `status`, `demo`, `replay`.
+//! * [`network`]: the JSON files that describe a network.
+//! * [`status`]: what a running node says about itself.
+//! * [`feed`]: what sensors send, simulated or recorded; [`demo`] and [`replay`] send it to a node.
+//!
+//! Invariants: `start` and `join` differ in the hello, in the wait for a first peer, and in nothing
+//! else; a service is composed here exactly as its own process composes it.
+//!
+//! Absent on purpose: what a service decides. Composition is wiring.
+
+pub mod cli;
+pub mod compose;
+pub mod demo;
+pub mod feed;
+pub mod network;
+pub mod replay;
+pub mod status;
+pub mod visit;
+
+mod join;

@@ -1,0 +1,7 @@
+//! The unified binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sovereign_node::cli::main()
+}

@@ -1,0 +1,87 @@
+//! `replay`: a node and a recording that enters it through the real front doors.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use sovereign_host::{Host, OnEnd};
+use sovereign_service::RunError;
+use tokio::time::Instant;
+
+use crate::feed::{Recording, RecordingError, Speed, Summary};
+use crate::visit::{Doors, Report, wait_until_painted};
+
+/// What `replay` takes beside the flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayOptions {
+    /// A folder or file: .jpg pictures with GPS, .tlog telemetry, .bin bytes or .jsonl packets.
+    pub path: PathBuf,
+    /// How fast recorded time passes: a number, or `max`.
+    #[arg(long, value_name = "N|max", default_value = "1")]
+    pub speed: Speed,
+    /// Stop when everything has been sent and painted; without it the node stays up.
+    #[arg(long)]
+    pub exit_when_done: bool,
+}
+
+/// Looks for recordings before anything is started.
+///
+/// # Errors
+/// When there is nothing to replay.
+pub fn find(options: &ReplayOptions) -> Result<Recording, RecordingError> {
+    Recording::find(&options.path)
+}
+
+/// Adds the replay to a host that has all services mounted.
+pub fn attach(host: &mut Host, options: ReplayOptions, recording: Recording, report: Report) {
+    let doors = Doors::of(host);
+    let on_end = if options.exit_when_done {
+        OnEnd::Stop
+    } else {
+        OnEnd::Continue
+    };
+    host.attach("replay", on_end, move |stop| async move {
+        tokio::select! {
+            done = send(doors, options, recording, report) => done,
+            () = stop.requested() => Ok(()),
+        }
+    });
+}
+
+async fn send(
+    doors: Doors,
+    options: ReplayOptions,
+    recording: Recording,
+    report: Report,
+) -> Result<(), RunError> {
+    let edge = doors.open().await?;
+    report.line(&format!("The map is live at {}", edge.console_url()));
+    let start = Instant::now();
+    let bar = report.bar(recording.total() as u64);
+    let counts = recording
+        .send(&edge, doors.udp, options.speed, |file| {
+            bar.set_message(
+                file.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
+            bar.inc(1);
+        })
+        .await
+        .map_err(|error| RunError::new("replay the recording", error))?;
+    bar.finish_and_clear();
+    wait_until_painted(&edge, counts.frames)
+        .await
+        .map_err(|error| RunError::new("wait until every frame is painted", error))?;
+    let summary = Summary::measured(
+        &edge,
+        counts.frames + counts.duplicates,
+        counts.datagrams,
+        start.elapsed(),
+        recording.is_simulated(),
+    )
+    .await
+    .map_err(|error| RunError::new("ask the node what it measured", error))?;
+    report.summary(&summary);
+    Ok(())
+}

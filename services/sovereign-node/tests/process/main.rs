@@ -1,0 +1,278 @@
+//! The binary as an operator meets it: exit codes, signals, the addresses file, `status`.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sovereign_node::status::{NodeStatus, address_from_data_dir};
+use tempfile::TempDir;
+
+/// No condition takes longer, on a slow machine included.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The binary with its data and working directory in `dir`, every door on a free loopback port.
+fn node(dir: &Path, command: &str, args: &[&str]) -> Command {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_sovereign-node"));
+    process
+        .current_dir(dir)
+        .env_remove("SOVEREIGN_CONFIG")
+        .arg(command)
+        .args(args)
+        .args(["--data-dir", "data"])
+        .args(["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"])
+        .args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    for door in [
+        "host.grpc_listen",
+        "host.admin_listen",
+        "drone-ingest.listen",
+        "mobile-ingest.listen",
+    ] {
+        process.args(["--set", &format!("{door}=127.0.0.1:0")]);
+    }
+    process
+}
+
+/// A node in the background; killed when dropped.
+struct Running {
+    process: Child,
+    dir: TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Running {
+    fn spawn(command: &str, args: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let process = node(dir.path(), command, args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { process, dir }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Waits until the node says that it is ready, and returns what it says.
+    async fn ready(&mut self) -> NodeStatus {
+        self.until(|status| status.ready).await
+    }
+
+    async fn until(&mut self, condition: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("the node ended with {status}: {}", self.log());
+            }
+            if let Ok(grpc) = address_from_data_dir(&self.data())
+                && let Ok(status) = NodeStatus::ask(&grpc).await
+                && condition(&status)
+            {
+                return status;
+            }
+            if Instant::now() > deadline {
+                let _ = self.process.kill();
+                panic!("not in time: {}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn terminate(&mut self) -> ExitStatus {
+        let kill = format!("kill -TERM {}", self.process.id());
+        assert!(
+            Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap()
+                .success()
+        );
+        self.wait()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the node does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it logged; only complete once it has ended.
+    fn log(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(stderr) = &mut self.process.stderr {
+            stderr.read_to_string(&mut text).unwrap();
+        }
+        text
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn a_node_starts_says_where_it_listens_and_stops_on_sigterm() {
+    let mut running = Running::spawn("start", &["--node-id", "alpha"]);
+    let status = running.ready().await;
+    assert_eq!(status.node.as_ref().unwrap().node_id, "alpha");
+    assert_eq!(status.peers.as_ref().unwrap().len(), 0);
+    assert!(status.vehicles.is_some() && status.layers.is_some());
+
+    let file = running.data().join("addresses.json");
+    let addresses: BTreeMap<String, SocketAddr> =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    for name in ["grpc", "admin", "drone-ingest.udp", "mobile-ingest.https"] {
+        assert!(addresses.contains_key(name), "{name} in {addresses:?}");
+    }
+
+    let printed = Command::new(env!("CARGO_BIN_EXE_sovereign-node"))
+        .args(["status", "--json", "--data-dir"])
+        .arg(running.data())
+        .output()
+        .unwrap();
+    assert!(printed.status.success(), "{}", text(&printed.stderr));
+    let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(printed["node"]["node_id"], "alpha");
+    assert_eq!(printed["ready"], true);
+
+    // Nobody else may have the folder meanwhile.
+    let second = node(running.dir.path(), "start", &[]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        text(&second.stderr).contains("in use by process"),
+        "{second:?}"
+    );
+
+    assert_eq!(running.terminate().code(), Some(0));
+    let log = running.log();
+    assert!(log.contains("listening"), "{log}");
+    for level in ["ERROR", "WARN"] {
+        assert!(!log.contains(level), "{log}");
+    }
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn a_joining_node_finds_the_one_that_was_started() {
+    let mut first = Running::spawn("start", &["--node-id", "first"]);
+    let addresses = first.ready().await.node.unwrap().listen_addrs;
+    for transport in ["/quic-v1/", "/tcp/"] {
+        let address = addresses.iter().find(|a| a.contains(transport)).unwrap();
+        let mut second = Running::spawn("join", &["--node-id", "second", "--peer", address]);
+        let status = second
+            .until(|status| status.peers.as_ref().is_some_and(|peers| !peers.is_empty()))
+            .await;
+        assert_eq!(status.node.unwrap().network, "sovereign-testnet");
+        assert_eq!(second.terminate().code(), Some(0));
+    }
+    assert_eq!(first.terminate().code(), Some(0));
+}
+
+#[test]
+fn joining_nobody_fails_and_says_what_to_do() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = format!("/ip4/127.0.0.1/tcp/{}", unused.local_addr().unwrap().port());
+    drop(unused);
+    let mut running = Running::spawn("join", &["--peer", &peer, "--join-timeout", "1"]);
+    assert_eq!(running.wait().code(), Some(1));
+    let log = running.log();
+    assert!(log.contains("no peer was reached within 1 s"), "{log}");
+}
+
+fn refused(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let dir = TempDir::new().unwrap();
+    let output = node(dir.path(), "start", args)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    assert!(
+        !dir.path().join("data").exists(),
+        "nothing is touched before"
+    );
+    output
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_refused_by_name_before_anything_is_bound() {
+    for (args, variables, named) in [
+        (
+            vec!["--set", "tile-svc.no_such_key=1"],
+            vec![],
+            "tile-svc.no_such_key",
+        ),
+        (
+            vec!["--set", "tile-svc.max_zoom=25"],
+            vec![],
+            "`tile-svc.max_zoom` (--set): must be at most 24",
+        ),
+        (
+            vec!["--listen", "/ip4/1.2.3.4"],
+            vec![],
+            "`mesh-gateway.listen` (--listen)",
+        ),
+        (vec!["--set", "tiles.key=1"], vec![], "`tiles`"),
+        (
+            vec![],
+            vec![("SOVEREIGN__HOST__COLOUR", "red")],
+            "host.colour",
+        ),
+        (
+            vec!["--enable-chain-runtime"],
+            vec![],
+            "--enable-chain-runtime",
+        ),
+        (vec!["--config", "missing.json"], vec![], "missing.json"),
+        (vec!["--settings", "missing.toml"], vec![], "missing.toml"),
+    ] {
+        let output = refused(&args, &variables);
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+        assert!(text(&output.stderr).contains(named), "{output:?}");
+    }
+}
+
+#[test]
+fn errors_are_json_on_request_and_usage_is_its_own_code() {
+    let output = refused(&["--json", "--set", "host.grace_secs=0"], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["key"], "host.grace_secs");
+    assert_eq!(report["exit_code"], 78);
+
+    assert_eq!(refused(&["--no-such-flag"], &[]).status.code(), Some(2));
+    let checked = refused(&["--check-config", "--json"], &[]);
+    assert_eq!(text(&checked.stdout).trim(), r#"{"ok":true}"#);
+    assert_eq!(checked.status.code(), Some(0));
+}
+
+#[test]
+fn asking_where_no_node_runs_says_so() {
+    let dir = TempDir::new().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sovereign-node"))
+        .args(["status", "--data-dir"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("no node runs on"),
+        "{output:?}"
+    );
+}
