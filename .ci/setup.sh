@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Installs what the project needs and is missing, and says what and why. Debian 12 or later, Ubuntu 22.04
+# or later; elsewhere it names what to install by hand.
+#
+#   .ci/setup.sh build    compiler, Rust, OpenCV, Node.js
+#   .ci/setup.sh test     the same, and what the tests talk to: nats-server, Chromium, with go also grpcurl
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+TIER="${1:?usage: .ci/setup.sh build|test}"
+RUST_MINIMUM=1.95
+NODE_MINIMUM=18
+# Advisories in earlier servers are reachable from the network.
+NATS_MINIMUM=2.12.7
+NATS_INSTALLED=2.15.2
+GRPCURL_INSTALLED=1.9.3
+TOOLS="$PWD/target/tools/bin"
+export PATH="$TOOLS:$HOME/.cargo/bin:/usr/local/go/bin:$PATH"
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+# at_least WANTED FOUND
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif have sudo; then sudo "$@"
+  else die "'$*' needs root: run it as root, then start again"
+  fi
+}
+
+MISSING=()
+# need PACKAGE WHY
+need() {
+  dpkg -s "$1" >/dev/null 2>&1 && return
+  say "will install $1: $2"
+  MISSING+=("$1")
+}
+
+install_packages() {
+  have apt-get || die "this is not Debian or Ubuntu: install a C++ compiler, pkg-config, OpenCV 4 with headers, clang with libclang, curl, Node.js $NODE_MINIMUM or later with npm, and for the tests Chromium and nats-server $NATS_MINIMUM or later; then start again"
+  need build-essential "C and C++ compiler for native parts"
+  need pkg-config "finds OpenCV"
+  need libopencv-dev "reads cameras and video"
+  need clang "generates the OpenCV bindings"
+  need libclang-dev "generates the OpenCV bindings"
+  need curl "downloads the Rust installer, and the examples in the README use it"
+  need ca-certificates "verifies downloads"
+  if ! have node || ! at_least "$NODE_MINIMUM" "$(node --version | tr -d v)"; then
+    need nodejs "builds the console"
+  fi
+  have npm || need npm "builds the console"
+  if [ "$TIER" = test ]; then
+    have chromium || have google-chrome || need chromium "opens the console in the browser test"
+  fi
+  if [ "${#MISSING[@]}" -gt 0 ]; then
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${MISSING[@]}"
+  fi
+}
+
+install_rust() {
+  if ! have cargo; then
+    say "will install Rust through rustup: the product is written in it"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --component clippy --component rustfmt
+  fi
+  local found
+  found="$(cargo --version | cut -d' ' -f2)"
+  at_least "$RUST_MINIMUM" "$found" || die "Rust $found is too old, $RUST_MINIMUM or later is needed: run 'rustup update stable'"
+  if [ "$TIER" = test ]; then
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+  fi
+}
+
+nats_found() {
+  have nats-server || return 1
+  at_least "$NATS_MINIMUM" "$(nats-server --version | sed 's/.*v//')"
+}
+
+install_nats() {
+  nats_found && return
+  mkdir -p "$TOOLS"
+  if have go; then
+    say "will build nats-server $NATS_INSTALLED with go: the tests of the split system run against it"
+    CGO_ENABLED=0 GOBIN="$TOOLS" go install "github.com/nats-io/nats-server/v2@v$NATS_INSTALLED"
+  else
+    say "will unpack nats-server from Debian's unstable suite into $TOOLS: the tests of the split system run against it"
+    local list=/etc/apt/sources.list.d/sovereign-nats.list mirror=http://deb.debian.org/debian
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s sid main\n' "$mirror" | as_root tee "$list" >/dev/null
+    printf 'Package: *\nPin: release n=sid\nPin-Priority: 10\n' | as_root tee /etc/apt/preferences.d/sovereign-nats >/dev/null
+    as_root apt-get install -y -qq --no-install-recommends debian-archive-keyring
+    as_root apt-get update -qq
+    local folder
+    folder="$(mktemp -d)"
+    chmod 755 "$folder"
+    (cd "$folder" && apt-get download -qq -t sid nats-server && dpkg -x nats-server_*.deb .)
+    install -m 755 "$folder/usr/sbin/nats-server" "$TOOLS/nats-server"
+    rm -rf "$folder"
+    as_root rm -f "$list" /etc/apt/preferences.d/sovereign-nats
+    as_root apt-get update -qq
+  fi
+  nats_found || die "nats-server $NATS_MINIMUM or later could not be installed: put one on the PATH and start again"
+}
+
+# Optional: only the gRPC examples of the documentation need it, and Debian has no package of it.
+install_grpcurl() {
+  have grpcurl && return
+  if have go; then
+    say "will build grpcurl $GRPCURL_INSTALLED with go: the gRPC examples of the documentation use it"
+    CGO_ENABLED=0 GOBIN="$TOOLS" go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL_INSTALLED"
+  else
+    say "skipping grpcurl, which needs go: the gRPC examples of the documentation will not be executed"
+  fi
+}
+
+case "$TIER" in
+  build) install_packages; install_rust ;;
+  test) install_packages; install_rust; install_nats; install_grpcurl ;;
+  *) die "unknown tier '$TIER': build or test" ;;
+esac
+say "everything for '$TIER' is here"

@@ -1,0 +1,36 @@
+# The one front door. Every target installs what it needs first and says what and why.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/target/tools/bin:$(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
+
+.PHONY: run test lint bench compose-test
+
+# Builds the node and starts the demo: two simulated drones and two phones, a live map in the browser.
+run:
+	.ci/setup.sh build
+	cargo build --release --locked --package sovereign-node
+	target/release/sovereign-node demo
+
+# Formatting, lints, and every test.
+test:
+	.ci/setup.sh test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	cargo test --workspace --locked
+
+# Formatting, lints, licences, sources and duplicate bans.
+lint:
+	.ci/setup.sh test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+	cargo deny --locked check bans licenses sources
+
+# Every figure of docs/benchmarks.md, measured here against its peer.
+bench:
+	.ci/setup.sh test
+	cargo run --release --locked --package sovereign-tests --bin bench
+
+# The split system in real containers: the same flight, the same tiles.
+compose-test:
+	.ci/setup.sh test
+	.ci/compose-test.sh

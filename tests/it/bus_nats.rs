@@ -1,0 +1,206 @@
+//! The bus over a real NATS server: the whole contract, and what only a network can do to it.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+use std::time::{Duration, Instant};
+
+use sovereign_bus::{
+    Appended, Bus, DurableTopic, Key, LiveTopic, PublishError, Retention, Select,
+    contract::{Probe, Stage},
+    contract_tests,
+};
+use sovereign_bus_nats::{APPEND_LIMIT, NatsConfig};
+use sovereign_tests::nats::NatsServer;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const LIVE: LiveTopic<Probe> = LiveTopic::new("it.*.live", 500_000);
+const DURABLE: DurableTopic<Probe> = DurableTopic::new(
+    "it.*.durable",
+    Retention {
+        max_age: Duration::from_secs(3600),
+        max_bytes: 64 << 20,
+    },
+);
+
+struct Nats {
+    server: NatsServer,
+}
+
+impl Nats {
+    fn new() -> Self {
+        Self {
+            server: NatsServer::start().unwrap(),
+        }
+    }
+}
+
+impl Stage for Nats {
+    async fn bus(&self) -> Bus {
+        connect(&self.server).await
+    }
+
+    async fn crash(&self, bus: Bus) -> Bus {
+        self.server.kill();
+        drop(bus);
+        self.server.restart().unwrap();
+        connect(&self.server).await
+    }
+}
+
+contract_tests!(Nats::new());
+
+async fn connect(server: &NatsServer) -> Bus {
+    let config = NatsConfig {
+        url: server.url(),
+        ..NatsConfig::default()
+    };
+    sovereign_bus_nats::connect(config, "node-1").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_tiny_messages_is_delivered_or_counted() {
+    const SENT: u64 = 200_000;
+    let server = NatsServer::start().unwrap();
+    let (here, there) = (connect(&server).await, connect(&server).await);
+    let mut mailbox = here.subscribe(&LIVE, Select::All).await.unwrap();
+    let key = key("a");
+    for number in 0..SENT {
+        let message = probe(number, 100);
+        there.publish(&LIVE, Some(&key), &message).await.unwrap();
+    }
+    for number in 0..SENT {
+        let event = timeout(LIMIT, mailbox.recv()).await.unwrap().unwrap();
+        assert_eq!(event.message.number, number);
+    }
+    assert_eq!(mailbox.dropped(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_payload_limit_is_what_the_server_announces() {
+    let server = NatsServer::start_with_max_payload(1 << 20).unwrap();
+    let bus = connect(&server).await;
+    let limit = bus.payload_limit();
+    assert!((1 << 19..1 << 20).contains(&limit), "{limit}");
+    let refused = bus
+        .publish(&LIVE, Some(&key("a")), &probe(1, 1 << 20))
+        .await;
+    let Err(PublishError::TooLarge { limit: named, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(named, limit);
+    let largest = probe(1, limit - 16);
+    bus.publish(&LIVE, Some(&key("a")), &largest).await.unwrap();
+    let appended = bus.append(&DURABLE, Some(&key("a")), "id", &largest).await;
+    assert_eq!(appended.unwrap(), Appended::Stored);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_server_publishing_is_an_error_in_bounded_time_and_works_again_after() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let mut mailbox = bus.subscribe(&LIVE, Select::All).await.unwrap();
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    let key = key("a");
+    let stored = bus.append(&DURABLE, Some(&key), "1", &probe(1, 8)).await;
+    assert_eq!(stored.unwrap(), Appended::Stored);
+    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    delivery.ack().await.unwrap();
+
+    server.kill();
+    let started = Instant::now();
+    let failed = bus.append(&DURABLE, Some(&key), "2", &probe(2, 8)).await;
+    assert!(
+        matches!(failed, Err(PublishError::Transport(_))),
+        "{failed:?}"
+    );
+    assert!(started.elapsed() < 2 * APPEND_LIMIT);
+    let failed = bus.publish(&LIVE, Some(&key), &probe(2, 8)).await;
+    assert!(
+        matches!(failed, Err(PublishError::Transport(_))),
+        "{failed:?}"
+    );
+
+    server.restart().unwrap();
+    timeout(LIMIT, async {
+        while bus
+            .append(&DURABLE, Some(&key), "2", &probe(2, 8))
+            .await
+            .is_err()
+        {}
+        while bus.publish(&LIVE, Some(&key), &probe(2, 8)).await.is_err() {}
+    })
+    .await
+    .unwrap();
+    let mut delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    if delivery.message.number == 1 {
+        // The killed server had not written that it was acknowledged.
+        assert!(delivery.redelivered);
+        delivery.ack().await.unwrap();
+        delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    }
+    assert_eq!(delivery.message.number, 2);
+    delivery.ack().await.unwrap();
+    let event = timeout(LIMIT, mailbox.recv()).await.unwrap().unwrap();
+    assert_eq!(event.message.number, 2);
+}
+
+#[test]
+fn keys_of_a_process_that_vanished_go_to_another_with_what_it_held() {
+    let server = NatsServer::start().unwrap();
+    let rest = tokio::runtime::Runtime::new().unwrap();
+    let vanishing = tokio::runtime::Runtime::new().unwrap();
+    let (held, consumer, bus) = vanishing.block_on(async {
+        let bus = connect(&server).await;
+        let mut consumer = bus.consume(&DURABLE, "shared").await.unwrap();
+        for number in 0..3 {
+            let id = format!("id-{number}");
+            bus.append(&DURABLE, Some(&key("a")), &id, &probe(number, 8))
+                .await
+                .unwrap();
+        }
+        let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+        assert_eq!(delivery.message.number, 0);
+        (delivery, consumer, bus)
+    });
+    // As a kill does: nothing of it runs any more, and nothing says so.
+    vanishing.shutdown_background();
+    rest.block_on(async {
+        let bus = connect(&server).await;
+        let mut consumer = bus.consume(&DURABLE, "shared").await.unwrap();
+        for number in 0..3 {
+            let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+            assert_eq!(delivery.message.number, number);
+            assert_eq!(delivery.redelivered, number == 0);
+            delivery.ack().await.unwrap();
+        }
+    });
+    drop((held, consumer, bus));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_may_be_held_longer_than_the_server_waits_for_an_acknowledgement() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    bus.append(&DURABLE, Some(&key("a")), "1", &probe(1, 8))
+        .await
+        .unwrap();
+    let held = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    let again = timeout(Duration::from_secs(14), consumer.next()).await;
+    assert!(again.is_err(), "{again:?}");
+    held.ack().await.unwrap();
+    let again = timeout(Duration::from_secs(1), consumer.next()).await;
+    assert!(again.is_err(), "{again:?}");
+}
+
+fn key(text: &str) -> Key {
+    Key::parse(text).unwrap()
+}
+
+fn probe(number: u64, size: usize) -> Probe {
+    Probe {
+        number,
+        body: vec![7; size].into(),
+    }
+}

@@ -1,0 +1,84 @@
+//! The demo as a newcomer starts it, and the browser that looks at it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use sovereign_tests::process::Process;
+
+/// A flight of this length, its start and its end.
+const LIMIT: Duration = Duration::from_secs(120);
+
+async fn demo(folder: &Path, flags: &[&str]) -> anyhow::Result<Process> {
+    let mut args = vec!["demo", "--json"];
+    args.extend(flags);
+    for setting in [
+        "drone-ingest.listen=127.0.0.1:0",
+        "mobile-ingest.listen=127.0.0.1:0",
+        "mesh-gateway.listen=[\"/ip4/127.0.0.1/tcp/0\"]",
+    ] {
+        args.extend(["--set", setting]);
+    }
+    Process::start("sovereign-node", &folder.join("node"), &args).await
+}
+
+fn summary(node: &Process) -> anyhow::Result<Value> {
+    let text = node.stdout();
+    let line = text.lines().last().with_context(|| format!("no summary: {}", node.log()))?;
+    Ok(serde_json::from_str(line)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_of_some_seconds_paints_what_it_flew_over_and_ends_by_itself() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut node = demo(folder.path(), &["--duration", "12"]).await?;
+    let status = node.ended(LIMIT).await?;
+    ensure!(status.success(), "{status}: {}", node.log());
+    let summary = summary(&node)?;
+    let frames = summary["frames_in"].as_u64().context("frames_in")?;
+    ensure!(frames >= 10, "{summary}");
+    // The first pictures may be older than the first telemetry.
+    ensure!(summary["frames_placed"].as_u64() >= Some(frames - 4), "{summary}");
+    ensure!(summary["simulated"] == true, "{summary}");
+    ensure!(summary["datagrams"]["received"].as_u64() > Some(100), "{summary}");
+    ensure!(summary["latency_ms"]["p50"].as_f64() > Some(0.0), "{summary}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_draws_tiles_and_moving_markers_until_the_demo_is_stopped() -> anyhow::Result<()> {
+    let browser = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
+    let folder = tempfile::tempdir()?;
+    let mut node = demo(folder.path(), &[]).await?;
+    let artefacts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/artifacts");
+    std::fs::create_dir_all(&artefacts)?;
+    let port = node.address("mobile-ingest.https")?.port();
+    let run = move || -> anyhow::Result<()> {
+        if !browser.join("node_modules").is_dir() {
+            let installed = Command::new("npm").arg("ci").current_dir(&browser).status()?;
+            ensure!(installed.success(), "npm ci in tests/browser");
+        }
+        let seen = Command::new("node")
+            .arg("run.mjs")
+            .arg(format!("https://localhost:{port}/"))
+            .arg(&artefacts)
+            .current_dir(&browser)
+            .output()?;
+        ensure!(
+            seen.status.success(),
+            "the browser test failed: {}{}",
+            String::from_utf8_lossy(&seen.stdout),
+            String::from_utf8_lossy(&seen.stderr)
+        );
+        Ok(())
+    };
+    tokio::task::spawn_blocking(run).await??;
+    node.terminate()?;
+    let status = node.ended(LIMIT).await?;
+    ensure!(status.success(), "{status}: {}", node.log());
+    let summary = summary(&node)?;
+    ensure!(summary["frames_placed"].as_u64() > Some(0), "{summary}");
+    Ok(())
+}

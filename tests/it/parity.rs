@@ -1,0 +1,37 @@
+//! The same flight through one process and through eight over NATS makes the same map.
+
+use anyhow::ensure;
+use sovereign_node::feed::{Recording, Speed};
+use sovereign_node::visit::wait_until_painted;
+use sovereign_tests::flight::write_flight;
+use sovereign_tests::system::System;
+use sovereign_tests::tiles::digests;
+
+const FRAMES: u32 = 24;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_and_eight_over_nats_paint_the_same_tiles() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let flight = folder.path().join("flight");
+    write_flight(&flight, FRAMES)?;
+    let recording = Recording::find(&flight)?;
+    let mut maps = Vec::new();
+    for split in [false, true] {
+        let own = folder.path().join(if split { "split" } else { "unified" });
+        let system = if split {
+            System::split(&own).await?
+        } else {
+            System::unified(&own).await?
+        };
+        let counts = recording
+            .send(&system.edge, system.udp, Speed::Max, |_| {})
+            .await?;
+        ensure!(counts.frames == u64::from(FRAMES), "{counts:?}");
+        wait_until_painted(&system.edge, counts.frames).await?;
+        maps.push(digests(system.tiles()?).await?);
+        system.stop(&[]).await?;
+    }
+    ensure!(maps[0].len() > 50, "only {} tiles", maps[0].len());
+    ensure!(maps[0] == maps[1], "the maps differ");
+    Ok(())
+}

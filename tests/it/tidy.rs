@@ -1,0 +1,221 @@
+//! The house keeps its shape: who may import whom, what stays out of `domain/`, who names what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+const SERVICES: [&str; 8] = [
+    "camera-svc",
+    "slam-svc",
+    "tile-svc",
+    "checkpoint-svc",
+    "drone-ingest",
+    "mobile-ingest",
+    "round-svc",
+    "mesh-gateway",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Direct dependencies of every crate of ours, those of tests left out.
+fn dependencies() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata["packages"].as_array().context("packages")?;
+    let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    Ok(packages
+        .iter()
+        .map(|package| {
+            let direct = package["dependencies"].as_array().into_iter().flatten();
+            let direct = direct.filter(|dependency| dependency["kind"].is_null()).map(name);
+            (name(package), direct.collect())
+        })
+        .collect())
+}
+
+/// Rust sources below `folder`, with their paths from the root.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name();
+            if path.is_dir() {
+                if name != "node_modules" && name != "target" {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let path = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+                found.push((path, text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Folder of the sources of a service.
+fn folder_of(service: &str) -> String {
+    if service == "mesh-gateway" {
+        "gateway".to_owned()
+    } else {
+        format!("services/{service}")
+    }
+}
+
+#[test]
+fn nobody_imports_what_the_table_forbids() -> anyhow::Result<()> {
+    let ours = |name: &str| name.starts_with("sovereign-") || SERVICES.contains(&name);
+    let all = dependencies()?;
+    let mut forbidden = Vec::new();
+    let mut forbid = |from: &str, test: &dyn Fn(&str) -> bool| {
+        for to in all.get(from).into_iter().flatten().filter(|to| test(to)) {
+            forbidden.push(format!("{from} -> {to}"));
+        }
+    };
+    forbid("sovereign-model", &|to| {
+        ours(to) || ["tokio", "tonic", "prost", "serde"].contains(&to)
+    });
+    forbid("sovereign-bus", &|to| ours(to) || to == "async-nats");
+    forbid("sovereign-bus-nats", &|to| ours(to) && to != "sovereign-bus");
+    forbid("sovereign-proto", &|to| {
+        (ours(to) && !["sovereign-model", "sovereign-bus"].contains(&to)) || to == "async-nats"
+    });
+    forbid("sovereign-service", &|to| ours(to) && to != "sovereign-bus");
+    forbid("sovereign-host", &|to| {
+        ours(to) && !["sovereign-bus", "sovereign-bus-nats", "sovereign-service"].contains(&to)
+    });
+    forbid("sovereign-vision", &|to| {
+        (ours(to) && to != "sovereign-model") || to == "tokio"
+    });
+    forbid("sovereign-sim", &|to| ours(to) && to != "sovereign-model");
+    for service in SERVICES {
+        forbid(service, &|to| SERVICES.contains(&to) || to == "sovereign-bus-nats");
+        forbid(service, &|to| ["sovereign-node", "sovereign-sim", "sovereign-tests"].contains(&to));
+    }
+    ensure!(forbidden.is_empty(), "forbidden edges: {forbidden:#?}");
+    Ok(())
+}
+
+#[test]
+fn each_foreign_system_is_named_by_one_crate() -> anyhow::Result<()> {
+    let all = dependencies()?;
+    for (name, allowed) in [
+        ("async-nats", vec!["sovereign-bus-nats", "sovereign-tests"]),
+        ("opencv", vec!["sovereign-vision"]),
+        ("libp2p", vec!["mesh-gateway"]),
+        ("mavlink", vec!["drone-ingest", "sovereign-sim"]),
+    ] {
+        let users: Vec<&String> = all
+            .iter()
+            .filter(|(_, direct)| direct.contains(name))
+            .map(|(user, _)| user)
+            .collect();
+        ensure!(!users.is_empty(), "nobody uses {name}");
+        for user in users {
+            ensure!(allowed.contains(&user.as_str()), "{user} names {name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn only_a_main_imports_the_host() {
+    let mut offenders = Vec::new();
+    for service in SERVICES {
+        for (path, text) in sources(&folder_of(service)) {
+            if text.contains("sovereign_host") && !path.ends_with("src/main.rs") {
+                offenders.push(path);
+            }
+        }
+    }
+    assert!(offenders.is_empty(), "{offenders:#?}");
+}
+
+#[test]
+fn a_main_has_no_logic() {
+    for service in SERVICES {
+        let path = root().join(folder_of(service)).join("src/main.rs");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.lines().count() <= 25, "{} is not thin", path.display());
+        assert!(text.contains("sovereign_host::main"), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_domain_is_pure() {
+    const FOREIGN: [&str; 9] = [
+        "tokio",
+        "tonic",
+        "prost",
+        "sovereign_proto",
+        "sovereign_bus",
+        "SystemTime::now",
+        "Instant::now",
+        "thread::spawn",
+        "rand::",
+    ];
+    let mut offences = Vec::new();
+    let mut read = 0;
+    for service in SERVICES {
+        for (path, text) in sources(&folder_of(service)) {
+            if !path.contains("/src/domain") {
+                continue;
+            }
+            read += 1;
+            for (number, line) in text.lines().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                for word in FOREIGN.iter().filter(|word| code.contains(**word)) {
+                    offences.push(format!("{path}:{}: {word}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(read >= SERVICES.len(), "only {read} domain files were read");
+    assert!(offences.is_empty(), "{offences:#?}");
+}
+
+#[test]
+fn every_service_has_the_one_shape() {
+    for service in SERVICES {
+        let folder = root().join(folder_of(service));
+        for file in ["main", "lib", "config", "error", "metrics", "service", "grpc"] {
+            let file = folder.join("src").join(file);
+            let there = file.with_extension("rs").is_file() || file.join("mod.rs").is_file();
+            assert!(there, "{service} has no {}", file.display());
+        }
+        assert!(folder.join("src/domain").is_dir(), "{service} has no domain");
+        assert!(folder.join("tests/it.rs").is_file(), "{service} has no tests/it.rs");
+    }
+}
+
+#[test]
+fn nothing_is_left_to_be_done_later() {
+    let mut offences = Vec::new();
+    for folder in ["proto", "services", "gateway", "tests"] {
+        for (path, text) in sources(folder) {
+            if path.ends_with("it/tidy.rs") {
+                continue;
+            }
+            for (number, line) in text.lines().enumerate() {
+                for word in ["todo!", "unimplemented!", "TODO", "FIXME", "XXX", "#[ignore"] {
+                    if line.contains(word) {
+                        offences.push(format!("{path}:{}: {word}", number + 1));
+                    }
+                }
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{offences:#?}");
+}
