@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the project needs and is missing, and says what and why. Debian 12 or later, Ubuntu 22.04
+# Installs what the project needs and is missing, and says what and why. Debian 12 or later, Ubuntu 24.04
 # or later; elsewhere it names what to install by hand.
 #
 #   .ci/setup.sh build    compiler, Rust, OpenCV, Node.js

@@ -24,7 +24,7 @@ const SERVICES: [(&str, &[&str]); 8] = [
     ("checkpoint-svc", &[]),
     ("drone-ingest", &[]),
     ("tile-svc", &["slam-svc"]),
-    ("mesh-gateway", &["checkpoint-svc", "tile-svc"]),
+    ("mesh-gateway", &["tile-svc"]),
     ("round-svc", &["checkpoint-svc"]),
     (
         "mobile-ingest",

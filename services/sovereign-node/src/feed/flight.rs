@@ -29,7 +29,7 @@ const SPEED_MPS: f64 = 9.0;
 /// Distance between survey lines, metres: about 40 % overlap.
 const LINE_SPACING_M: f64 = 26.0;
 /// The drones stay this far inside the world, metres, so that pictures show no edge.
-const MARGIN_M: f64 = 55.0;
+const MARGIN_M: f64 = 46.0;
 
 /// What was sent so far.
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ impl Drone {
     fn new(flight: &Flight, number: u8) -> Self {
         let config = flight.world.config();
         let half_width = config.width_m / 2.0 - MARGIN_M;
-        let half_height = config.height_m / 2.0 - MARGIN_M * 0.6;
+        let half_height = config.height_m / 2.0 - MARGIN_M;
         let slice = half_width * 2.0 / f64::from(DRONES);
         let west = -half_width + slice * f64::from(number);
         let area = SurveyArea {
