@@ -37,7 +37,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// Over the bus.
-    Delivered(Delivery<Keyframe>),
+    Delivered(Box<Delivery<Keyframe>>),
     /// By asking.
     Asked(Box<Keyframe>),
 }
@@ -54,7 +54,7 @@ impl Job {
     pub(crate) async fn ack(self) {
         match self.verdict {
             Verdict::Delivered(keyframe) => {
-                futures::join!(ack(self.capture), ack(keyframe));
+                futures::join!(ack(self.capture), ack(*keyframe));
             }
             Verdict::Asked(_) => ack(self.capture).await,
         }
@@ -200,7 +200,8 @@ impl Desk {
     ) -> Result<(), RunError> {
         match outcome {
             Outcome::Pair(capture, keyframe) => {
-                self.send(capture, Verdict::Delivered(keyframe)).await
+                self.send(capture, Verdict::Delivered(Box::new(keyframe)))
+                    .await
             }
             Outcome::Missed(keyframe)
             | Outcome::Waits {

@@ -332,7 +332,8 @@ impl Store {
     /// # Errors
     /// The file cannot be read, or a change is damaged.
     pub fn changes(&self, after: u64, limit: usize) -> Result<(Vec<Vec<u8>>, u64), StoreError> {
-        let read = || -> Result<(Vec<(u64, Vec<u8>)>, u64), redb::Error> {
+        type Sealed = Vec<(u64, Vec<u8>)>;
+        let read = || -> Result<(Sealed, u64), redb::Error> {
             let changes = self.database.begin_read()?.open_table(CHANGES)?;
             let oldest = changes.first()?.map_or(0, |(sequence, _)| sequence.value());
             let found = changes

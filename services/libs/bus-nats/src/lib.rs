@@ -15,6 +15,7 @@
 
 mod durable;
 mod headers;
+mod live;
 mod transport;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -36,7 +37,7 @@ const PING_PERIOD: Duration = Duration::from_secs(20);
 
 /// Messages of one subscription between the socket and the mailbox. The client refuses the newest when
 /// it is full, so it must hold what the connection reads in one turn: 128 reads of 64 KiB at most, 8 MiB
-/// of whatever size of message. The drain then empties it in one turn of its own.
+/// of whatever size of message. The reader, or the sweep while it is away, empties it in one turn.
 const SUBSCRIPTION_CAPACITY: usize = 64 << 10;
 
 /// How to reach NATS.

@@ -28,7 +28,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     APPEND_LIMIT, durable,
-    headers::{HEADER_ROOM, headers_from_nats, nats_from_durable_headers, nats_from_headers},
+    headers::{HEADER_ROOM, nats_from_headers, with_trailer},
+    live::{self, Feed, LiveSubscription},
 };
 
 /// Longest time for a request to the server that is not an append.
@@ -39,9 +40,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Appends that wait for their acknowledgement. At the bound `append` waits.
 const MAX_APPENDS: usize = 4096;
-
-/// Messages that one wake of a drain moves to the mailbox together.
-const DRAIN_BATCH: usize = 256;
 
 /// Longest time that message ids of a stream are remembered: the server keeps them in memory.
 const MAX_DUPLICATE_WINDOW: Duration = Duration::from_secs(24 * 3600);
@@ -131,9 +129,14 @@ impl Transport for NatsTransport {
         sink: MailboxSink,
     ) -> BoxFuture<'_, Result<SubscriptionGuard, TransportError>> {
         Box::pin(async move {
-            let stop = self.shared.subscribe(&filter, sink).await?;
-            let guard: SubscriptionGuard = Box::new((stop.drop_guard(), Arc::clone(&self.alive)));
-            Ok(guard)
+            let subscriber = self.shared.subscribe(&filter).await?;
+            let stop = self.shared.stop.child_token();
+            let feed = Arc::new(Feed::new(subscriber, sink));
+            let sweep = live::sweep(Arc::clone(&feed), stop.clone());
+            self.shared.tasks.spawn(unconstrained(sweep));
+            let subscription = LiveSubscription::new(feed, stop, Arc::clone(&self.alive));
+            let subscription: SubscriptionGuard = Box::new(subscription);
+            Ok(subscription)
         })
     }
 
@@ -179,18 +182,14 @@ impl Shared {
         if self.client.connection_state() != State::Connected {
             return Err(TransportError::failed("publish", "NATS is not connected"));
         }
-        let headers = nats_from_headers(&message.headers);
+        let payload = with_trailer(message.payload, &message.headers);
         self.client
-            .publish_with_headers(message.subject.to_string(), headers, message.payload)
+            .publish(message.subject.to_string(), payload)
             .await
             .map_err(|error| TransportError::failed("publish", error))
     }
 
-    async fn subscribe(
-        &self,
-        filter: &Filter,
-        sink: MailboxSink,
-    ) -> Result<CancellationToken, TransportError> {
+    async fn subscribe(&self, filter: &Filter) -> Result<Subscriber, TransportError> {
         self.check_open()?;
         let subscriber = self
             .client
@@ -198,11 +197,7 @@ impl Shared {
             .await
             .map_err(|error| TransportError::failed("subscribe", error))?;
         self.round_trip().await?;
-        let stop = self.stop.child_token();
-        // Unconstrained: it never gives way before the queue is empty, or the connection would fill it.
-        self.tasks
-            .spawn(unconstrained(drain(subscriber, sink, stop.clone())));
-        Ok(stop)
+        Ok(subscriber)
     }
 
     /// Sends a message to itself: when it is back, the server has handled all that was sent before.
@@ -238,7 +233,7 @@ impl Shared {
         self.check_open()?;
         let store = async {
             self.stream(topic).await?;
-            let headers = nats_from_durable_headers(&message.headers);
+            let headers = nats_from_headers(&message.headers);
             let subject = message.subject.to_string();
             let acknowledgement = self
                 .appends
@@ -331,34 +326,6 @@ impl Shared {
             Ok(Err(error)) => tracing::debug!(%error, "the connection was gone before its end"),
             Err(_elapsed) => tracing::warn!(limit = ?CLOSE_LIMIT, "NATS tasks did not end in time"),
         }
-    }
-}
-
-/// Moves a subscription's messages into the mailbox until either ends.
-async fn drain(subscriber: Subscriber, sink: MailboxSink, stop: CancellationToken) {
-    let mut batches = subscriber.ready_chunks(DRAIN_BATCH);
-    let mut last_subject: Arc<str> = Arc::from("");
-    loop {
-        let batch = tokio::select! {
-            () = stop.cancelled() => break,
-            batch = batches.next() => batch,
-        };
-        let Some(batch) = batch else { break };
-        sink.push_all(batch.into_iter().map(|message| {
-            if *last_subject != *message.subject {
-                last_subject = Arc::from(&*message.subject);
-            }
-            raw_from_nats(message, Arc::clone(&last_subject))
-        }));
-    }
-    sink.close();
-}
-
-pub(crate) fn raw_from_nats(message: async_nats::Message, subject: Arc<str>) -> RawMessage {
-    RawMessage {
-        subject,
-        headers: headers_from_nats(message.headers.as_ref()),
-        payload: message.payload,
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prometheus_client::registry::Registry;
 use prost::Message;
 use thiserror::Error;
@@ -33,6 +33,9 @@ pub const DEFAULT_PAYLOAD_LIMIT: usize = 8 << 20;
 
 /// Longest message id in bytes: it is kept in memory as long as its message is retained.
 pub const MAX_MESSAGE_ID_LENGTH: usize = 256;
+
+/// Room behind an encoded payload, so that a transport may add its headers without copying it.
+const HEADER_SPACE: usize = 192;
 
 /// Subjects of which an undecodable message is logged; above it they are only counted.
 const MAX_LOGGED_SUBJECTS: usize = 256;
@@ -194,11 +197,11 @@ impl Bus {
         };
         let counters = self.inner.metrics.topic(topic.pattern());
         let (sink, source) = mailbox(topic.mailbox(), Arc::clone(&counters));
-        let guard = self.inner.transport.subscribe(filter, sink).await?;
+        let subscription = self.inner.transport.subscribe(filter, sink).await?;
         Ok(Mailbox {
             source,
             decoder: Decoder::new(topic.pattern(), counters),
-            _guard: guard,
+            subscription,
         })
     }
 
@@ -273,7 +276,11 @@ impl Bus {
         if size > limit {
             return Err(PublishError::TooLarge { limit, size });
         }
-        Ok(Bytes::from(message.encode_to_vec()))
+        let mut payload = BytesMut::with_capacity(size + HEADER_SPACE);
+        message
+            .encode(&mut payload)
+            .expect("the buffer has room for the size that the message said");
+        Ok(payload.freeze())
     }
 
     fn headers(&self, message_id: String) -> Headers {
@@ -325,7 +332,7 @@ impl From<TransportError> for SubscribeError {
 pub struct Mailbox<M> {
     source: MailboxSource,
     decoder: Decoder<M>,
-    _guard: SubscriptionGuard,
+    subscription: SubscriptionGuard,
 }
 
 /// An event of a live topic.
@@ -343,7 +350,7 @@ impl<M: Message + Default> Mailbox<M> {
     /// The oldest event that waits; `None` when the bus closed. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Event<M>> {
         loop {
-            let raw = self.source.recv().await?;
+            let raw = self.source.recv(&*self.subscription).await?;
             if let Some((key, message)) = self.decoder.decode(&raw) {
                 self.decoder.counters.delivered.inc();
                 return Some(Event {

@@ -5,12 +5,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
 };
 
 use tokio::sync::Notify;
 
-use crate::{metrics::TopicCounters, transport::RawMessage};
+use crate::{
+    metrics::TopicCounters,
+    transport::{RawMessage, Subscription},
+};
 
 /// Subjects with waiting messages. At one more, the oldest messages of all are dropped until a subject
 /// is free.
@@ -18,6 +24,10 @@ const MAX_SUBJECTS: usize = 1024;
 
 /// Payload bytes that wait. Above it the oldest messages of all are dropped; one message always fits.
 const MAX_WAITING_BYTES: usize = 256 << 20;
+
+/// A reader that always finds something still asks the subscription this often, so that what arrives does
+/// not wait in the transport, where the newest would be lost.
+const FILL_PERIOD: u32 = 32;
 
 /// The transport's end: never blocks.
 #[derive(Clone)]
@@ -28,6 +38,7 @@ pub struct MailboxSink {
 /// The reader's end.
 pub(crate) struct MailboxSource {
     shared: Arc<Shared>,
+    taken_since_fill: u32,
 }
 
 struct Shared {
@@ -64,7 +75,11 @@ pub(crate) fn mailbox(
     let sink = MailboxSink {
         shared: Arc::clone(&shared),
     };
-    (sink, MailboxSource { shared })
+    let source = MailboxSource {
+        shared,
+        taken_since_fill: 0,
+    };
+    (sink, source)
 }
 
 impl MailboxSink {
@@ -75,6 +90,12 @@ impl MailboxSink {
 
     /// Adds messages in order; the reader is woken once.
     pub fn push_all(&self, messages: impl IntoIterator<Item = RawMessage>) {
+        self.fill(messages);
+        self.shared.arrived.notify_one();
+    }
+
+    /// Adds messages in order without waking the reader: it is the one that asks.
+    pub fn fill(&self, messages: impl IntoIterator<Item = RawMessage>) {
         let mut state = self.shared.lock();
         if state.closed {
             return;
@@ -88,7 +109,6 @@ impl MailboxSink {
         if dropped > 0 {
             self.shared.counters.dropped.inc_by(dropped);
         }
-        self.shared.arrived.notify_one();
     }
 
     /// Ends the mailbox: the reader gets what waits, then `None`.
@@ -100,18 +120,35 @@ impl MailboxSink {
 
 impl MailboxSource {
     /// The oldest waiting message; `None` when the mailbox is closed and empty.
-    pub(crate) async fn recv(&mut self) -> Option<RawMessage> {
+    pub(crate) async fn recv(&mut self, subscription: &dyn Subscription) -> Option<RawMessage> {
+        self.taken_since_fill += 1;
+        if self.taken_since_fill < FILL_PERIOD
+            && let Some(message) = self.shared.lock().pop()
+        {
+            return Some(message);
+        }
+        self.taken_since_fill = 0;
+        let reading = Reading(subscription);
         loop {
-            {
-                let mut state = self.shared.lock();
-                if let Some(message) = state.pop() {
-                    return Some(message);
+            let mut arrived = pin!(self.shared.arrived.notified());
+            let found = poll_fn(|context| {
+                reading.0.poll_fill(context);
+                {
+                    let mut state = self.shared.lock();
+                    if let Some(message) = state.pop() {
+                        return Poll::Ready(Found::Message(message));
+                    }
+                    if state.closed {
+                        return Poll::Ready(Found::End);
+                    }
                 }
-                if state.closed {
-                    return None;
-                }
+                arrived.as_mut().poll(context).map(|()| Found::Notice)
+            });
+            match found.await {
+                Found::Message(message) => return Some(message),
+                Found::End => return None,
+                Found::Notice => {}
             }
-            self.shared.arrived.notified().await;
         }
     }
 
@@ -123,6 +160,23 @@ impl MailboxSource {
     /// Messages that were dropped.
     pub(crate) fn dropped(&self) -> u64 {
         self.shared.lock().dropped
+    }
+}
+
+/// What a waiting reader finds.
+enum Found {
+    Message(RawMessage),
+    End,
+    /// Something changed: look again.
+    Notice,
+}
+
+/// Says that the reader left, however it does.
+struct Reading<'a>(&'a dyn Subscription);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.reader_left();
     }
 }
 
@@ -197,6 +251,9 @@ mod tests {
     use super::*;
     use crate::transport::Headers;
 
+    struct Pushed;
+    impl Subscription for Pushed {}
+
     fn message(subject: &str, number: u8) -> RawMessage {
         RawMessage {
             subject: subject.into(),
@@ -243,8 +300,8 @@ mod tests {
         sink.push(message("a", 1));
         sink.close();
         sink.push(message("a", 2));
-        assert!(source.recv().await.is_some());
-        assert!(source.recv().await.is_none());
+        assert!(source.recv(&Pushed).await.is_some());
+        assert!(source.recv(&Pushed).await.is_none());
         assert_eq!(source.received(), 1);
     }
 

@@ -15,7 +15,7 @@ use crate::{
     journal::Journal,
     mailbox::MailboxSink,
     transport::{
-        Appended, BoxFuture, DurableSpec, Filter, RawConsumer, RawMessage, SubscriptionGuard,
+        self, Appended, BoxFuture, DurableSpec, Filter, RawConsumer, RawMessage, SubscriptionGuard,
         Transport, TransportError,
     },
 };
@@ -181,6 +181,8 @@ impl Live {
         }
     }
 }
+
+impl transport::Subscription for Guard {}
 
 impl Drop for Guard {
     fn drop(&mut self) {

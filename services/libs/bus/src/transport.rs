@@ -1,7 +1,7 @@
 //! The raw side of the bus: what a transport must do with bytes, so that all that is typed, bounded and
 //! counted is written once above it.
 
-use std::{error::Error, pin::Pin, sync::Arc, time::Duration};
+use std::{error::Error, pin::Pin, sync::Arc, task::Context, time::Duration};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -133,8 +133,23 @@ impl TransportError {
     }
 }
 
-/// Dropping it ends the subscription.
-pub type SubscriptionGuard = Box<dyn Send + Sync>;
+/// A running subscription; dropping it ends it.
+///
+/// A transport either pushes into the sink as messages arrive, and leaves both methods as they are, or
+/// lets the reader fetch what arrived while it waits, which saves a switch of tasks per message.
+pub trait Subscription: Send + Sync {
+    /// Moves all that arrived into the sink with [`MailboxSink::fill`], and has `context` woken when
+    /// more comes.
+    fn poll_fill(&self, context: &mut Context<'_>) {
+        let _ = context;
+    }
+
+    /// The reader does not wait any more: until it polls again, the transport fills the sink.
+    fn reader_left(&self) {}
+}
+
+/// A subscription as mailboxes hold it.
+pub type SubscriptionGuard = Box<dyn Subscription>;
 
 /// Moves bytes. Two implementations: memory with an embedded journal, and NATS.
 pub trait Transport: Send + Sync + 'static {

@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn colours_are_averaged_by_weight() {
-        let pixel = average([0x03_00_00_00, 0x01_64_64_64, 0, 0]);
+        let pixel = average([3 << 24, 0x0164_6464, 0, 0]);
         assert_eq!(pixel, 0x01_19_19_19);
     }
 
@@ -189,7 +189,7 @@ mod tests {
                 let product: u64 = mean * total;
                 [product, product + total / 2, product + total - 1]
             }) {
-                assert_eq!(dividend * reciprocal >> 32, dividend / total);
+                assert_eq!((dividend * reciprocal) >> 32, dividend / total);
             }
         }
     }

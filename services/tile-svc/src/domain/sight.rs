@@ -63,7 +63,9 @@ impl Sight {
     ) -> Result<Self, Unpaintable> {
         let height = pose.height_above_ground_m;
         let rotation = pose.enu_from_camera.to_rotation_matrix().into_inner();
-        if !(height > 0.0 && height.is_finite()) || !rotation.iter().all(|v| v.is_finite()) {
+        let is_usable =
+            height > 0.0 && height.is_finite() && rotation.iter().all(|v| v.is_finite());
+        if !is_usable {
             return Err(Unpaintable::NotAboveGround);
         }
         if pose.position.latitude_deg.abs() >= MAX_LATITUDE_DEG {

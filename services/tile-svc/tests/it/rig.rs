@@ -1,5 +1,6 @@
 //! A running tile-svc with a bus in memory, a slam-svc that knows what it is told, and a client.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -328,11 +329,11 @@ impl Rig {
         for row in y as i64 - reach..=y as i64 + reach {
             for column in x as i64 - reach..=x as i64 + reach {
                 let (tx, ty) = ((column / 256) as u32, (row / 256) as u32);
-                if !tiles.contains_key(&(tx, ty)) {
-                    let image = self.image(zoom.into(), tx, ty).await;
-                    tiles.insert((tx, ty), image);
-                }
-                let image = tiles[&(tx, ty)].as_ref()?;
+                let image = match tiles.entry((tx, ty)) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => unknown.insert(self.image(zoom.into(), tx, ty).await),
+                };
+                let image = image.as_ref()?;
                 let pixel = image.get_pixel((column % 256) as u32, (row % 256) as u32);
                 if pixel.0[3] == 0 {
                     return None;

@@ -11,7 +11,7 @@ use async_nats::jetstream::{
     message::Acker,
 };
 use futures::StreamExt;
-use sovereign_bus::transport::TransportError;
+use sovereign_bus::transport::{RawMessage, TransportError};
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     time::{interval, timeout},
@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Member, RETRY_DELAY, Ready, Settle, pending::Pending};
-use crate::transport::{REQUEST_LIMIT, raw_from_nats};
+use crate::{headers::headers_from_nats, transport::REQUEST_LIMIT};
 
 /// The server delivers again what was not acknowledged or reported as in progress for this long: so long
 /// a key rests after its member crashed.
@@ -131,7 +131,11 @@ impl Worker {
         let (message, acker) = message.split();
         let (settle, mut settled) = oneshot::channel();
         let ready = Ready {
-            message: raw_from_nats(message, self.subject.as_str().into()),
+            message: RawMessage {
+                subject: self.subject.as_str().into(),
+                headers: headers_from_nats(message.headers.as_ref()),
+                payload: message.payload,
+            },
             redelivered: deliveries > 1,
             settle,
             _room: room,
