@@ -148,6 +148,9 @@ pub trait Subscription: Send + Sync {
     fn reader_left(&self) {}
 }
 
+/// A subscription that is never fed and has nothing to end.
+impl Subscription for () {}
+
 /// A subscription as mailboxes hold it.
 pub type SubscriptionGuard = Box<dyn Subscription>;
 
