@@ -16,6 +16,7 @@ test:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	cargo test --workspace --locked
+	npm --prefix services/mobile-ingest/web test
 
 # Formatting, lints, licences, sources and duplicate bans.
 lint:
@@ -25,10 +26,11 @@ lint:
 	command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	cargo deny --locked check bans licenses sources
 
-# Every figure of docs/benchmarks.md, measured here against its peer.
+# Every figure of docs/benchmarks.md, measured here against its peer; BENCH='p2 --json' for less.
 bench:
 	.ci/setup.sh test
-	cargo run --release --locked --package sovereign-tests --bin bench
+	cargo build --release --locked --workspace
+	target/release/bench $(BENCH)
 
 # The split system in real containers: the same flight, the same tiles.
 compose-test:

@@ -57,7 +57,10 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     table.finish()
 }
 
-#[expect(clippy::print_stderr, reason = "the error is for the person who ran this")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the error is for the person who ran this"
+)]
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("bench: {error:#}");
     ExitCode::FAILURE

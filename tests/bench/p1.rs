@@ -50,7 +50,9 @@ const PAIRS: usize = 5;
 const PAIR_FRAMES: u32 = 60;
 
 pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
-    table.note("P1   frame in -> tile committed: JPEG with its pose over HTTPS, fsync on every hop")?;
+    table.note(
+        "P1   frame in -> tile committed: JPEG with its pose over HTTPS, fsync on every hop",
+    )?;
     let folder = tempfile::tempdir()?;
     for load in &LOADS {
         let pictures = pictures(load)?;
@@ -60,7 +62,13 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
             table.row("P1", &what, "ms", &[latency.p50_ms], Target::AtMost(bound))?;
         }
         let what = format!("{}, one process, p99", load.name);
-        table.row("P1", &what, "ms", &[latency.p99_ms], Target::AtMost(load.p99_ms))?;
+        table.row(
+            "P1",
+            &what,
+            "ms",
+            &[latency.p99_ms],
+            Target::AtMost(load.p99_ms),
+        )?;
     }
     let load = &LOADS[0];
     let pictures = &pictures(load)?[..PAIR_FRAMES as usize];
@@ -76,7 +84,12 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
 }
 
 /// Sends the pictures at the load's rate through a fresh system and asks it what it measured.
-async fn run(folder: &Path, split: bool, load: &Load, pictures: &[Vec<u8>]) -> anyhow::Result<Latency> {
+async fn run(
+    folder: &Path,
+    split: bool,
+    load: &Load,
+    pictures: &[Vec<u8>],
+) -> anyhow::Result<Latency> {
     let system = if split {
         System::split(folder).await?
     } else {
@@ -91,7 +104,10 @@ async fn run(folder: &Path, split: bool, load: &Load, pictures: &[Vec<u8>]) -> a
     let start = Instant::now();
     for jpeg in pictures {
         ticks.tick().await;
-        system.edge.upload_capture("survey", jpeg.clone(), &notes).await?;
+        system
+            .edge
+            .upload_capture("survey", jpeg.clone(), &notes)
+            .await?;
     }
     let elapsed = start.elapsed();
     wait_until_painted(&system.edge, pictures.len() as u64).await?;
@@ -127,7 +143,11 @@ fn pictures(load: &Load) -> anyhow::Result<Vec<Vec<u8>>> {
             let taken = Timestamp::from_unix_nanos(TAKE_OFF_UNIX_NANOS)
                 .checked_add(elapsed)
                 .context("the flight is within the calendar")?;
-            Ok(geotagged(&camera.render_jpeg(&world, &truth, 88)?, &truth, taken)?)
+            Ok(geotagged(
+                &camera.render_jpeg(&world, &truth, 88)?,
+                &truth,
+                taken,
+            )?)
         })
         .collect()
 }

@@ -70,7 +70,13 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
             }
         }
         let what = format!("{} B, throughput ours / raw", size.bytes);
-        table.row("P2", &what, "ratio", &throughput, Target::AtLeast(size.least))?;
+        table.row(
+            "P2",
+            &what,
+            "ratio",
+            &throughput,
+            Target::AtLeast(size.least),
+        )?;
         if size.bytes > 1024 {
             let what = format!("{} B, p99 ours / raw", size.bytes);
             table.row("P2", &what, "ratio", &p99, Target::AtMost(P99_LIMIT))?;

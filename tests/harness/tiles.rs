@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use sovereign_proto::tile::v1::{ListChangesRequest, TileChange};
 use sovereign_proto::tile::v1::tiles_client::TilesClient;
+use sovereign_proto::tile::v1::{ListChangesRequest, TileChange};
 use sovereign_service::Channel;
 
 /// Digest of every tile by zoom, column, row, from the changes of a tile service.
@@ -13,7 +13,11 @@ use sovereign_service::Channel;
 /// When it does not answer.
 pub async fn digests(channel: Channel) -> anyhow::Result<BTreeMap<(u32, u32, u32), Vec<u8>>> {
     let mut digests = BTreeMap::new();
-    for tile in changes(channel).await?.into_iter().flat_map(|change| change.tiles) {
+    for tile in changes(channel)
+        .await?
+        .into_iter()
+        .flat_map(|change| change.tiles)
+    {
         let coord = tile.coord.context("a changed tile has a coordinate")?;
         digests.insert((coord.z, coord.x, coord.y), tile.digest.to_vec());
     }

@@ -34,12 +34,18 @@ async fn the_containers_paint_the_same_tiles_as_one_process() -> anyhow::Result<
     let in_containers = digests(Channel::connect(tiles)?).await?;
 
     let system = System::unified(folder.path()).await?;
-    let counts = recording.send(&system.edge, system.udp, Speed::Max, |_| {}).await?;
+    let counts = recording
+        .send(&system.edge, system.udp, Speed::Max, |_| {})
+        .await?;
     wait_until_painted(&system.edge, counts.frames).await?;
     let in_one_process = digests(system.tiles()?).await?;
     system.stop(&[]).await?;
 
-    ensure!(in_containers.len() > 50, "only {} tiles", in_containers.len());
+    ensure!(
+        in_containers.len() > 50,
+        "only {} tiles",
+        in_containers.len()
+    );
     ensure!(in_containers == in_one_process, "the maps differ");
     Ok(())
 }

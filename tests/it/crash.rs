@@ -34,7 +34,8 @@ async fn start(folder: &Path) -> anyhow::Result<(Process, Edge)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_killed_in_the_middle_of_a_flight_paints_every_acknowledged_frame() -> anyhow::Result<()> {
+async fn a_node_killed_in_the_middle_of_a_flight_paints_every_acknowledged_frame()
+-> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let pictures = pictures(FRAMES)?;
     let notes = CaptureNotes {
@@ -54,17 +55,27 @@ async fn a_node_killed_in_the_middle_of_a_flight_paints_every_acknowledged_frame
     let (node, _) = start(&killed).await?;
     let painted = wait_for(LIMIT, async || {
         let painted = painted_frames(node.grpc()?).await?;
-        Ok(acknowledged.iter().all(|id| painted.contains(id)).then_some(painted))
+        Ok(acknowledged
+            .iter()
+            .all(|id| painted.contains(id))
+            .then_some(painted))
     })
     .await?;
-    ensure!(painted.len() == acknowledged.len(), "a frame was painted twice: {painted:?}");
+    ensure!(
+        painted.len() == acknowledged.len(),
+        "a frame was painted twice: {painted:?}"
+    );
     let after_kills = digests(node.grpc()?).await?;
     let keyframes = SlamClient::new(node.grpc()?)
         .list_keyframes(ListKeyframesRequest::default())
         .await?
         .into_inner()
         .keyframes;
-    ensure!(keyframes.len() == acknowledged.len(), "{} keyframes", keyframes.len());
+    ensure!(
+        keyframes.len() == acknowledged.len(),
+        "{} keyframes",
+        keyframes.len()
+    );
     node.stop(&[]).await?;
 
     let (calm, edge) = start(&folder.path().join("calm")).await?;
@@ -76,6 +87,9 @@ async fn a_node_killed_in_the_middle_of_a_flight_paints_every_acknowledged_frame
         Ok((painted.len() == pictures.len()).then_some(()))
     })
     .await?;
-    ensure!(digests(calm.grpc()?).await? == after_kills, "the maps differ");
+    ensure!(
+        digests(calm.grpc()?).await? == after_kills,
+        "the maps differ"
+    );
     calm.stop(&[]).await
 }

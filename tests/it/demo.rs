@@ -26,12 +26,16 @@ async fn demo(folder: &Path, flags: &[&str]) -> anyhow::Result<Process> {
 
 fn summary(node: &Process) -> anyhow::Result<Value> {
     let text = node.stdout();
-    let line = text.lines().last().with_context(|| format!("no summary: {}", node.log()))?;
+    let line = text
+        .lines()
+        .last()
+        .with_context(|| format!("no summary: {}", node.log()))?;
     Ok(serde_json::from_str(line)?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demo_of_some_seconds_paints_what_it_flew_over_and_ends_by_itself() -> anyhow::Result<()> {
+async fn a_demo_of_some_seconds_paints_what_it_flew_over_and_ends_by_itself() -> anyhow::Result<()>
+{
     let folder = tempfile::tempdir()?;
     let mut node = demo(folder.path(), &["--duration", "12"]).await?;
     let status = node.ended(LIMIT).await?;
@@ -40,15 +44,25 @@ async fn a_demo_of_some_seconds_paints_what_it_flew_over_and_ends_by_itself() ->
     let frames = summary["frames_in"].as_u64().context("frames_in")?;
     ensure!(frames >= 10, "{summary}");
     // The first pictures may be older than the first telemetry.
-    ensure!(summary["frames_placed"].as_u64() >= Some(frames - 4), "{summary}");
+    ensure!(
+        summary["frames_placed"].as_u64() >= Some(frames - 4),
+        "{summary}"
+    );
     ensure!(summary["simulated"] == true, "{summary}");
-    ensure!(summary["datagrams"]["received"].as_u64() > Some(100), "{summary}");
-    ensure!(summary["latency_ms"]["p50"].as_f64() > Some(0.0), "{summary}");
+    ensure!(
+        summary["datagrams"]["received"].as_u64() > Some(100),
+        "{summary}"
+    );
+    ensure!(
+        summary["latency_ms"]["p50"].as_f64() > Some(0.0),
+        "{summary}"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_console_draws_tiles_and_moving_markers_until_the_demo_is_stopped() -> anyhow::Result<()> {
+async fn the_console_draws_tiles_and_moving_markers_until_the_demo_is_stopped() -> anyhow::Result<()>
+{
     let browser = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
     let folder = tempfile::tempdir()?;
     let mut node = demo(folder.path(), &[]).await?;
@@ -57,7 +71,10 @@ async fn the_console_draws_tiles_and_moving_markers_until_the_demo_is_stopped() 
     let port = node.address("mobile-ingest.https")?.port();
     let run = move || -> anyhow::Result<()> {
         if !browser.join("node_modules").is_dir() {
-            let installed = Command::new("npm").arg("ci").current_dir(&browser).status()?;
+            let installed = Command::new("npm")
+                .arg("ci")
+                .current_dir(&browser)
+                .status()?;
             ensure!(installed.success(), "npm ci in tests/browser");
         }
         let seen = Command::new("node")

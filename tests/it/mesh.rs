@@ -29,7 +29,10 @@ async fn node(folder: &Path, number: usize, seeds: &[String]) -> anyhow::Result<
     for address in LISTEN {
         args.extend(["--listen", address]);
     }
-    for setting in ["drone-ingest.listen=127.0.0.1:0", "mobile-ingest.listen=127.0.0.1:0"] {
+    for setting in [
+        "drone-ingest.listen=127.0.0.1:0",
+        "mobile-ingest.listen=127.0.0.1:0",
+    ] {
         args.extend(["--set", setting]);
     }
     Process::start("sovereign-node", &home.join("data"), &args).await
@@ -45,7 +48,10 @@ async fn subscribe(node: &Process) -> anyhow::Result<Streaming<MeshMessage>> {
     let request = SubscribeRequest {
         topic: TOPIC.to_owned(),
     };
-    Ok(MeshClient::new(node.grpc()?).subscribe(request).await?.into_inner())
+    Ok(MeshClient::new(node.grpc()?)
+        .subscribe(request)
+        .await?
+        .into_inner())
 }
 
 async fn publish(node: &Process, payload: &'static [u8]) -> anyhow::Result<()> {
@@ -68,7 +74,9 @@ async fn next_two(stream: &mut Streaming<MeshMessage>) -> anyhow::Result<Vec<Vec
 }
 
 async fn peers(node: &Process) -> anyhow::Result<Vec<sovereign_proto::mesh::v1::Peer>> {
-    let answer = MeshClient::new(node.grpc()?).list_peers(ListPeersRequest {}).await?;
+    let answer = MeshClient::new(node.grpc()?)
+        .list_peers(ListPeersRequest {})
+        .await?;
     Ok(answer.into_inner().peers)
 }
 
@@ -80,9 +88,10 @@ async fn two_nodes_then_ten_hear_a_published_message_exactly_once() -> anyhow::R
     let by = |part: &str| addresses.iter().find(|a| a.contains(part)).cloned();
     let (quic, tcp) = (by("/quic-v1").context("quic")?, by("/tcp/").context("tcp")?);
     let mut nodes = vec![first];
-    for (size, first_payload, second_payload) in
-        [(2, b"one of two", b"two of two"), (10, b"one of ten", b"two of ten")]
-    {
+    for (size, first_payload, second_payload) in [
+        (2, b"one of two", b"two of two"),
+        (10, b"one of ten", b"two of ten"),
+    ] {
         while nodes.len() < size {
             let seed = if nodes.len() % 2 == 0 { &tcp } else { &quic };
             nodes.push(node(folder.path(), nodes.len(), std::slice::from_ref(seed)).await?);
@@ -111,7 +120,11 @@ async fn two_nodes_then_ten_hear_a_published_message_exactly_once() -> anyhow::R
             );
         }
     }
-    let transports: Vec<String> = peers(&nodes[0]).await?.into_iter().map(|p| p.transport).collect();
+    let transports: Vec<String> = peers(&nodes[0])
+        .await?
+        .into_iter()
+        .map(|p| p.transport)
+        .collect();
     ensure!(transports.iter().any(|t| t == "quic"), "{transports:?}");
     ensure!(transports.iter().any(|t| t == "tcp"), "{transports:?}");
     Ok(())
@@ -125,7 +138,10 @@ async fn a_tile_that_changes_on_one_node_is_on_the_bus_of_the_other() -> anyhow:
     let second = node(folder.path(), 1, &seeds).await?;
     let edge = |node: &Process| -> anyhow::Result<Edge> {
         let credentials = node.data_dir().join("mobile-ingest");
-        Ok(Edge::open(node.address("mobile-ingest.https")?, &credentials)?)
+        Ok(Edge::open(
+            node.address("mobile-ingest.https")?,
+            &credentials,
+        )?)
     };
     // The edge of the second node reads its bus: `mesh.<peer>.tile` becomes an event `mesh`.
     let mut events = edge(&second)?.events().await?;
@@ -156,7 +172,9 @@ async fn a_node_keeps_its_identity_and_its_key_is_for_its_owner_only() -> anyhow
     let mut ids = Vec::new();
     for _ in 0..2 {
         let node = node(folder.path(), 0, &[]).await?;
-        let answer = MeshClient::new(node.grpc()?).get_node(GetNodeRequest {}).await?;
+        let answer = MeshClient::new(node.grpc()?)
+            .get_node(GetNodeRequest {})
+            .await?;
         ids.push(answer.into_inner().peer_id);
         let keys: Vec<_> = std::fs::read_dir(node.data_dir().join("mesh-gateway"))?
             .flatten()

@@ -44,7 +44,10 @@ async fn summary(node: &Process) -> anyhow::Result<Value> {
 
 async fn stats(node: &Process) -> anyhow::Result<GetIngestStatsResponse> {
     let mut client = DronesClient::new(node.grpc()?);
-    Ok(client.get_ingest_stats(GetIngestStatsRequest {}).await?.into_inner())
+    Ok(client
+        .get_ingest_stats(GetIngestStatsRequest {})
+        .await?
+        .into_inner())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +61,10 @@ async fn the_brighton_pictures_become_a_map_where_they_were_taken() -> anyhow::R
     ensure!(summary["frames_in"] == 10, "{summary}");
     ensure!(summary["frames_placed"] == 10, "{summary}");
     ensure!(summary["tiles_written"].as_u64() > Some(100), "{summary}");
-    ensure!(summary["latency_ms"]["p99"].as_f64() > Some(0.0), "{summary}");
+    ensure!(
+        summary["latency_ms"]["p99"].as_f64() > Some(0.0),
+        "{summary}"
+    );
     let [west, south, east, north] = [0, 1, 2, 3].map(|i| summary["bounds"][i].as_f64());
     ensure!(west < Some(-91.994) && east > Some(-91.994), "{summary}");
     ensure!(south < Some(46.8426) && north > Some(46.8426), "{summary}");
@@ -122,7 +128,10 @@ async fn a_log_agrees_with_the_reference_decoder(name: &str) -> anyhow::Result<(
     let expected: Value = serde_json::from_str(&expected)?;
     let stats = stats(&node).await?;
     let by_version: u64 = stats.messages_by_version.values().sum();
-    ensure!(Some(by_version) == expected["messages"].as_u64(), "{stats:#?}");
+    ensure!(
+        Some(by_version) == expected["messages"].as_u64(),
+        "{stats:#?}"
+    );
     let count = |value: &Value| value.as_u64().unwrap_or_default();
     for (kind, wanted) in expected["by_type"].as_object().context("by_type")? {
         let found = stats.accepted_by_type.get(kind).copied().unwrap_or(0);
@@ -130,7 +139,10 @@ async fn a_log_agrees_with_the_reference_decoder(name: &str) -> anyhow::Result<(
     }
     for (source, wanted) in expected["by_source"].as_object().context("by_source")? {
         let found = stats.messages_by_source.get(source).copied().unwrap_or(0);
-        ensure!(found == count(wanted), "{source}: {found}, expected {wanted}");
+        ensure!(
+            found == count(wanted),
+            "{source}: {found}, expected {wanted}"
+        );
     }
     node.stop(&[]).await
 }

@@ -28,7 +28,11 @@ fn dependencies() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
         .current_dir(root())
         .output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let packages = metadata["packages"].as_array().context("packages")?;
     let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
@@ -36,7 +40,9 @@ fn dependencies() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
         .iter()
         .map(|package| {
             let direct = package["dependencies"].as_array().into_iter().flatten();
-            let direct = direct.filter(|dependency| dependency["kind"].is_null()).map(name);
+            let direct = direct
+                .filter(|dependency| dependency["kind"].is_null())
+                .map(name);
             (name(package), direct.collect())
         })
         .collect())
@@ -56,7 +62,11 @@ fn sources(folder: &str) -> Vec<(String, String)> {
                 }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap_or_default();
-                let path = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+                let path = path
+                    .strip_prefix(root())
+                    .unwrap_or(&path)
+                    .display()
+                    .to_string();
                 found.push((path, text));
             }
         }
@@ -88,7 +98,9 @@ fn nobody_imports_what_the_table_forbids() -> anyhow::Result<()> {
         ours(to) || ["tokio", "tonic", "prost", "serde"].contains(&to)
     });
     forbid("sovereign-bus", &|to| ours(to) || to == "async-nats");
-    forbid("sovereign-bus-nats", &|to| ours(to) && to != "sovereign-bus");
+    forbid("sovereign-bus-nats", &|to| {
+        ours(to) && to != "sovereign-bus"
+    });
     forbid("sovereign-proto", &|to| {
         (ours(to) && !["sovereign-model", "sovereign-bus"].contains(&to)) || to == "async-nats"
     });
@@ -101,8 +113,12 @@ fn nobody_imports_what_the_table_forbids() -> anyhow::Result<()> {
     });
     forbid("sovereign-sim", &|to| ours(to) && to != "sovereign-model");
     for service in SERVICES {
-        forbid(service, &|to| SERVICES.contains(&to) || to == "sovereign-bus-nats");
-        forbid(service, &|to| ["sovereign-node", "sovereign-sim", "sovereign-tests"].contains(&to));
+        forbid(service, &|to| {
+            SERVICES.contains(&to) || to == "sovereign-bus-nats"
+        });
+        forbid(service, &|to| {
+            ["sovereign-node", "sovereign-sim", "sovereign-tests"].contains(&to)
+        });
     }
     ensure!(forbidden.is_empty(), "forbidden edges: {forbidden:#?}");
     Ok(())
@@ -190,13 +206,21 @@ fn a_domain_is_pure() {
 fn every_service_has_the_one_shape() {
     for service in SERVICES {
         let folder = root().join(folder_of(service));
-        for file in ["main", "lib", "config", "error", "metrics", "service", "grpc"] {
+        for file in [
+            "main", "lib", "config", "error", "metrics", "service", "grpc",
+        ] {
             let file = folder.join("src").join(file);
             let there = file.with_extension("rs").is_file() || file.join("mod.rs").is_file();
             assert!(there, "{service} has no {}", file.display());
         }
-        assert!(folder.join("src/domain").is_dir(), "{service} has no domain");
-        assert!(folder.join("tests/it.rs").is_file(), "{service} has no tests/it.rs");
+        assert!(
+            folder.join("src/domain").is_dir(),
+            "{service} has no domain"
+        );
+        assert!(
+            folder.join("tests/it.rs").is_file(),
+            "{service} has no tests/it.rs"
+        );
     }
 }
 
@@ -209,7 +233,14 @@ fn nothing_is_left_to_be_done_later() {
                 continue;
             }
             for (number, line) in text.lines().enumerate() {
-                for word in ["todo!", "unimplemented!", "TODO", "FIXME", "XXX", "#[ignore"] {
+                for word in [
+                    "todo!",
+                    "unimplemented!",
+                    "TODO",
+                    "FIXME",
+                    "XXX",
+                    "#[ignore",
+                ] {
                     if line.contains(word) {
                         offences.push(format!("{path}:{}: {word}", number + 1));
                     }

@@ -6,8 +6,10 @@
 //! encoded into, so the payload is not copied. A live message of another program has NATS headers or
 //! none, and both are read.
 
+use std::sync::Arc;
+
 use async_nats::{HeaderMap, HeaderName, header::NATS_MESSAGE_ID};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use sovereign_bus::Headers;
 
 /// Node that published the message.
@@ -33,13 +35,13 @@ const TRAILER_END: usize = 2;
 const MAX_TRAILER_TEXT: usize = (1 << 14) - 1 - TRAILER_END;
 
 /// Between message id, node and trace context; none of them has control characters.
-const SEPARATOR: char = '\n';
+const SEPARATOR: u8 = b'\n';
 
 /// Headers of a message that is stored once per id.
 pub(crate) fn nats_from_headers(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
     map.insert(NATS_MESSAGE_ID, headers.message_id.as_str());
-    map.insert(NODE, headers.node.as_str());
+    map.insert(NODE, &*headers.node);
     if let Some(traceparent) = &headers.traceparent {
         map.insert(TRACE, traceparent.as_str());
     }
@@ -51,42 +53,59 @@ pub(crate) fn headers_from_nats(map: Option<&HeaderMap>) -> Headers {
     let Some(map) = map else {
         return Headers::default();
     };
-    let text = |name| map.get(name).map(|value| value.as_str().to_owned());
+    let text = |name| map.get(name).map(async_nats::HeaderValue::as_str);
     Headers {
-        node: text(NODE).unwrap_or_default(),
-        message_id: text(NATS_MESSAGE_ID).unwrap_or_default(),
-        traceparent: text(TRACE),
+        node: text(NODE).unwrap_or_default().into(),
+        message_id: text(NATS_MESSAGE_ID).unwrap_or_default().to_owned(),
+        traceparent: text(TRACE).map(str::to_owned),
     }
 }
 
-/// The payload with its headers behind it, in the same buffer where that has room.
-pub(crate) fn with_trailer(payload: Bytes, headers: &Headers) -> Bytes {
+/// Bytes that the headers take behind a payload.
+pub(crate) fn trailer_length(headers: &Headers) -> usize {
+    match text_length(headers) {
+        Some(text) => TRAILER_START + text + TRAILER_END,
+        None => 0,
+    }
+}
+
+/// Writes the headers behind a payload.
+pub(crate) fn write_trailer(headers: &Headers, payload: &mut Vec<u8>) {
+    let Some(text) = text_length(headers) else {
+        return;
+    };
+    let length = (text + TRAILER_END) as u16;
+    payload.extend_from_slice(&TRAILER_KEY);
+    payload.extend_from_slice(&varint(length));
+    payload.extend_from_slice(headers.message_id.as_bytes());
+    payload.push(SEPARATOR);
+    payload.extend_from_slice(headers.node.as_bytes());
+    payload.push(SEPARATOR);
+    payload.extend_from_slice(
+        headers
+            .traceparent
+            .as_deref()
+            .unwrap_or_default()
+            .as_bytes(),
+    );
+    payload.extend_from_slice(&length.to_le_bytes());
+}
+
+/// `None` when they do not fit, with a node name of 16 KiB: then the message goes without.
+fn text_length(headers: &Headers) -> Option<usize> {
     let trace = headers.traceparent.as_deref().unwrap_or_default();
     let text = headers.message_id.len() + headers.node.len() + trace.len() + 2;
-    if text > MAX_TRAILER_TEXT {
-        // A node name of 16 KiB: the message goes, its headers do not.
-        return payload;
-    }
-    let mut buffer = payload.try_into_mut().unwrap_or_else(|shared| {
-        let mut copy = BytesMut::with_capacity(shared.len() + TRAILER_START + text + TRAILER_END);
-        copy.extend_from_slice(&shared);
-        copy
-    });
-    let length = (text + TRAILER_END) as u16;
-    buffer.put_slice(&TRAILER_KEY);
-    buffer.put_slice(&varint(length));
-    buffer.put_slice(headers.message_id.as_bytes());
-    buffer.put_u8(SEPARATOR as u8);
-    buffer.put_slice(headers.node.as_bytes());
-    buffer.put_u8(SEPARATOR as u8);
-    buffer.put_slice(trace.as_bytes());
-    buffer.put_u16_le(length);
-    buffer.freeze()
+    (text <= MAX_TRAILER_TEXT).then_some(text)
 }
 
-/// The payload without its trailer, and the headers of the message.
-pub(crate) fn without_trailer(mut payload: Bytes, map: Option<&HeaderMap>) -> (Bytes, Headers) {
-    match read_trailer(&payload) {
+/// The payload without its trailer, and the headers of the message. `last_node` is the node of the last
+/// message: most are of one node.
+pub(crate) fn without_trailer(
+    mut payload: Bytes,
+    map: Option<&HeaderMap>,
+    last_node: &mut Arc<str>,
+) -> (Bytes, Headers) {
+    match read_trailer(&payload, last_node) {
         Some((headers, length)) => {
             payload.truncate(payload.len() - length);
             (payload, headers)
@@ -96,21 +115,25 @@ pub(crate) fn without_trailer(mut payload: Bytes, map: Option<&HeaderMap>) -> (B
 }
 
 /// Headers and whole length of the trailer that the payload ends with.
-fn read_trailer(payload: &[u8]) -> Option<(Headers, usize)> {
+fn read_trailer(payload: &[u8], last_node: &mut Arc<str>) -> Option<(Headers, usize)> {
     let (before, end) = payload.split_last_chunk::<TRAILER_END>()?;
     let length = u16::from_le_bytes(*end);
     let text = usize::from(length).checked_sub(TRAILER_END)?;
     let (start, text) = before.split_at_checked(before.len().checked_sub(text)?)?;
-    if !start.ends_with(&varint(length)) || !start[..start.len() - 2].ends_with(&TRAILER_KEY) {
+    let (start, said) = start.split_last_chunk::<2>()?;
+    if *said != varint(length) || !start.ends_with(&TRAILER_KEY) {
         return None;
     }
-    let mut fields = std::str::from_utf8(text).ok()?.splitn(3, SEPARATOR);
+    let text = std::str::from_utf8(text).ok()?;
+    let (message_id, rest) = text.split_once(char::from(SEPARATOR))?;
+    let (node, trace) = rest.split_once(char::from(SEPARATOR))?;
+    if **last_node != *node {
+        *last_node = node.into();
+    }
     let headers = Headers {
-        message_id: fields.next()?.to_owned(),
-        node: fields.next()?.to_owned(),
-        traceparent: Some(fields.next()?)
-            .filter(|trace| !trace.is_empty())
-            .map(str::to_owned),
+        message_id: message_id.to_owned(),
+        node: Arc::clone(last_node),
+        traceparent: (!trace.is_empty()).then(|| trace.to_owned()),
     };
     Some((headers, TRAILER_START + text.len() + TRAILER_END))
 }
@@ -129,10 +152,21 @@ mod tests {
 
     fn headers(traceparent: Option<&str>) -> Headers {
         Headers {
-            node: "a node / with spaces".to_owned(),
+            node: "a node / with spaces".into(),
             message_id: "3f/9".to_owned(),
             traceparent: traceparent.map(str::to_owned),
         }
+    }
+
+    fn sent(payload: &[u8], headers: &Headers) -> Bytes {
+        let mut sent = payload.to_vec();
+        write_trailer(headers, &mut sent);
+        assert_eq!(sent.len(), payload.len() + trailer_length(headers));
+        sent.into()
+    }
+
+    fn received(payload: Bytes, map: Option<&HeaderMap>) -> (Bytes, Headers) {
+        without_trailer(payload, map, &mut Arc::from("another node"))
     }
 
     #[test]
@@ -140,8 +174,7 @@ mod tests {
         for headers in [headers(None), headers(Some("00-aa-bb-01"))] {
             let map = nats_from_headers(&headers);
             assert_eq!(headers_from_nats(Some(&map)), headers);
-            let sent = with_trailer(Bytes::from_static(b"payload"), &headers);
-            let (payload, read) = without_trailer(sent, None);
+            let (payload, read) = received(sent(b"payload", &headers), None);
             assert_eq!((&payload[..], read), (&b"payload"[..], headers));
         }
     }
@@ -155,10 +188,10 @@ mod tests {
         let map = nats_from_headers(&headers);
         for payload in [&b""[..], b"x", b"ends like a length \x04\x00", &[0xFF; 64]] {
             let payload = Bytes::copy_from_slice(payload);
-            let read = without_trailer(payload.clone(), Some(&map));
+            let read = received(payload.clone(), Some(&map));
             assert_eq!(read, (payload.clone(), headers.clone()));
             assert_eq!(
-                without_trailer(payload.clone(), None),
+                received(payload.clone(), None),
                 (payload, Headers::default())
             );
         }
@@ -171,22 +204,22 @@ mod tests {
             body: Bytes::from_static(b"body"),
         };
         let long = Headers {
-            node: "n".repeat(5000),
+            node: "n".repeat(5000).into(),
             ..headers(None)
         };
         for headers in [headers(None), long] {
-            let sent = with_trailer(probe.encode_to_vec().into(), &headers);
+            let sent = sent(&probe.encode_to_vec(), &headers);
             assert_eq!(Probe::decode(sent.clone()).unwrap(), probe);
-            assert_eq!(without_trailer(sent, None).1, headers);
+            assert_eq!(received(sent, None).1, headers);
         }
     }
 
     #[test]
-    fn a_payload_with_room_behind_it_is_not_copied() {
-        let mut buffer = BytesMut::with_capacity(256);
-        buffer.put_slice(b"payload");
-        let payload = buffer.freeze();
-        let before = payload.as_ptr();
-        assert_eq!(with_trailer(payload, &headers(None)).as_ptr(), before);
+    fn headers_that_do_not_fit_are_left_out() {
+        let headers = Headers {
+            node: "n".repeat(20_000).into(),
+            ..headers(None)
+        };
+        assert_eq!(sent(b"payload", &headers), &b"payload"[..]);
     }
 }

@@ -40,7 +40,7 @@ struct Queue {
     subscriber: Subscriber,
     /// Subject of the last message: most come in runs of one subject.
     last_subject: Arc<str>,
-    batch: Vec<RawMessage>,
+    last_node: Arc<str>,
     ended: bool,
 }
 
@@ -84,7 +84,7 @@ impl Feed {
             queue: Mutex::new(Queue {
                 subscriber,
                 last_subject: Arc::from(""),
-                batch: Vec::new(),
+                last_node: Arc::from(""),
                 ended: false,
             }),
             reader_waits: AtomicBool::new(false),
@@ -117,39 +117,39 @@ impl Feed {
 impl Queue {
     /// Moves all that is there, and registers the waker for more. Returns how many it moved.
     fn drain(&mut self, context: &mut Context<'_>, sink: &MailboxSink) -> usize {
+        let mut moved = 0;
         // Unconstrained: giving way with messages left would let the connection fill the queue.
-        let mut everything = pin!(unconstrained(poll_fn(|context| self.take_all(context))));
-        // Only ready when the queue ended.
+        let mut everything = pin!(unconstrained(poll_fn(|context| {
+            sink.fill(std::iter::from_fn(|| self.take(context)).inspect(|_| moved += 1));
+            Poll::<()>::Pending
+        })));
         let _: Poll<()> = everything.as_mut().poll(context);
-        let moved = self.batch.len();
-        sink.fill(self.batch.drain(..));
         if self.ended {
             sink.close();
         }
         moved
     }
 
-    fn take_all(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while !self.ended {
-            match pin!(&mut self.subscriber).poll_next(context) {
-                Poll::Ready(Some(message)) => self.take(message),
-                Poll::Ready(None) => self.ended = true,
-                Poll::Pending => return Poll::Pending,
+    /// The next message that is there.
+    fn take(&mut self, context: &mut Context<'_>) -> Option<RawMessage> {
+        let message = match pin!(&mut self.subscriber).poll_next(context) {
+            Poll::Ready(Some(message)) => message,
+            Poll::Ready(None) => {
+                self.ended = true;
+                return None;
             }
-        }
-        Poll::Ready(())
-    }
-
-    fn take(&mut self, message: async_nats::Message) {
+            Poll::Pending => return None,
+        };
         if *self.last_subject != *message.subject {
             self.last_subject = Arc::from(&*message.subject);
         }
-        let (payload, headers) = without_trailer(message.payload, message.headers.as_ref());
-        self.batch.push(RawMessage {
+        let map = message.headers.as_ref();
+        let (payload, headers) = without_trailer(message.payload, map, &mut self.last_node);
+        Some(RawMessage {
             subject: Arc::clone(&self.last_subject),
             headers,
             payload,
-        });
+        })
     }
 }
 

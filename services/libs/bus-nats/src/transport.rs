@@ -13,7 +13,7 @@ use async_nats::{
 };
 use futures::StreamExt;
 use sovereign_bus::{
-    Appended, DEFAULT_PAYLOAD_LIMIT, Key,
+    Appended, DEFAULT_PAYLOAD_LIMIT, Headers, Key,
     transport::{
         BoxFuture, DurableSpec, Filter, MailboxSink, RawConsumer, RawMessage, SubscriptionGuard,
         Transport, TransportError,
@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     APPEND_LIMIT, durable,
-    headers::{HEADER_ROOM, nats_from_headers, with_trailer},
+    headers::{self, HEADER_ROOM, nats_from_headers},
     live::{self, Feed, LiveSubscription},
 };
 
@@ -119,6 +119,14 @@ impl Transport for NatsTransport {
         announced.min(DEFAULT_PAYLOAD_LIMIT)
     }
 
+    fn trailer_length(&self, headers: &Headers) -> usize {
+        headers::trailer_length(headers)
+    }
+
+    fn write_trailer(&self, headers: &Headers, payload: &mut Vec<u8>) {
+        headers::write_trailer(headers, payload);
+    }
+
     fn publish(&self, message: RawMessage) -> BoxFuture<'_, Result<(), TransportError>> {
         Box::pin(self.shared.publish(message))
     }
@@ -182,9 +190,8 @@ impl Shared {
         if self.client.connection_state() != State::Connected {
             return Err(TransportError::failed("publish", "NATS is not connected"));
         }
-        let payload = with_trailer(message.payload, &message.headers);
         self.client
-            .publish(message.subject.to_string(), payload)
+            .publish(message.subject.to_string(), message.payload)
             .await
             .map_err(|error| TransportError::failed("publish", error))
     }

@@ -11,7 +11,6 @@ use std::{
     },
 };
 
-use bytes::{Bytes, BytesMut};
 use prometheus_client::registry::Registry;
 use prost::Message;
 use thiserror::Error;
@@ -34,9 +33,6 @@ pub const DEFAULT_PAYLOAD_LIMIT: usize = 8 << 20;
 /// Longest message id in bytes: it is kept in memory as long as its message is retained.
 pub const MAX_MESSAGE_ID_LENGTH: usize = 256;
 
-/// Room behind an encoded payload, so that a transport may add its headers without copying it.
-const HEADER_SPACE: usize = 192;
-
 /// Subjects of which an undecodable message is logged; above it they are only counted.
 const MAX_LOGGED_SUBJECTS: usize = 256;
 
@@ -52,7 +48,7 @@ pub struct Bus {
 
 struct Inner {
     transport: Arc<dyn Transport>,
-    node: String,
+    node: Arc<str>,
     /// Makes ids of live messages unique between runs of one node.
     run: String,
     published: AtomicU64,
@@ -133,7 +129,11 @@ impl Bus {
         Self {
             inner: Arc::new(Inner {
                 transport,
-                node: node.chars().filter(|char| !char.is_control()).collect(),
+                node: node
+                    .chars()
+                    .filter(|char| !char.is_control())
+                    .collect::<String>()
+                    .into(),
                 run,
                 published: AtomicU64::new(0),
                 metrics: BusMetrics::default(),
@@ -170,14 +170,20 @@ impl Bus {
         message: &M,
     ) -> Result<(), PublishError> {
         let subject = topic.subject(key)?;
-        let payload = self.encode(message)?;
-        let number = self.inner.published.fetch_add(1, Ordering::Relaxed);
+        let size = self.encoded_size(message)?;
+        let transport = &self.inner.transport;
+        let headers = self.headers(self.live_message_id());
+        let mut payload = Vec::with_capacity(size + transport.trailer_length(&headers));
+        message
+            .encode(&mut payload)
+            .expect("a vector has room for all that was not refused");
+        transport.write_trailer(&headers, &mut payload);
         let message = RawMessage {
             subject: subject.into(),
-            headers: self.headers(format!("{}-{number}", self.inner.run)),
-            payload,
+            headers,
+            payload: payload.into(),
         };
-        self.inner.transport.publish(message).await?;
+        transport.publish(message).await?;
         self.inner.metrics.topic(topic.pattern()).published.inc();
         Ok(())
     }
@@ -223,9 +229,10 @@ impl Bus {
         if !(1..=MAX_MESSAGE_ID_LENGTH).contains(&message_id.len()) || !printable {
             return Err(PublishError::InvalidMessageId);
         }
+        self.encoded_size(message)?;
         let message = RawMessage {
             subject: topic.subject(key)?.into(),
-            payload: self.encode(message)?,
+            payload: message.encode_to_vec().into(),
             headers: self.headers(message_id.to_owned()),
         };
         let spec = self.durable_spec(topic);
@@ -271,21 +278,32 @@ impl Bus {
         self.inner.transport.close().await;
     }
 
-    fn encode(&self, message: &impl Message) -> Result<Bytes, PublishError> {
+    fn encoded_size(&self, message: &impl Message) -> Result<usize, PublishError> {
         let (size, limit) = (message.encoded_len(), self.payload_limit());
         if size > limit {
             return Err(PublishError::TooLarge { limit, size });
         }
-        let mut payload = BytesMut::with_capacity(size + HEADER_SPACE);
-        message
-            .encode(&mut payload)
-            .expect("the buffer has room for the size that the message said");
-        Ok(payload.freeze())
+        Ok(size)
+    }
+
+    /// Unique among the messages of this node: its run, and a number. Written by hand, because it is
+    /// made for every frame and state.
+    fn live_message_id(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let number = self.inner.published.fetch_add(1, Ordering::Relaxed);
+        let mut id = String::with_capacity(self.inner.run.len() + 17);
+        id.push_str(&self.inner.run);
+        id.push('-');
+        let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+        for digit in (0..digits).rev() {
+            id.push(DIGITS[(number >> (4 * digit)) as usize & 0xF] as char);
+        }
+        id
     }
 
     fn headers(&self, message_id: String) -> Headers {
         Headers {
-            node: self.inner.node.clone(),
+            node: Arc::clone(&self.inner.node),
             message_id,
             traceparent: self.trace.and_then(|source| source()),
         }
@@ -450,6 +468,8 @@ struct Decoder<M> {
     counters: Arc<TopicCounters>,
     undecodable: u64,
     logged: HashSet<Arc<str>>,
+    /// The last subject and its key: most messages come in runs of one subject.
+    last: Option<(Arc<str>, Option<Key>)>,
     message: PhantomData<fn() -> M>,
 }
 
@@ -460,13 +480,14 @@ impl<M: Message + Default> Decoder<M> {
             counters,
             undecodable: 0,
             logged: HashSet::new(),
+            last: None,
             message: PhantomData,
         }
     }
 
     fn decode(&mut self, raw: &RawMessage) -> Option<(Option<Key>, M)> {
         match M::decode(raw.payload.clone()) {
-            Ok(message) => Some((topic::key_of(self.pattern, &raw.subject), message)),
+            Ok(message) => Some((self.key_of(&raw.subject), message)),
             Err(error) => {
                 self.undecodable += 1;
                 self.counters.undecodable.inc();
@@ -478,5 +499,16 @@ impl<M: Message + Default> Decoder<M> {
                 None
             }
         }
+    }
+
+    fn key_of(&mut self, subject: &Arc<str>) -> Option<Key> {
+        if let Some((last, key)) = &self.last
+            && **last == **subject
+        {
+            return key.clone();
+        }
+        let key = topic::key_of(self.pattern, subject);
+        self.last = Some((Arc::clone(subject), key.clone()));
+        key
     }
 }

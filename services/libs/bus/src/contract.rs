@@ -275,14 +275,14 @@ pub async fn headers_carry_node_message_and_trace(stage: &impl Stage) {
     let second = within("an event", mailbox.recv())
         .await
         .expect("the bus is open");
-    assert_eq!(first.headers.node, bus.node());
+    assert_eq!(&*first.headers.node, bus.node());
     assert_eq!(first.headers.traceparent.as_deref(), Some(TRACE));
     assert_eq!(second.headers.traceparent, None);
     assert!(!first.headers.message_id.is_empty());
     assert_ne!(first.headers.message_id, second.headers.message_id);
 
     let delivery = next(&mut consumer).await;
-    assert_eq!(delivery.headers.node, bus.node());
+    assert_eq!(&*delivery.headers.node, bus.node());
     assert_eq!(delivery.headers.message_id, "the-id");
     assert_eq!(delivery.headers.traceparent.as_deref(), Some(TRACE));
     assert_eq!(delivery.key, Some(key("a")));

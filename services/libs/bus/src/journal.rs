@@ -352,7 +352,7 @@ fn prepare(index: &Index, batch: Vec<Pending>, writes: &mut Vec<Write>) -> Vec<P
             record: EntryRecord {
                 subject: pending.message.subject.to_string(),
                 key: pending.key.clone(),
-                node: headers.node.clone(),
+                node: headers.node.to_string(),
                 message_id: headers.message_id.clone(),
                 traceparent: headers.traceparent.clone(),
                 stored_unix_nanos,

@@ -4,7 +4,7 @@
 //! loses the same messages whichever transport feeds it: received = taken + dropped + waiting, exactly.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::HashMap,
     future::{Future, poll_fn},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -50,15 +50,36 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    waiting: BTreeMap<u64, RawMessage>,
-    /// Arrival numbers of the waiting messages; an empty queue is kept for the next message of its
-    /// subject until room is needed.
-    subjects: HashMap<Arc<str>, VecDeque<u64>>,
-    next_arrival: u64,
+    lines: Vec<Line>,
+    line_of: HashMap<Arc<str>, usize>,
+    /// Waiting messages, oldest first, linked through their slots.
+    slots: Vec<Slot>,
+    free_slots: Vec<usize>,
+    oldest: Option<usize>,
+    newest: Option<usize>,
+    last_line: usize,
+    waiting: usize,
     waiting_bytes: usize,
     received: u64,
     dropped: u64,
     closed: bool,
+}
+
+/// The waiting messages of one subject; kept when empty for its next message, until room is needed.
+struct Line {
+    subject: Arc<str>,
+    first: Option<usize>,
+    last: Option<usize>,
+    length: usize,
+}
+
+/// A place for one waiting message.
+struct Slot {
+    message: Option<RawMessage>,
+    line: usize,
+    older: Option<usize>,
+    newer: Option<usize>,
+    next_of_subject: Option<usize>,
 }
 
 /// Both ends of a mailbox that keeps `per_subject` messages of each subject.
@@ -189,40 +210,23 @@ impl Shared {
 impl State {
     fn push(&mut self, message: RawMessage, per_subject: usize) {
         self.received += 1;
-        if !self.subjects.contains_key(&message.subject) {
-            self.free_a_subject();
-        }
-        let arrival = self.next_arrival;
-        self.next_arrival += 1;
-        let queue = self
-            .subjects
-            .entry(Arc::clone(&message.subject))
-            .or_default();
-        queue.push_back(arrival);
-        let overflow = (queue.len() > per_subject)
-            .then(|| queue.pop_front())
-            .flatten();
+        let line = self.line(&message.subject);
         self.waiting_bytes += message.payload.len();
-        self.waiting.insert(arrival, message);
-        if let Some(oldest) = overflow
-            && let Some(lost) = self.waiting.remove(&oldest)
+        self.append(line, message);
+        if self.lines[line].length > per_subject
+            && let Some(oldest) = self.lines[line].first
         {
-            self.waiting_bytes -= lost.payload.len();
+            self.remove(oldest);
             self.dropped += 1;
         }
-        while self.waiting_bytes > MAX_WAITING_BYTES && self.waiting.len() > 1 {
+        while self.waiting_bytes > MAX_WAITING_BYTES && self.waiting > 1 {
             self.drop_oldest();
         }
     }
 
     fn pop(&mut self) -> Option<RawMessage> {
-        let (_, message) = self.waiting.pop_first()?;
-        self.waiting_bytes -= message.payload.len();
-        // The oldest of all is the oldest of its subject.
-        if let Some(queue) = self.subjects.get_mut(&message.subject) {
-            queue.pop_front();
-        }
-        Some(message)
+        let oldest = self.oldest?;
+        self.remove(oldest)
     }
 
     fn drop_oldest(&mut self) {
@@ -231,15 +235,102 @@ impl State {
         }
     }
 
-    fn free_a_subject(&mut self) {
-        if self.subjects.len() < MAX_SUBJECTS {
-            return;
+    /// The line of a subject, made when it has none.
+    fn line(&mut self, subject: &Arc<str>) -> usize {
+        // Most messages come in runs of one subject.
+        if let Some(line) = self.lines.get(self.last_line)
+            && Arc::ptr_eq(&line.subject, subject)
+        {
+            return self.last_line;
         }
-        self.subjects.retain(|_, queue| !queue.is_empty());
-        while self.subjects.len() >= MAX_SUBJECTS {
-            self.drop_oldest();
-            self.subjects.retain(|_, queue| !queue.is_empty());
+        let line = match self.line_of.get(subject) {
+            Some(line) => *line,
+            None => self.new_line(subject),
+        };
+        self.last_line = line;
+        line
+    }
+
+    fn new_line(&mut self, subject: &Arc<str>) -> usize {
+        let fresh = Line {
+            subject: Arc::clone(subject),
+            first: None,
+            last: None,
+            length: 0,
+        };
+        let line = if self.lines.len() < MAX_SUBJECTS {
+            self.lines.push(fresh);
+            self.lines.len() - 1
+        } else {
+            let empty = loop {
+                match self.lines.iter().position(|line| line.length == 0) {
+                    Some(empty) => break empty,
+                    None => self.drop_oldest(),
+                }
+            };
+            let before = std::mem::replace(&mut self.lines[empty], fresh);
+            self.line_of.remove(&before.subject);
+            empty
+        };
+        self.line_of.insert(Arc::clone(subject), line);
+        line
+    }
+
+    /// Puts a message at the end of all and of its line.
+    fn append(&mut self, line: usize, message: RawMessage) {
+        let slot = Slot {
+            message: Some(message),
+            line,
+            older: self.newest,
+            newer: None,
+            next_of_subject: None,
+        };
+        let place = match self.free_slots.pop() {
+            Some(place) => {
+                self.slots[place] = slot;
+                place
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        };
+        match self.newest.replace(place) {
+            Some(before) => self.slots[before].newer = Some(place),
+            None => self.oldest = Some(place),
         }
+        match self.lines[line].last.replace(place) {
+            Some(before) => self.slots[before].next_of_subject = Some(place),
+            None => self.lines[line].first = Some(place),
+        }
+        self.lines[line].length += 1;
+        self.waiting += 1;
+    }
+
+    /// Takes the first message of a line out. The oldest of all is always the first of its line.
+    fn remove(&mut self, place: usize) -> Option<RawMessage> {
+        let slot = &mut self.slots[place];
+        let message = slot.message.take()?;
+        let (line, older, newer) = (slot.line, slot.older, slot.newer);
+        let next_of_subject = slot.next_of_subject;
+        match older {
+            Some(older) => self.slots[older].newer = newer,
+            None => self.oldest = newer,
+        }
+        match newer {
+            Some(newer) => self.slots[newer].older = older,
+            None => self.newest = older,
+        }
+        let line = &mut self.lines[line];
+        line.first = next_of_subject;
+        if next_of_subject.is_none() {
+            line.last = None;
+        }
+        line.length -= 1;
+        self.waiting -= 1;
+        self.waiting_bytes -= message.payload.len();
+        self.free_slots.push(place);
+        Some(message)
     }
 }
 
@@ -308,7 +399,7 @@ mod tests {
     proptest! {
         #[test]
         fn received_is_taken_plus_dropped_plus_waiting(
-            steps in proptest::collection::vec((0u8..4, 0u8..3), 0..300),
+            steps in proptest::collection::vec((0u8..4, 0u8..3), 0..250),
             per_subject in 1usize..5,
         ) {
             let counters = Arc::<TopicCounters>::default();
@@ -324,13 +415,18 @@ mod tests {
                     sink.push(message(&subject.to_string(), sent as u8));
                 }
             }
-            let waiting = source.shared.lock().waiting.len() as u64;
+            let waiting = source.shared.lock().waiting as u64;
             prop_assert_eq!(sent, taken + source.dropped() + waiting);
             prop_assert_eq!(source.received(), sent);
             prop_assert_eq!(counters.dropped.get(), source.dropped());
+            // What is kept is the newest of each subject, in the order of arrival.
             let kept = drain(&source);
-            for window in kept.windows(2) {
-                prop_assert!(window[0].0 != window[1].0 || window[0].1 != window[1].1);
+            prop_assert_eq!(kept.len() as u64, waiting);
+            prop_assert!(kept.windows(2).all(|pair| pair[0].1 < pair[1].1));
+            for (subject, number) in newest {
+                let of_subject: Vec<_> = kept.iter().filter(|(kept, _)| *kept == subject).collect();
+                prop_assert!(of_subject.len() <= per_subject);
+                prop_assert!(of_subject.last().is_none_or(|last| last.1 == number));
             }
         }
     }

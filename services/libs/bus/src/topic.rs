@@ -1,6 +1,6 @@
 //! Names of the bus: keys, subjects, and typed topics.
 
-use std::{fmt, marker::PhantomData, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
@@ -9,7 +9,7 @@ const MAX_KEY_LENGTH: usize = 64;
 
 /// What order is promised for: a vehicle, camera, phone or peer. One token of a subject.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
+pub struct Key(Arc<str>);
 
 /// A text that cannot be a [`Key`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,7 +24,7 @@ impl Key {
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if (1..=MAX_KEY_LENGTH).contains(&text.len()) && text.bytes().all(allowed) {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(InvalidKey(text.chars().take(MAX_KEY_LENGTH + 1).collect()))
         }

@@ -19,7 +19,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Node that published the message.
-    pub node: String,
+    pub node: Arc<str>,
     /// Identifies the message; for durable topics the id that the publisher gave.
     pub message_id: String,
     /// W3C trace context of the publisher, when it had one.
@@ -159,7 +159,20 @@ pub trait Transport: Send + Sync + 'static {
     /// Largest payload in bytes.
     fn payload_limit(&self) -> usize;
 
-    /// Hands a live message to all that subscribed to its subject, without waiting for any of them.
+    /// Bytes that [`Transport::write_trailer`] adds.
+    fn trailer_length(&self, headers: &Headers) -> usize {
+        let _ = headers;
+        0
+    }
+
+    /// Adds the headers of a live message behind its encoded payload, where the transport carries them
+    /// there: so the payload is written once.
+    fn write_trailer(&self, headers: &Headers, payload: &mut Vec<u8>) {
+        let _ = (headers, payload);
+    }
+
+    /// Hands a live message to all that subscribed to its subject, without waiting for any of them. Its
+    /// payload has the trailer.
     fn publish(&self, message: RawMessage) -> BoxFuture<'_, Result<(), TransportError>>;
 
     /// Puts every message that matches into `sink`. What is published after the future is ready is

@@ -56,7 +56,7 @@ pub(super) struct EntryRecord {
 impl EntryRecord {
     pub(super) fn headers(&self) -> Headers {
         Headers {
-            node: self.node.clone(),
+            node: self.node.as_str().into(),
             message_id: self.message_id.clone(),
             traceparent: self.traceparent.clone(),
         }

@@ -213,11 +213,11 @@ proptest! {
                     appended.entry(key).or_default().push(number);
                 }
                 2 => {
-                    if let Some(member) = members.get(choice) {
-                        if let Some(taken) = rig.take(&member.clone()) {
-                            prop_assert!(held.iter().all(|(_, other)| other.key != taken.key));
-                            held.push((member.clone(), taken));
-                        }
+                    if let Some(member) = members.get(choice).cloned()
+                        && let Some(taken) = rig.take(&member)
+                    {
+                        prop_assert!(held.iter().all(|(_, other)| other.key != taken.key));
+                        held.push((member, taken));
                     }
                 }
                 3 if !held.is_empty() => {
