@@ -180,7 +180,7 @@ async function desktop(browser, url, options) {
   await page.bringToFront();
   const tiles = await settled(page, limitMs);
   await page.locator('#fleet button', { hasText: mover }).click();
-  check(await page.isVisible('#selection'), 'the details of a chosen vehicle did not open');
+  await eventually(limitMs, 'the details of a chosen vehicle did not open', async () => page.isVisible('#selection'));
   await page.screenshot({ path: path.join(output, 'console-desktop.png') });
   await context.close();
   return { seen, mover, tiles, share, bareShare };
