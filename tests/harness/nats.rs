@@ -163,7 +163,7 @@ fn spawn(folder: &Path, listen: &str, max_payload: usize) -> Result<Child> {
             "listen: \"{listen}\"\n\
              max_payload: {max_payload}\n\
              ports_file_dir: {ports}\n\
-             jetstream {{ store_dir: {store}, max_memory_store: 256MB, max_file_store: 64GB }}\n",
+             jetstream {{ store_dir: {store}, max_memory_store: 256MB, max_file_store: 64GB, sync_interval: always }}\n",
             ports = quoted(folder.to_owned()),
             store = quoted(folder.join("store")),
         ),

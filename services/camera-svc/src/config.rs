@@ -101,10 +101,16 @@ pub(crate) fn plans_from_config(config: Config) -> Result<Vec<Plan>, BuildError>
             return Err(BuildError::config(field("id"), "is used twice"));
         }
         if !(camera.fps > 0.0 && camera.fps <= 240.0) {
-            return Err(BuildError::config(field("fps"), "must be above 0, at most 240"));
+            return Err(BuildError::config(
+                field("fps"),
+                "must be above 0, at most 240",
+            ));
         }
         if camera.width == 0 || camera.height == 0 {
-            return Err(BuildError::config(field("width"), "and height must be above 0"));
+            return Err(BuildError::config(
+                field("width"),
+                "and height must be above 0",
+            ));
         }
         if !(1..=100).contains(&camera.quality) {
             return Err(BuildError::config(field("quality"), "must be 1 to 100"));
@@ -187,17 +193,57 @@ mod tests {
     fn a_bad_camera_is_refused_and_the_key_is_named() {
         let cases: [(&str, CameraConfig); 6] = [
             ("cameras[0].id", camera("a b")),
-            ("cameras[0].fps", CameraConfig { fps: 0.0, ..camera("a") }),
-            ("cameras[0].quality", CameraConfig { quality: 0, ..camera("a") }),
-            ("cameras[0].width", CameraConfig { width: 0, ..camera("a") }),
-            ("cameras[0].file_path", CameraConfig { file_path: None, ..camera("a") }),
-            ("cameras[0].rtsp_url", CameraConfig { rtsp_url: Some("rtsp://x".into()), ..camera("a") }),
+            (
+                "cameras[0].fps",
+                CameraConfig {
+                    fps: 0.0,
+                    ..camera("a")
+                },
+            ),
+            (
+                "cameras[0].quality",
+                CameraConfig {
+                    quality: 0,
+                    ..camera("a")
+                },
+            ),
+            (
+                "cameras[0].width",
+                CameraConfig {
+                    width: 0,
+                    ..camera("a")
+                },
+            ),
+            (
+                "cameras[0].file_path",
+                CameraConfig {
+                    file_path: None,
+                    ..camera("a")
+                },
+            ),
+            (
+                "cameras[0].rtsp_url",
+                CameraConfig {
+                    rtsp_url: Some("rtsp://x".into()),
+                    ..camera("a")
+                },
+            ),
         ];
         for (key, camera) in cases {
-            let error = plans_from_config(Config { cameras: vec![camera] }).unwrap_err();
+            let error = plans_from_config(Config {
+                cameras: vec![camera],
+            })
+            .unwrap_err();
             assert!(error.to_string().contains(key), "{key}: {error}");
         }
-        let twice = Config { cameras: vec![camera("a"), camera("a")] };
-        assert!(plans_from_config(twice).unwrap_err().to_string().contains("cameras[1].id"));
+        let twice = Config {
+            cameras: vec![camera("a"), camera("a")],
+        };
+        assert!(
+            plans_from_config(twice)
+                .unwrap_err()
+                .to_string()
+                .contains("cameras[1].id")
+        );
     }
 }

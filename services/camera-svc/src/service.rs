@@ -262,16 +262,18 @@ impl Reader {
                     return Ok(());
                 }
                 self.metrics.frames_skipped.inc();
-                self.board
-                    .update(self.plan.key.as_str(), |status, _| status.frames_skipped += 1);
+                self.board.update(self.plan.key.as_str(), |status, _| {
+                    status.frames_skipped += 1
+                });
             }
         }
         Ok(())
     }
 
     fn set_state(&self, state: CameraState) {
-        self.board
-            .update(self.plan.key.as_str(), |status, _| status.state = state.into());
+        self.board.update(self.plan.key.as_str(), |status, _| {
+            status.state = state.into()
+        });
     }
 
     /// Waits on the reader's own thread, and notices a stop.

@@ -78,7 +78,11 @@ impl Running {
     async fn wait_for(&mut self, wanted: impl Fn(&CameraStatus) -> bool) -> CameraStatus {
         let look = async {
             loop {
-                let reply = self.client.list_cameras(ListCamerasRequest {}).await.unwrap();
+                let reply = self
+                    .client
+                    .list_cameras(ListCamerasRequest {})
+                    .await
+                    .unwrap();
                 let status = reply.into_inner().cameras.remove(0);
                 if wanted(&status) {
                     return status;
@@ -86,7 +90,9 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(LIMIT, look).await.expect("the camera never got there")
+        tokio::time::timeout(LIMIT, look)
+            .await
+            .expect("the camera never got there")
     }
 
     async fn end(mut self) {
@@ -114,7 +120,10 @@ async fn every_frame_of_a_file_is_published_once_and_then_the_camera_has_ended()
             .unwrap();
         assert_eq!(event.key.unwrap().as_str(), "gate");
         assert!(event.message.sequence > last);
-        assert_eq!((event.message.width_px, event.message.height_px), (160, 120));
+        assert_eq!(
+            (event.message.width_px, event.message.height_px),
+            (160, 120)
+        );
         last = event.message.sequence;
     }
     let status = running

@@ -130,7 +130,10 @@ impl Capture {
         max_height_px: u32,
         quality: u8,
     ) -> Result<Option<JpegFrame>, CaptureError> {
-        let read = self.capture.read(&mut self.raw).map_err(CaptureError::Read)?;
+        let read = self
+            .capture
+            .read(&mut self.raw)
+            .map_err(CaptureError::Read)?;
         if !self.end_or_stop(read && !self.raw.empty())? {
             return Ok(None);
         }
@@ -189,8 +192,7 @@ mod tests {
         let mut writer = videoio::VideoWriter::new(&path, codec, 10.0, size, true).unwrap();
         for shade in 0..frames {
             let colour = Scalar::all(shade as f64 * 10.0);
-            let frame =
-                Mat::new_size_with_default(size, opencv::core::CV_8UC3, colour).unwrap();
+            let frame = Mat::new_size_with_default(size, opencv::core::CV_8UC3, colour).unwrap();
             writer.write(&frame).unwrap();
         }
         writer.release().unwrap();
