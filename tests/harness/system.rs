@@ -1,7 +1,7 @@
 //! The whole system, in one process or split over NATS, behind the same three addresses.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use sovereign_node::feed::Edge;
@@ -55,10 +55,7 @@ impl System {
             args.extend(["--set", setting]);
         }
         let node = Process::start("sovereign-node", &folder.join("node"), &args).await?;
-        let (udp, edge) = (
-            node.address("drone-ingest.udp")?,
-            edge_of(&node, node.data_dir().join("mobile-ingest"))?,
-        );
+        let (udp, edge) = (node.address("drone-ingest.udp")?, edge_of(&node)?);
         Ok(Self {
             processes: vec![node],
             udp,
@@ -100,8 +97,7 @@ impl System {
                 .collect();
             processes.push(Process::start(name, &folder.join(name), &args).await?);
         }
-        let edge = &processes[started(&processes, "mobile-ingest")?];
-        let edge = edge_of(edge, edge.data_dir().join("mobile-ingest"))?;
+        let edge = edge_of(&processes[started(&processes, "mobile-ingest")?])?;
         let udp = processes[started(&processes, "drone-ingest")?].address("drone-ingest.udp")?;
         let tiles = started(&processes, "tile-svc")?;
         Ok(Self {
@@ -133,7 +129,8 @@ impl System {
     }
 }
 
-fn edge_of(process: &Process, credentials: PathBuf) -> anyhow::Result<Edge> {
+fn edge_of(process: &Process) -> anyhow::Result<Edge> {
+    let credentials = process.data_dir().join("mobile-ingest");
     Ok(Edge::open(
         process.address("mobile-ingest.https")?,
         &credentials,

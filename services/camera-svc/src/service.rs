@@ -263,7 +263,7 @@ impl Reader {
                 }
                 self.metrics.frames_skipped.inc();
                 self.board.update(self.plan.key.as_str(), |status, _| {
-                    status.frames_skipped += 1
+                    status.frames_skipped += 1;
                 });
             }
         }
@@ -272,7 +272,7 @@ impl Reader {
 
     fn set_state(&self, state: CameraState) {
         self.board.update(self.plan.key.as_str(), |status, _| {
-            status.state = state.into()
+            status.state = state.into();
         });
     }
 

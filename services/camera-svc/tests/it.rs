@@ -1,5 +1,7 @@
 //! The camera service at its boundary: files in, frames on the bus and over gRPC out.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

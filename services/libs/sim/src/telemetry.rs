@@ -156,7 +156,6 @@ fn gps(truth: &VehicleTruth, unix: Duration) -> MavMessage {
         cog: heading_cdeg(truth),
         fix_type: GpsFixType::GPS_FIX_TYPE_RTK_FIXED,
         satellites_visible: 18,
-        ..GPS_RAW_INT_DATA::default()
     })
 }
 
