@@ -134,8 +134,8 @@ async fn without_a_server_publishing_is_an_error_in_bounded_time_and_works_again
     .unwrap();
     let mut delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
     if delivery.message.number == 1 {
-        // The killed server had not written that it was acknowledged.
-        assert!(delivery.redelivered);
+        // The killed server had not written that it was acknowledged, and perhaps not even that it was
+        // delivered: then it cannot know that this is the second time.
         delivery.ack().await.unwrap();
         delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
     }

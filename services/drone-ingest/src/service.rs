@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use sovereign_bus::{Appended, Bus, Key, PublishError};
-use sovereign_model::{Digest, SensorId, Timestamp};
+use sovereign_model::{Digest, SensorId, Timestamp, frame_id};
 use sovereign_proto::drone::v1::LidarScan;
 use sovereign_proto::drone::v1::drones_server::SERVICE_NAME;
 use sovereign_proto::geo::v1 as wire;
@@ -239,13 +239,8 @@ impl Shared {
         let key = Key::parse(picture.vehicle_id.as_str()).map_err(CaptureError::Key)?;
         let captured_unix_nanos = picture.captured.map_or(0, Timestamp::as_unix_nanos);
         let image_digest = Digest::of(&picture.image);
-        let frame_id = Digest::of_parts(&[
-            b"frame",
-            picture.vehicle_id.as_str().as_bytes(),
-            &captured_unix_nanos.to_le_bytes(),
-            image_digest.as_bytes(),
-        ])
-        .to_hex();
+        let captured = Timestamp::from_unix_nanos(captured_unix_nanos);
+        let frame_id = frame_id(&picture.vehicle_id, captured, &image_digest).to_hex();
         let matched = telemetry.is_some();
         // Arrivals grow in the order of the queue, so both are decided in one turn of the vehicle.
         let _turn = self.lane(&picture.vehicle_id).lock().await;

@@ -2,13 +2,12 @@
 //!
 //! ```text
 //! camera   slam   drone   checkpoint      call nobody
-//!            |      |        |
-//!          tile     |        |
-//!          |  \     |        |
-//!    gateway   \    |        |
-//!    |    \     \   |        |
-//!    |     +---- mobile      |
-//!  round --------------------+
+//!          |  \    |          |
+//!        tile  |   |        round
+//!        |  \  |   |
+//!   gateway  \ |   |
+//!         \   \|   |
+//!          +-- mobile
 //! ```
 
 use std::collections::BTreeMap;

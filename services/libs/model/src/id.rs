@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::{Digest, Timestamp};
+
 /// Name of a vehicle, camera or phone: 1 to 64 of `A-Z a-z 0-9 _ -`.
 ///
 /// The alphabet is that of one bus subject token and of one path segment, so an id never needs escaping.
@@ -85,6 +87,17 @@ impl std::str::FromStr for SensorId {
     }
 }
 
+/// Identity of one picture of one sensor: the same picture sent twice is one frame. `captured` is the
+/// epoch when nobody knows.
+pub fn frame_id(sensor: &SensorId, captured: Timestamp, picture: &Digest) -> Digest {
+    Digest::of_parts(&[
+        b"frame",
+        sensor.as_str().as_bytes(),
+        &captured.as_unix_nanos().to_le_bytes(),
+        picture.as_bytes(),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +129,18 @@ mod tests {
                 Err(InvalidSensorId::Character { character })
             );
         }
+    }
+
+    #[test]
+    fn one_picture_of_one_sensor_is_one_frame() {
+        let sensor = SensorId::parse("phone-1").unwrap();
+        let other = SensorId::parse("phone-2").unwrap();
+        let picture = Digest::of(b"pixels");
+        let at = Timestamp::from_unix_nanos(7);
+        let id = frame_id(&sensor, at, &picture);
+        assert_eq!(id, frame_id(&sensor, at, &picture));
+        assert_ne!(id, frame_id(&other, at, &picture));
+        assert_ne!(id, frame_id(&sensor, Timestamp::UNIX_EPOCH, &picture));
+        assert_ne!(id, frame_id(&sensor, at, &Digest::of(b"other pixels")));
     }
 }

@@ -23,6 +23,6 @@ mod time;
 
 pub use camera::{CameraPose, Intrinsics, InvalidIntrinsics, View};
 pub use digest::{Digest, DigestBuilder, ParseDigestError};
-pub use id::{InvalidSensorId, SensorId};
+pub use id::{InvalidSensorId, SensorId, frame_id};
 pub use image::{Image, ImageSizeError};
 pub use time::Timestamp;

@@ -7,7 +7,7 @@
 use std::io::Cursor;
 
 use exif::{DateTime, Exif, In, Tag, Value};
-use sovereign_model::{Digest, SensorId, Timestamp};
+use sovereign_model::Timestamp;
 
 /// Largest side of a picture, pixels: more than any camera that flies or fits in a pocket.
 const MAX_SIDE_PX: u16 = 20_000;
@@ -153,18 +153,6 @@ fn timestamp_from_jiff(time: jiff::Timestamp) -> Option<Timestamp> {
         .map(Timestamp::from_unix_nanos)
 }
 
-/// Identity of one picture of one sensor: the same picture sent twice is one frame. `captured` is 0
-/// when nobody knows.
-pub(crate) fn frame_id(sensor: &SensorId, captured: Timestamp, picture: &Digest) -> String {
-    Digest::of_parts(&[
-        b"frame",
-        sensor.as_str().as_bytes(),
-        &captured.as_unix_nanos().to_le_bytes(),
-        picture.as_bytes(),
-    ])
-    .to_hex()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -214,20 +202,6 @@ pub(crate) mod tests {
                 Err(PictureFault::Size { width, height })
             );
         }
-    }
-
-    #[test]
-    fn one_picture_of_one_sensor_is_one_frame() {
-        let sensor = SensorId::parse("phone-1").unwrap();
-        let other = SensorId::parse("phone-2").unwrap();
-        let picture = Digest::of(b"pixels");
-        let at = Timestamp::from_unix_nanos(7);
-        let id = frame_id(&sensor, at, &picture);
-        assert_eq!(id, frame_id(&sensor, at, &picture));
-        assert_eq!(id.len(), 64);
-        assert_ne!(id, frame_id(&other, at, &picture));
-        assert_ne!(id, frame_id(&sensor, Timestamp::UNIX_EPOCH, &picture));
-        assert_ne!(id, frame_id(&sensor, at, &Digest::of(b"other pixels")));
     }
 
     /// A JPEG whose EXIF has the given ASCII tags in its Exif folder.

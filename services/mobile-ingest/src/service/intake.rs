@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use sovereign_bus::{Appended, Bus, DurableTopic, Key};
-use sovereign_model::{Digest, SensorId, Timestamp};
+use sovereign_model::{Digest, SensorId, Timestamp, frame_id};
 use sovereign_proto::geo::v1::{Capture, GeoPoint, TelemetryFix};
 use sovereign_proto::mobile::v1::{Sample, SampleType};
 use sovereign_proto::topics;
@@ -235,7 +235,7 @@ impl Intake {
         now: Timestamp,
     ) -> Result<(String, Appended), IngestError> {
         let digest = Digest::of(&image);
-        let frame_id = picture::frame_id(client, captured, &digest);
+        let frame_id = frame_id(client, captured, &digest).to_hex();
         let received = self.clients().next_received(client, now);
         let capture = Capture {
             frame_id: frame_id.clone(),
