@@ -79,27 +79,35 @@ nats_found() {
   at_least "$NATS_MINIMUM" "$(nats-server --version | sed 's/.*v//')"
 }
 
+# From the mirror that this Debian uses; the suite is removed again, so that nothing else comes from it.
+unpack_nats_of_unstable() {
+  local list=/etc/apt/sources.list.d/sovereign-nats.list pin=/etc/apt/preferences.d/sovereign-nats mirror folder
+  mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)"
+  printf 'deb %s sid main\n' "$mirror" | as_root tee "$list" >/dev/null
+  printf 'Package: *\nPin: release n=sid\nPin-Priority: 10\n' | as_root tee "$pin" >/dev/null
+  folder="$(mktemp -d)"
+  chmod 755 "$folder"
+  as_root apt-get update -qq
+  (cd "$folder" && apt-get download -qq nats-server/sid && dpkg -x nats-server_*.deb .)
+  install -m 755 "$folder/usr/sbin/nats-server" "$TOOLS/nats-server"
+  rm -rf "$folder"
+  as_root rm -f "$list" "$pin"
+  as_root apt-get update -qq
+}
+
 install_nats() {
   nats_found && return
   mkdir -p "$TOOLS"
+  if ! have go && grep -q '^ID=ubuntu' /etc/os-release; then
+    say "will install golang-go: it builds nats-server, which the tests of the split system run against"
+    as_root apt-get install -y -qq --no-install-recommends golang-go
+  fi
   if have go; then
     say "will build nats-server $NATS_INSTALLED with go: the tests of the split system run against it"
     CGO_ENABLED=0 GOBIN="$TOOLS" go install "github.com/nats-io/nats-server/v2@v$NATS_INSTALLED"
   else
     say "will unpack nats-server from Debian's unstable suite into $TOOLS: the tests of the split system run against it"
-    local list=/etc/apt/sources.list.d/sovereign-nats.list mirror=http://deb.debian.org/debian
-    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s sid main\n' "$mirror" | as_root tee "$list" >/dev/null
-    printf 'Package: *\nPin: release n=sid\nPin-Priority: 10\n' | as_root tee /etc/apt/preferences.d/sovereign-nats >/dev/null
-    as_root apt-get install -y -qq --no-install-recommends debian-archive-keyring
-    as_root apt-get update -qq
-    local folder
-    folder="$(mktemp -d)"
-    chmod 755 "$folder"
-    (cd "$folder" && apt-get download -qq -t sid nats-server && dpkg -x nats-server_*.deb .)
-    install -m 755 "$folder/usr/sbin/nats-server" "$TOOLS/nats-server"
-    rm -rf "$folder"
-    as_root rm -f "$list" /etc/apt/preferences.d/sovereign-nats
-    as_root apt-get update -qq
+    unpack_nats_of_unstable
   fi
   nats_found || die "nats-server $NATS_MINIMUM or later could not be installed: put one on the PATH and start again"
 }
