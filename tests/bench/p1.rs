@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use sovereign_model::Timestamp;
 use sovereign_node::feed::{CaptureNotes, Latency};
 use sovereign_node::visit::wait_until_painted;
+use sovereign_service::StopSource;
 use sovereign_sim::{Camera, Survey, SurveyArea, World, WorldConfig, geotagged, survey_camera};
 use sovereign_tests::system::System;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -110,7 +111,8 @@ async fn run(
             .await?;
     }
     let elapsed = start.elapsed();
-    wait_until_painted(&system.edge, pictures.len() as u64).await?;
+    let stop = StopSource::new().stop();
+    wait_until_painted(&system.edge, pictures.len() as u64, &stop).await?;
     let stats = system.edge.stats().await?;
     system.stop(&[]).await?;
     let rate = pictures.len() as f64 / elapsed.as_secs_f64();

@@ -1,10 +1,14 @@
 //! A small recorded flight of the simulator: pictures with their poses inside, on disk.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use sovereign_model::Timestamp;
+use sovereign_node::feed::{Counts, Edge, Recording, Speed};
+use sovereign_node::visit::wait_until_painted;
+use sovereign_service::StopSource;
 use sovereign_sim::{Camera, Survey, SurveyArea, World, WorldConfig, geotagged, survey_camera};
 
 /// Noon on the first of June 2026.
@@ -18,6 +22,14 @@ pub fn write_flight(folder: &Path, frames: u32) -> anyhow::Result<()> {
         std::fs::write(&path, jpeg).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Sends a recording through the front doors as fast as they take it and waits until it is painted.
+pub async fn replay(recording: &Recording, edge: &Edge, udp: SocketAddr) -> anyhow::Result<Counts> {
+    let stop = StopSource::new().stop();
+    let counts = recording.send(edge, udp, Speed::Max, &stop, |_| {}).await?;
+    wait_until_painted(edge, counts.frames, &stop).await?;
+    Ok(counts)
 }
 
 /// The pictures of [`write_flight`], in order.

@@ -4,10 +4,9 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use sovereign_node::feed::{Edge, Recording, Speed};
-use sovereign_node::visit::wait_until_painted;
+use sovereign_node::feed::{Edge, Recording};
 use sovereign_service::Channel;
-use sovereign_tests::flight::write_flight;
+use sovereign_tests::flight::{replay, write_flight};
 use sovereign_tests::system::System;
 use sovereign_tests::tiles::digests;
 
@@ -29,15 +28,11 @@ async fn the_containers_paint_the_same_tiles_as_one_process() -> anyhow::Result<
 
     let edge = Edge::open(([127, 0, 0, 1], 8443).into(), Path::new(&credentials))?;
     let udp = ([127, 0, 0, 1], 14550).into();
-    let counts = recording.send(&edge, udp, Speed::Max, |_| {}).await?;
-    wait_until_painted(&edge, counts.frames).await?;
+    replay(&recording, &edge, udp).await?;
     let in_containers = digests(Channel::connect(tiles)?).await?;
 
     let system = System::unified(folder.path()).await?;
-    let counts = recording
-        .send(&system.edge, system.udp, Speed::Max, |_| {})
-        .await?;
-    wait_until_painted(&system.edge, counts.frames).await?;
+    replay(&recording, &system.edge, system.udp).await?;
     let in_one_process = digests(system.tiles()?).await?;
     system.stop(&[]).await?;
 

@@ -1,9 +1,8 @@
 //! The same flight through one process and through eight over NATS makes the same map.
 
 use anyhow::ensure;
-use sovereign_node::feed::{Recording, Speed};
-use sovereign_node::visit::wait_until_painted;
-use sovereign_tests::flight::write_flight;
+use sovereign_node::feed::Recording;
+use sovereign_tests::flight::{replay, write_flight};
 use sovereign_tests::system::System;
 use sovereign_tests::tiles::digests;
 
@@ -23,11 +22,8 @@ async fn one_process_and_eight_over_nats_paint_the_same_tiles() -> anyhow::Resul
         } else {
             System::unified(&own).await?
         };
-        let counts = recording
-            .send(&system.edge, system.udp, Speed::Max, |_| {})
-            .await?;
+        let counts = replay(&recording, &system.edge, system.udp).await?;
         ensure!(counts.frames == u64::from(FRAMES), "{counts:?}");
-        wait_until_painted(&system.edge, counts.frames).await?;
         maps.push(digests(system.tiles()?).await?);
         system.stop(&[]).await?;
     }

@@ -17,9 +17,14 @@ use sovereign_tests::wait_for;
 /// Recordings are replayed as fast as the node takes them; this is for a slow machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
-async fn replay(folder: &Path, path: &Path, flags: &[&str]) -> anyhow::Result<Process> {
+async fn replay(
+    folder: &Path,
+    path: &Path,
+    speed: &str,
+    flags: &[&str],
+) -> anyhow::Result<Process> {
     let path = path.to_str().context("the path is text")?;
-    let mut args = vec!["replay", path, "--speed", "max", "--json"];
+    let mut args = vec!["replay", path, "--json", "--speed", speed];
     args.extend(flags);
     for setting in [
         "drone-ingest.listen=127.0.0.1:0",
@@ -56,7 +61,7 @@ async fn the_brighton_pictures_become_a_map_where_they_were_taken() -> anyhow::R
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
-    let node = replay(folder.path(), &recording, &[]).await?;
+    let node = replay(folder.path(), &recording, "max", &[]).await?;
     let summary = summary(&node).await?;
     ensure!(summary["frames_in"] == 10, "{summary}");
     ensure!(summary["frames_placed"] == 10, "{summary}");
@@ -104,7 +109,7 @@ async fn a_replay_ends_by_itself_when_asked_to() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let flight = folder.path().join("flight");
     sovereign_tests::flight::write_flight(&flight, 4)?;
-    let mut node = replay(folder.path(), &flight, &["--exit-when-done"]).await?;
+    let mut node = replay(folder.path(), &flight, "max", &["--exit-when-done"]).await?;
     let status = node.ended(LIMIT).await?;
     ensure!(status.success(), "{status}: {}", node.log());
     let summary = summary(&node).await?;
@@ -113,12 +118,41 @@ async fn a_replay_ends_by_itself_when_asked_to() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_is_stopped_tells_how_far_it_came() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let flight = folder.path().join("flight");
+    sovereign_tests::flight::write_flight(&flight, 3)?;
+    // A second between two pictures lasts a minute.
+    let mut node = replay(folder.path(), &flight, "0.016", &[]).await?;
+    let mut slam = SlamClient::new(node.grpc()?);
+    wait_for(LIMIT, async || {
+        let request = ListKeyframesRequest::default();
+        let keyframes = slam.list_keyframes(request).await?.into_inner().keyframes;
+        Ok((!keyframes.is_empty()).then_some(()))
+    })
+    .await?;
+    node.terminate()?;
+    let status = node.ended(LIMIT).await?;
+    ensure!(status.success(), "{status}: {}", node.log());
+    let summary = summary(&node).await?;
+    ensure!(summary["frames_in"] == 1, "{summary}");
+    ensure!(summary["frames_placed"] == 1, "{summary}");
+    Ok(())
+}
+
 async fn a_log_agrees_with_the_reference_decoder(name: &str) -> anyhow::Result<()> {
     let Some(recordings) = shared("mavlink-tlog") else {
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
-    let node = replay(folder.path(), &recordings.join(format!("{name}.tlog")), &[]).await?;
+    let node = replay(
+        folder.path(),
+        &recordings.join(format!("{name}.tlog")),
+        "max",
+        &[],
+    )
+    .await?;
     let summary = summary(&node).await?;
     ensure!(
         summary["datagrams"]["sent"] == summary["datagrams"]["received"],

@@ -53,21 +53,22 @@ async fn fly(
     let flying = flight.run(landing.stop());
     tokio::pin!(flying);
     let progress = report.progress(&edge, &sent, options.duration, start);
-    tokio::pin!(progress);
     let time_is_up = async {
         match options.duration {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        ended = &mut flying => return ended,
-        () = &mut progress => {}
-        () = time_is_up => {}
-        () = stop.requested() => {}
-    }
-    landing.request();
-    flying.await?;
+    // A stop of the node lands the flight too: it always ends through `flying`, and is always summed up.
+    let ended = tokio::select! {
+        ended = &mut flying => ended,
+        never = progress => match never {},
+        () = time_is_up => {
+            landing.request();
+            flying.await
+        }
+    };
+    ended?;
     let frames = sent.frames.load(Ordering::Relaxed);
     summarise(
         &edge,
@@ -75,6 +76,7 @@ async fn fly(
         sent.datagrams.load(Ordering::Relaxed),
         start,
         &report,
+        &stop,
     )
     .await
 }
@@ -85,9 +87,10 @@ async fn summarise(
     datagrams: u64,
     start: Instant,
     report: &Report,
+    stop: &Stop,
 ) -> Result<(), RunError> {
     let elapsed = start.elapsed();
-    if let Err(error) = wait_until_painted(edge, frames).await {
+    if let Err(error) = wait_until_painted(edge, frames, stop).await {
         tracing::warn!(error = %chain(&error), "some frames were not painted before the end");
     }
     let summary = Summary::measured(edge, frames, datagrams, elapsed, true)

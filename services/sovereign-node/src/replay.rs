@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sovereign_host::{Host, OnEnd};
-use sovereign_service::RunError;
+use sovereign_service::{RunError, Stop};
 use tokio::time::Instant;
 
 use crate::feed::{Recording, RecordingError, Speed, Summary};
@@ -39,11 +39,8 @@ pub fn attach(host: &mut Host, options: ReplayOptions, recording: Recording, rep
     } else {
         OnEnd::Continue
     };
-    host.attach("replay", on_end, move |stop| async move {
-        tokio::select! {
-            done = send(doors, options, recording, report) => done,
-            () = stop.requested() => Ok(()),
-        }
+    host.attach("replay", on_end, move |stop| {
+        send(doors, options, recording, report, stop)
     });
 }
 
@@ -52,13 +49,17 @@ async fn send(
     options: ReplayOptions,
     recording: Recording,
     report: Report,
+    stop: Stop,
 ) -> Result<(), RunError> {
-    let edge = doors.open().await?;
+    let edge = tokio::select! {
+        edge = doors.open() => edge?,
+        () = stop.requested() => return Ok(()),
+    };
     report.line(&format!("The map is live at {}", edge.console_url()));
     let start = Instant::now();
     let bar = report.bar(recording.total() as u64);
     let counts = recording
-        .send(&edge, doors.udp, options.speed, |file| {
+        .send(&edge, doors.udp, options.speed, &stop, |file| {
             bar.set_message(
                 file.file_name()
                     .unwrap_or_default()
@@ -70,7 +71,7 @@ async fn send(
         .await
         .map_err(|error| RunError::new("replay the recording", error))?;
     bar.finish_and_clear();
-    wait_until_painted(&edge, counts.frames)
+    wait_until_painted(&edge, counts.frames, &stop)
         .await
         .map_err(|error| RunError::new("wait until every frame is painted", error))?;
     let summary = Summary::measured(

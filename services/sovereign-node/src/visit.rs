@@ -1,5 +1,6 @@
 //! What `demo` and `replay` share: finding the doors of the node beside them, and reporting.
 
+use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sovereign_host::Host;
-use sovereign_service::{ReadinessBoard, RunError};
+use sovereign_service::{ReadinessBoard, RunError, Stop};
 use tokio::time::Instant;
 
 use crate::feed::{Edge, EdgeError, Sent, Summary};
@@ -19,6 +20,8 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Frames that make no progress for this long are stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
+/// How long a node that was asked to stop may go on painting; the rest waits for the next start.
+const LEFT_AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// The front doors of a node in this process.
 #[derive(Debug)]
@@ -83,12 +86,18 @@ pub enum WaitError {
     },
 }
 
-/// Returns when the node has painted or refused `frames` frames since it started.
+/// Returns when the node has painted or refused `frames` frames since it started, or a little after a
+/// stop was asked for.
 ///
 /// # Errors
 /// When nothing moves for a while, or the edge cannot be reached.
-pub async fn wait_until_painted(edge: &Edge, frames: u64) -> Result<(), WaitError> {
+pub async fn wait_until_painted(edge: &Edge, frames: u64, stop: &Stop) -> Result<(), WaitError> {
     let (mut decided, mut moved) = (0, Instant::now());
+    let give_up = async {
+        stop.requested().await;
+        tokio::time::sleep(LEFT_AFTER_STOP).await;
+    };
+    tokio::pin!(give_up);
     loop {
         let paint = edge.stats().await?.paint.unwrap_or_default();
         let now = paint.frames_painted + paint.frames_refused.values().sum::<u64>();
@@ -101,7 +110,10 @@ pub async fn wait_until_painted(edge: &Edge, frames: u64) -> Result<(), WaitErro
         if moved.elapsed() > STUCK_AFTER {
             return Err(WaitError::Stuck { decided, frames });
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = &mut give_up => return Ok(()),
+        }
     }
 }
 
@@ -142,7 +154,13 @@ impl Report {
     }
 
     /// Shows what the node has measured, once a second, for ever.
-    pub async fn progress(&self, edge: &Edge, sent: &Sent, duration: Option<u64>, start: Instant) {
+    pub async fn progress(
+        &self,
+        edge: &Edge,
+        sent: &Sent,
+        duration: Option<u64>,
+        start: Instant,
+    ) -> Infallible {
         let bar = ProgressBar::with_draw_target(duration, self.target());
         bar.set_style(
             ProgressStyle::with_template("{spinner} {msg}")

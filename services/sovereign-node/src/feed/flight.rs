@@ -186,13 +186,11 @@ impl Drone {
                 intrinsics: Some(*self.camera.intrinsics()),
                 simulated: true,
             };
-            let upload = self.edge.upload_capture(&drone_id, jpeg, &notes);
-            tokio::select! {
-                () = stop.requested() => return Ok(()),
-                accepted = upload => {
-                    accepted.map_err(|error| RunError::new("upload a picture", error))?;
-                }
-            }
+            // Never cut off by a stop: the node may have it already, and the count must say so.
+            self.edge
+                .upload_capture(&drone_id, jpeg, &notes)
+                .await
+                .map_err(|error| RunError::new("upload a picture", error))?;
             self.sent.frames.fetch_add(1, Ordering::Relaxed);
         }
     }

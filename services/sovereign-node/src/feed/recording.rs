@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use exif::{In, Tag, Value};
 use serde::Deserialize;
+use sovereign_service::Stop;
 use sovereign_sim::SIMULATOR;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
@@ -147,6 +148,7 @@ impl Recording {
     }
 
     /// Sends everything: telemetry, packets, then pictures; `progress` hears of each file that is done.
+    /// A stop ends it between two of them.
     ///
     /// # Errors
     /// When a file cannot be read or a front door cannot be reached.
@@ -155,17 +157,21 @@ impl Recording {
         edge: &Edge,
         udp: SocketAddr,
         speed: Speed,
+        stop: &Stop,
         mut progress: impl FnMut(&Path),
     ) -> Result<Counts, RecordingError> {
         let mut counts = Counts::default();
         let mut link = UdpLink::open(edge.clone(), udp).await?;
         for file in &self.telemetry {
-            link.send_paced(&records_from_tlog(&read(file)?), speed)
+            link.send_paced(&records_from_tlog(&read(file)?), speed, stop)
                 .await?;
             progress(file);
         }
         for file in &self.packets {
             for packet in packets_from_file(file)? {
+                if stop.is_requested() {
+                    break;
+                }
                 link.send(&packet).await?;
             }
             progress(file);
@@ -173,7 +179,10 @@ impl Recording {
         counts.datagrams = link.sent;
         let mut pace = Pace::new(speed);
         for file in &self.pictures {
-            pace.wait(taken_at(file)).await;
+            pace.wait(taken_at(file), stop).await;
+            if stop.is_requested() {
+                break;
+            }
             let notes = CaptureNotes {
                 simulated: is_simulated(file),
                 ..CaptureNotes::default()
@@ -206,14 +215,18 @@ impl Pace {
         }
     }
 
-    async fn wait(&mut self, at: Option<Duration>) {
+    /// Returns at once when a stop is requested.
+    async fn wait(&mut self, at: Option<Duration>, stop: &Stop) {
         let (Speed::Times(times), Some(at)) = (self.speed, at) else {
             return;
         };
         if let Some(previous) = self.previous.replace(at) {
             let gap = at.saturating_sub(previous).min(LONGEST_PAUSE);
             self.due += gap.div_f64(times);
-            tokio::time::sleep_until(self.due).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(self.due) => {}
+                () = stop.requested() => {}
+            }
         }
     }
 }
@@ -244,10 +257,18 @@ impl UdpLink {
         })
     }
 
-    async fn send_paced(&mut self, records: &[Record], speed: Speed) -> Result<(), RecordingError> {
+    async fn send_paced(
+        &mut self,
+        records: &[Record],
+        speed: Speed,
+        stop: &Stop,
+    ) -> Result<(), RecordingError> {
         let mut pace = Pace::new(speed);
         for record in records {
-            pace.wait(Some(record.at)).await;
+            pace.wait(Some(record.at), stop).await;
+            if stop.is_requested() {
+                break;
+            }
             self.send(&record.bytes).await?;
         }
         Ok(())
