@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use mesh_gateway::GatewayService;
+use mobile_ingest::MobileService;
 use sovereign_host::{
-    ConfigError, Environment, Host, OnEnd, Options, Program, Settings, execute, exit_with_usage,
+    ConfigError, Environment, Host, HostConfig, OnEnd, Options, Program, Settings, execute,
+    exit_with_usage,
 };
 use sovereign_service::{Service, chain};
 
@@ -175,10 +177,7 @@ fn run_visit<P>(
         &program(environment, &args.options),
         settings,
         |settings, host| {
-            if host.services.is_some() {
-                let why = format!("does not apply to {name}, which needs every service");
-                return Err(ConfigError::key("host.services", why));
-            }
+            refuse_in_a_visit(name, settings, host)?;
             Ok((find()?, Plan::read(settings, host)?))
         },
         async |(found, plan), host: &mut Host| {
@@ -204,6 +203,27 @@ fn visit_settings(
     settings.merge_environment(environment)?;
     args.options.apply(&mut settings)?;
     Ok(settings)
+}
+
+/// A visit uses every service of its node, and the edge's own token and certificate.
+fn refuse_in_a_visit(
+    name: &str,
+    settings: &Settings,
+    host: &HostConfig,
+) -> Result<(), ConfigError> {
+    let edge: mobile_ingest::Config = settings.section(MobileService::NAME)?;
+    let refused = [
+        ("host.services", host.services.is_some()),
+        ("mobile-ingest.token_file", edge.token_file.is_some()),
+        ("mobile-ingest.tls_cert", edge.tls_cert.is_some()),
+    ];
+    match refused.into_iter().find(|(_, written)| *written) {
+        Some((key, _)) => Err(ConfigError::key(
+            key,
+            format!("does not apply to {name}, which runs every service with secrets of its own"),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn program(environment: Environment, options: &Options) -> Program {
@@ -242,7 +262,7 @@ fn run(args: &NodeArgs, mode: Mode) -> ExitCode {
 }
 
 /// Everything that was written, by rising precedence: the network files, the settings file, the
-/// environment, `--set`, the other flags.
+/// environment, `--set`, the other flags. `--peer` adds to the addresses that are known by then.
 fn settings(
     args: &NodeArgs,
     mode: Mode,
@@ -255,13 +275,14 @@ fn settings(
         seeds: args.seeds.clone(),
     })?;
     let mut settings = Settings::new(&SERVICES);
-    for (origin, table) in network.settings(&args.listen, &args.peer)? {
+    for (origin, table) in network.settings() {
         settings.merge_table(&origin, table)?;
     }
     if let Some(file) = args.settings.clone().or_else(|| environment.config_file()) {
         settings.merge_file(&file)?;
     }
     settings.merge_environment(environment)?;
+    args.options.apply(&mut settings)?;
     let hello = match mode {
         Mode::Start => "start",
         Mode::Join { .. } => "join",
@@ -270,7 +291,25 @@ fn settings(
     if let Some(name) = &args.node_id {
         settings.set("--node-id", "host", "node_id", name.clone());
     }
-    args.options.apply(&mut settings)?;
+    if !args.listen.is_empty() {
+        network.check_listen(&args.listen)?;
+        settings.set(
+            "--listen",
+            GatewayService::NAME,
+            "listen",
+            args.listen.clone(),
+        );
+    }
+    if !args.peer.is_empty() {
+        let gateway: mesh_gateway::Config = settings.section(GatewayService::NAME)?;
+        let mut known = gateway.bootstrap;
+        for peer in &args.peer {
+            if !known.contains(peer) {
+                known.push(peer.clone());
+            }
+        }
+        settings.set("--peer", GatewayService::NAME, "bootstrap", known);
+    }
     Ok(settings)
 }
 
@@ -346,16 +385,21 @@ mod tests {
     #[test]
     fn flags_win_over_settings() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let text =
-            "[mesh-gateway]\nnetwork = 'from-file'\nmax_peers = 7\n[host]\nnode_id = 'file'\n";
+        let text = "[mesh-gateway]\nnetwork = 'from-file'\nmax_peers = 7\n\
+                    listen = ['/ip4/0.0.0.0/tcp/1']\nbootstrap = ['/ip4/192.0.2.9/tcp/9']\n\
+                    [host]\nnode_id = 'file'\n";
         std::fs::write(file.path(), text).unwrap();
         let settings = read(&[
             "--settings",
             file.path().to_str().unwrap(),
             "--set",
             "mesh-gateway.max_peers=9",
+            "--set",
+            "host.node_id=set",
             "--node-id",
             "flag",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/4001",
             "--peer",
             "/ip4/192.0.2.1/tcp/1",
         ])
@@ -363,7 +407,11 @@ mod tests {
         let gateway: mesh_gateway::Config = settings.section("mesh-gateway").unwrap();
         assert_eq!(gateway.network, "from-file");
         assert_eq!(gateway.max_peers, 9);
-        assert_eq!(gateway.bootstrap, ["/ip4/192.0.2.1/tcp/1"]);
+        assert_eq!(gateway.listen, ["/ip4/127.0.0.1/tcp/4001"]);
+        assert_eq!(
+            gateway.bootstrap,
+            ["/ip4/192.0.2.9/tcp/9", "/ip4/192.0.2.1/tcp/1"]
+        );
         let host = sovereign_host::HostConfig::read(&settings, &Environment::default()).unwrap();
         assert_eq!(host.node_id, "flag");
     }

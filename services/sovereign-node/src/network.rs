@@ -138,55 +138,46 @@ impl Network {
         })
     }
 
-    /// What the files, and the addresses given by `--listen` and `--peer`, mean for the services: tables
-    /// of settings with their origins, the last one winning.
-    ///
-    /// # Errors
-    ///
-    /// A listening address that the network's transport excludes.
-    pub fn settings(
-        &self,
-        listen: &[String],
-        extra_peers: &[String],
-    ) -> Result<Vec<(String, Table)>, ConfigError> {
+    /// What the files mean for the services: tables of settings with their origins, the last one winning.
+    pub fn settings(&self) -> Vec<(String, Table)> {
         let mut tables = Vec::new();
         if let Some((file, described)) = &self.described {
             tables.push((file.clone(), described.settings()));
         }
-        let (origin, addresses) = if listen.is_empty() {
-            let addresses = match self.transport {
-                Transport::Quic => vec![LISTEN_QUIC.to_owned(), LISTEN_TCP.to_owned()],
-                Transport::Tcp => vec![LISTEN_TCP.to_owned()],
-            };
-            ("default", addresses)
-        } else {
-            ("--listen", listen.to_vec())
+        let listen = match self.transport {
+            Transport::Quic => vec![LISTEN_QUIC.to_owned(), LISTEN_TCP.to_owned()],
+            Transport::Tcp => vec![LISTEN_TCP.to_owned()],
         };
-        if self.transport == Transport::Tcp
-            && let Some(address) = addresses.iter().find(|address| address.contains("/quic"))
-        {
-            return Err(ConfigError::key(
-                "--listen",
-                format!("{address} is QUIC, but the network's `transport` is `tcp`"),
-            ));
-        }
-        tables.push((origin.to_owned(), gateway("listen", strings(addresses))));
+        tables.push(("default".to_owned(), gateway("listen", strings(listen))));
         let mut peers: Vec<String> = Vec::new();
-        for peer in self.peers.iter().map(|(_, peer)| peer).chain(extra_peers) {
+        let mut origins: Vec<&str> = Vec::new();
+        for (file, peer) in &self.peers {
             if !peers.contains(peer) {
                 peers.push(peer.clone());
             }
+            if !origins.contains(&file.as_str()) {
+                origins.push(file);
+            }
         }
         if !peers.is_empty() {
-            let mut origins: Vec<&str> = self.peers.iter().map(|(file, _)| file.as_str()).collect();
-            if !extra_peers.is_empty() {
-                origins.push("--peer");
-            }
-            origins.dedup();
-            let origin = origins.join(", ");
-            tables.push((origin, gateway("bootstrap", strings(peers))));
+            tables.push((origins.join(", "), gateway("bootstrap", strings(peers))));
         }
-        Ok(tables)
+        tables
+    }
+
+    /// Checks addresses that were given by `--listen`.
+    ///
+    /// # Errors
+    ///
+    /// An address that the network's transport excludes.
+    pub fn check_listen(&self, addresses: &[String]) -> Result<(), ConfigError> {
+        match addresses.iter().find(|address| address.contains("/quic")) {
+            Some(address) if self.transport == Transport::Tcp => Err(ConfigError::key(
+                "--listen",
+                format!("{address} is QUIC, but the network's `transport` is `tcp`"),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -320,9 +311,9 @@ mod tests {
     }
 
     /// All settings as `section.key = value` lines, later tables winning.
-    fn lines(network: &Network, listen: &[String], peers: &[String]) -> Vec<String> {
+    fn lines(network: &Network) -> Vec<String> {
         let mut merged = std::collections::BTreeMap::new();
-        for (_, table) in network.settings(listen, peers).unwrap() {
+        for (_, table) in network.settings() {
             for (section, keys) in table {
                 for (key, value) in keys.as_table().unwrap() {
                     merged.insert(format!("{section}.{key}"), value.to_string());
@@ -345,7 +336,7 @@ mod tests {
         }"#;
         let network = Network::read(&files(&dir, shipped, "[]", "[]")).unwrap();
         assert_eq!(
-            lines(&network, &[], &[]),
+            lines(&network),
             [
                 r#"mesh-gateway.listen = ["/ip4/0.0.0.0/udp/0/quic-v1", "/ip4/0.0.0.0/tcp/0"]"#,
                 "mesh-gateway.max_peers = 128",
@@ -363,11 +354,11 @@ mod tests {
         let text = r#"{"network": "", "transport": "tcp", "round_timeout_seconds": 0}"#;
         let network = Network::read(&files(&dir, text, "[]", "[]")).unwrap();
         assert_eq!(
-            lines(&network, &[], &[]),
+            lines(&network),
             [r#"mesh-gateway.listen = ["/ip4/0.0.0.0/tcp/0"]"#]
         );
         let quic = vec!["/ip4/127.0.0.1/udp/0/quic-v1".to_owned()];
-        let error = network.settings(&quic, &[]).unwrap_err().to_string();
+        let error = network.check_listen(&quic).unwrap_err().to_string();
         assert!(error.contains("`transport` is `tcp`"), "{error}");
     }
 
@@ -378,13 +369,10 @@ mod tests {
             format!(r#"[{{"id": "a", "multiaddr": "{NODE}", "region": "eu", "role": "seed"}}]"#);
         let seeds = format!(r#"["{NODE}", "/ip4/192.0.2.2/tcp/4001"]"#);
         let network = Network::read(&files(&dir, "{}", &nodes, &seeds)).unwrap();
-        let extra = ["/ip4/192.0.2.3/tcp/4001".to_owned()];
-        let bootstrap = &lines(&network, &[], &extra)[0];
+        let bootstrap = &lines(&network)[0];
         assert_eq!(
             *bootstrap,
-            format!(
-                r#"mesh-gateway.bootstrap = ["{NODE}", "/ip4/192.0.2.2/tcp/4001", "/ip4/192.0.2.3/tcp/4001"]"#
-            )
+            format!(r#"mesh-gateway.bootstrap = ["{NODE}", "/ip4/192.0.2.2/tcp/4001"]"#)
         );
     }
 

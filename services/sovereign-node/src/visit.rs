@@ -99,6 +99,7 @@ pub async fn wait_until_painted(edge: &Edge, frames: u64, stop: &Stop) -> Result
     };
     tokio::pin!(give_up);
     loop {
+        // A tile service that does not answer makes no progress.
         let paint = edge.stats().await?.paint.unwrap_or_default();
         let now = paint.frames_painted + paint.frames_refused.values().sum::<u64>();
         if now >= frames {

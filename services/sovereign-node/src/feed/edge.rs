@@ -1,12 +1,17 @@
 //! A client of a node's HTTPS edge: what a phone, a drone's uploader and a person with `curl` would send.
 
 use std::path::Path;
+use std::time::Duration;
 
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sovereign_model::{Intrinsics, Timestamp};
+use tokio::time::Instant;
+
+/// An edge that is busy for longer than this will not recover by waiting.
+const BUSY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Talks to one edge, with its token and its own certificate.
 #[derive(Debug, Clone)]
@@ -41,6 +46,9 @@ pub enum EdgeError {
         /// Its words.
         detail: String,
     },
+    /// The edge is there and a service behind it is not.
+    #[error("{0} does not answer the https edge: see the log of the node")]
+    Silent(&'static str),
 }
 
 /// How one picture was taken.
@@ -143,6 +151,8 @@ impl Edge {
         let token = read("token", "the access token")?;
         let client = Client::builder()
             .tls_certs_only([Certificate::from_pem(certificate.as_bytes())?])
+            // The node is on this machine, whatever the way to the internet is.
+            .no_proxy()
             .build()?;
         Ok(Self {
             client,
@@ -300,12 +310,13 @@ impl Edge {
         Ok(())
     }
 
-    /// Sends until the edge has decided: 503 with `Retry-After` means not yet.
+    /// Sends until the edge has decided: 503 with `Retry-After` means not yet, for [`BUSY_LIMIT`] at most.
     async fn send(
         &self,
         what: &'static str,
         request: impl Fn() -> RequestBuilder,
     ) -> Result<Response, EdgeError> {
+        let mut busy_since = None;
         loop {
             let reply = request().bearer_auth(&self.token).send().await?;
             let status = reply.status();
@@ -315,16 +326,24 @@ impl Edge {
             let pause = reply
                 .headers()
                 .get(RETRY_AFTER)
-                .and_then(|value| value.to_str().ok()?.parse().ok());
-            match pause {
-                Some(seconds) if status == StatusCode::SERVICE_UNAVAILABLE => {
-                    tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
+                .filter(|_| status == StatusCode::SERVICE_UNAVAILABLE)
+                .and_then(|value| value.to_str().ok()?.parse().ok())
+                .map(Duration::from_secs);
+            let detail = reply.text().await?;
+            let waited = busy_since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+            match pause.filter(|pause| waited + *pause <= BUSY_LIMIT) {
+                Some(pause) => {
+                    if busy_since.is_none() {
+                        busy_since = Some(Instant::now());
+                        tracing::info!(what, detail, "the https edge is busy: trying again");
+                    }
+                    tokio::time::sleep(pause).await;
                 }
-                _ => {
+                None => {
                     return Err(EdgeError::Refused {
                         what,
                         status,
-                        detail: reply.text().await?,
+                        detail,
                     });
                 }
             }

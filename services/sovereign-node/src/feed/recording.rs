@@ -236,8 +236,11 @@ struct UdpLink {
     socket: UdpSocket,
     edge: Edge,
     sent: u64,
-    /// What the node had counted when we began, and what we believe was lost.
-    offset: u64,
+    /// What the node had counted when we began.
+    before: u64,
+    /// What never arrived.
+    lost: u64,
+    /// What arrived or was lost.
     seen: u64,
 }
 
@@ -247,12 +250,13 @@ impl UdpLink {
             .await
             .map_err(RecordingError::Send)?;
         socket.connect(node).await.map_err(RecordingError::Send)?;
-        let offset = received(&edge).await?;
+        let before = received(&edge).await?;
         Ok(Self {
             socket,
             edge,
             sent: 0,
-            offset,
+            before,
+            lost: 0,
             seen: 0,
         })
     }
@@ -290,14 +294,16 @@ impl UdpLink {
     async fn wait_until_seen(&mut self) -> Result<(), RecordingError> {
         let limit = Instant::now() + LOST_AFTER;
         loop {
-            self.seen = received(&self.edge).await?.saturating_sub(self.offset);
-            if self.sent.saturating_sub(self.seen) < MAX_UNSEEN / 2 {
+            // The node counts everybody's datagrams, so it may have seen more than was sent here.
+            let arrived = received(&self.edge).await?.saturating_sub(self.before);
+            self.seen = (arrived + self.lost).min(self.sent);
+            if self.sent - self.seen < MAX_UNSEEN / 2 {
                 return Ok(());
             }
             if Instant::now() >= limit {
                 let lost = self.sent - self.seen;
                 tracing::warn!(lost, "the node did not receive some datagrams");
-                self.offset = self.offset.saturating_sub(lost);
+                self.lost += lost;
                 self.seen = self.sent;
                 return Ok(());
             }

@@ -60,7 +60,7 @@ impl Summary {
     /// Asks the node what became of `frames_in` pictures and `sent` datagrams.
     ///
     /// # Errors
-    /// When the edge cannot be reached.
+    /// When the edge, or a service that measures, cannot be reached: what is unknown is not zero.
     pub async fn measured(
         edge: &Edge,
         frames_in: u64,
@@ -69,7 +69,8 @@ impl Summary {
         simulated: bool,
     ) -> Result<Self, EdgeError> {
         let stats = edge.stats().await?;
-        let paint = stats.paint.unwrap_or_default();
+        let paint = stats.paint.ok_or(EdgeError::Silent("tile-svc"))?;
+        let drones = stats.drones.ok_or(EdgeError::Silent("drone-ingest"))?;
         Ok(Self {
             frames_in,
             frames_placed: paint.frames_painted,
@@ -80,7 +81,7 @@ impl Summary {
             elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
             datagrams: Datagrams {
                 sent,
-                received: stats.drones.map_or(0, |drones| drones.datagrams),
+                received: drones.datagrams,
             },
             simulated,
         })

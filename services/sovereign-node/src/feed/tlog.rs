@@ -23,12 +23,13 @@ const V2: u8 = 0xFD;
 /// Records of one log are no further apart than this: a day.
 const PLAUSIBLE_GAP: Duration = Duration::from_secs(24 * 3600);
 
-/// Cuts a log into records, in order. Bytes that belong to no record are kept as records of their own.
+/// Cuts a log into records, in order. Bytes that belong to no record are kept as records of their own,
+/// with the time of the record before them, or of the first when there is none before.
 pub fn records_from_tlog(log: &[u8]) -> Vec<Record> {
     let mut records: Vec<Record> = Vec::new();
+    let mut previous = None;
     let mut start = 0;
     while start + TIME < log.len() {
-        let previous = records.last().map(|record| record.at);
         let Some((at, end)) = record_at(log, start, previous) else {
             let next = (start + 1..log.len())
                 .find(|&place| record_at(log, place, previous).is_some())
@@ -40,10 +41,16 @@ pub fn records_from_tlog(log: &[u8]) -> Vec<Record> {
             start = next;
             continue;
         };
+        if previous.is_none()
+            && let Some(damaged) = records.first_mut()
+        {
+            damaged.at = at;
+        }
         records.push(Record {
             at,
             bytes: log[start + TIME..end].to_vec(),
         });
+        previous = Some(at);
         start = end;
     }
     records
@@ -115,5 +122,19 @@ mod tests {
         assert_eq!(records.last().unwrap().at, Duration::from_secs(3));
         assert!(records.iter().any(|r| r.bytes.contains(&0x11)));
         assert!(total >= log.len() - 4 * TIME);
+    }
+
+    #[test]
+    fn a_log_that_begins_with_damage_is_cut_all_the_same() {
+        let log = [
+            vec![0x11; 37],
+            record(1_780_315_200_000_000, b"one"),
+            record(1_780_315_201_000_000, b"two"),
+        ]
+        .concat();
+        let records = records_from_tlog(&log);
+        let times: Vec<u64> = records.iter().map(|record| record.at.as_secs()).collect();
+        assert_eq!(times, [1_780_315_200, 1_780_315_200, 1_780_315_201]);
+        assert_eq!(records[0].bytes, [0x11; 37]);
     }
 }
