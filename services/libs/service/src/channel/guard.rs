@@ -116,6 +116,13 @@ impl http_body::Body for Guarded {
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
+        // The clock is read for every frame: where frames are always ready nothing waits, and a timer
+        // would not be told.
+        if let Some(deadline) = &this.deadline
+            && deadline.deadline() <= Instant::now()
+        {
+            return this.end_with(&deadline_exceeded());
+        }
         let polled =
             std::panic::catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll_frame(context)));
         match polled {

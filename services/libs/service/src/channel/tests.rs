@@ -22,6 +22,10 @@ use super::*;
 
 /// Message limit of the test service, small so that going over it is cheap.
 const LIMIT: usize = 1024;
+/// Deadline of calls that never end by themselves.
+const SHORT: Duration = Duration::from_millis(300);
+/// Deadline of all others: far longer than any of them takes.
+const LONG: Duration = Duration::from_secs(60);
 
 struct Probe;
 
@@ -40,10 +44,7 @@ impl Health for Probe {
         match request.into_inner().service.as_str() {
             "missing" => Err(Status::not_found("no such thing: ä %")),
             "panic" => panic!("the handler is broken"),
-            "slow" => {
-                tokio::time::sleep(Duration::from_secs(60)).await;
-                Ok(Response::new(serving()))
-            }
+            "slow" => std::future::pending().await,
             _ => Ok(Response::new(serving())),
         }
     }
@@ -57,6 +58,7 @@ impl Health for Probe {
         let first = stream::iter([Ok(serving())]);
         Ok(Response::new(match request.into_inner().service.as_str() {
             "stuck" => Box::pin(first.chain(stream::pending())),
+            "endless" => Box::pin(stream::repeat_with(|| Ok(serving()))),
             "error" => Box::pin(first.chain(stream::iter([Err(Status::data_loss("bad sector"))]))),
             "panic" => Box::pin(first.chain(stream::poll_fn(|_| panic!("the stream is broken")))),
             _ => Box::pin(first),
@@ -149,8 +151,9 @@ async fn a_unary_call_has_the_same_outcome_locally_and_remotely() {
             // The panic before has not harmed the channel.
             ("again", None, ""),
         ] {
+            let deadline = if service == "slow" { SHORT } else { LONG };
             let result = HealthClient::new(channel.clone())
-                .check(within(Duration::from_millis(300), ask(service)))
+                .check(within(deadline, ask(service)))
                 .await;
             let status = result.err();
             assert_eq!(
@@ -168,34 +171,38 @@ async fn a_unary_call_has_the_same_outcome_locally_and_remotely() {
 #[tokio::test]
 async fn a_stream_ends_with_the_same_status_locally_and_remotely() {
     let (channels, _server) = both().await;
+    let expired = (
+        Code::DeadlineExceeded,
+        "not finished within the deadline of the call",
+    );
     for (kind, channel) in channels {
-        for (service, expected) in [
-            ("", None),
-            ("error", Some((Code::DataLoss, "bad sector"))),
-            ("panic", Some((Code::Internal, "internal error"))),
-            (
-                "stuck",
-                Some((
-                    Code::DeadlineExceeded,
-                    "not finished within the deadline of the call",
-                )),
-            ),
+        for (service, deadline, expected) in [
+            ("", LONG, None),
+            ("error", LONG, Some((Code::DataLoss, "bad sector"))),
+            ("panic", LONG, Some((Code::Internal, "internal error"))),
+            ("stuck", SHORT, Some(expired)),
+            ("endless", SHORT, Some(expired)),
         ] {
-            let mut stream = HealthClient::new(channel.clone())
-                .watch(within(Duration::from_millis(300), ask(service)))
-                .await
-                .unwrap()
-                .into_inner();
-            let end = loop {
-                match stream.message().await {
-                    Ok(Some(message)) => assert_eq!(message, serving(), "{kind} {service}"),
-                    end => break end,
-                }
-            };
+            let end = end_of(channel.clone(), service, deadline).await;
             let status = end.as_ref().err().map(|s| (s.code(), s.message()));
             assert_eq!(status, expected, "{kind} {service}");
         }
     }
+}
+
+/// Reads what `watch` answers to its end.
+async fn end_of(channel: Channel, service: &str, deadline: Duration) -> Result<(), Status> {
+    let started = Instant::now();
+    let answer = HealthClient::new(channel)
+        .watch(within(deadline, ask(service)))
+        .await;
+    let mut stream = answer?.into_inner();
+    while let Some(message) = stream.message().await? {
+        assert_eq!(message, serving(), "{service}");
+        // A stream that is always ready would keep a timer from running.
+        assert!(started.elapsed() < LONG, "{service} does not end");
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -243,9 +250,10 @@ async fn an_unknown_method_is_unimplemented_on_both() {
 
 #[tokio::test]
 async fn a_remote_that_is_not_there_is_unavailable() {
-    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", unused.local_addr().unwrap());
-    drop(unused);
+    // Bound, so that nobody else takes the port, and not listening.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
     let status = HealthClient::new(Channel::connect(&address).unwrap())
         .check(ask(""))
         .await
