@@ -1,7 +1,6 @@
 //! What can go wrong with a picture, and what its sender is told.
 
 use sovereign_bus::{InvalidKey, PublishError};
-use sovereign_proto::convert::FieldError;
 use sovereign_service::{Code, HasCode};
 
 use crate::domain::jpeg::InvalidJpeg;
@@ -11,8 +10,13 @@ use crate::domain::reject::Reject;
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// A field of the request cannot be used.
-    #[error("the capture cannot be used")]
-    Field(#[source] FieldError),
+    #[error("the capture cannot be used: {field} {why}")]
+    Field {
+        /// Path of the field in the request.
+        field: String,
+        /// The rest of the sentence.
+        why: String,
+    },
     /// The picture is not a usable JPEG.
     #[error("`image` cannot be used")]
     Image(#[source] InvalidJpeg),
@@ -38,7 +42,7 @@ impl CaptureError {
     /// The counter it belongs to.
     pub fn reject(&self) -> Reject {
         match self {
-            CaptureError::Field(_) | CaptureError::Image(_) => Reject::InvalidCapture,
+            CaptureError::Field { .. } | CaptureError::Image(_) => Reject::InvalidCapture,
             CaptureError::TooLarge { .. } => Reject::CaptureTooLarge,
             CaptureError::Key(_) | CaptureError::Queue(_) => Reject::QueueFailed,
         }
@@ -48,7 +52,7 @@ impl CaptureError {
 impl HasCode for CaptureError {
     fn code(&self) -> Code {
         match self {
-            CaptureError::Field(_) | CaptureError::Image(_) => Code::InvalidArgument,
+            CaptureError::Field { .. } | CaptureError::Image(_) => Code::InvalidArgument,
             CaptureError::TooLarge { .. } | CaptureError::Queue(PublishError::TooLarge { .. }) => {
                 Code::ResourceExhausted
             }

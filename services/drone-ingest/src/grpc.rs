@@ -17,7 +17,7 @@ use crate::domain::jpeg::jpeg_size;
 use crate::domain::telemetry::Position;
 use crate::domain::vehicle::Snapshot;
 use crate::error::CaptureError;
-use crate::service::{Picture, Shared};
+use crate::service::{self, Picture, Shared};
 
 /// How a camera can be mounted, degrees from the nose.
 const MOUNT_PITCH_DEG: std::ops::RangeInclusive<f64> = -180.0..=180.0;
@@ -52,7 +52,9 @@ impl Drones for DronesCalls {
         &self,
         request: Request<drone::SubmitCaptureRequest>,
     ) -> Result<Response<drone::SubmitCaptureResponse>, Status> {
-        let queued = match picture(request.into_inner(), self.shared.capture_limit()) {
+        let latest = self.shared.door().latest_time(service::now());
+        let limit = self.shared.capture_limit();
+        let queued = match picture(request.into_inner(), limit, latest) {
             Ok(picture) => self.shared.capture(picture).await,
             Err(error) => Err(error),
         };
@@ -98,9 +100,14 @@ impl Drones for DronesCalls {
     }
 }
 
-/// Checks a request, field by field.
-fn picture(request: drone::SubmitCaptureRequest, limit: usize) -> Result<Picture, CaptureError> {
-    let field = |name: &str, why: String| CaptureError::Field(FieldError::new(name, why));
+/// Checks a request, field by field. `limit` is that of the picture in bytes; no exposure is later than
+/// `latest`.
+fn picture(
+    request: drone::SubmitCaptureRequest,
+    limit: usize,
+    latest: Timestamp,
+) -> Result<Picture, CaptureError> {
+    let field = |name: &str, why: String| CaptureError::from(FieldError::new(name, why));
     let vehicle_id = SensorId::parse(&request.vehicle_id)
         .map_err(|error| field("vehicle_id", format!("cannot be used: {error}")))?;
     if request.image.len() > limit {
@@ -112,6 +119,12 @@ fn picture(request: drone::SubmitCaptureRequest, limit: usize) -> Result<Picture
     jpeg_size(&request.image).map_err(CaptureError::Image)?;
     let captured = match request.captured_unix_nanos {
         0 => None,
+        nanos if nanos > latest.as_unix_nanos() => {
+            return Err(field(
+                "captured_unix_nanos",
+                format!("is {nanos}, further ahead of this door's clock than the allowed skew"),
+            ));
+        }
         nanos if nanos > 0 => Some(Timestamp::from_unix_nanos(nanos)),
         nanos => {
             return Err(field(
@@ -121,8 +134,7 @@ fn picture(request: drone::SubmitCaptureRequest, limit: usize) -> Result<Picture
         }
     };
     if let Some(intrinsics) = &request.intrinsics {
-        Intrinsics::try_from(intrinsics)
-            .map_err(|error| CaptureError::Field(error.within("intrinsics")))?;
+        Intrinsics::try_from(intrinsics).map_err(|error| error.within("intrinsics"))?;
     }
     if let Some(pitch) = request.mount_pitch_deg
         && !MOUNT_PITCH_DEG.contains(&pitch)
@@ -140,6 +152,12 @@ fn picture(request: drone::SubmitCaptureRequest, limit: usize) -> Result<Picture
         mount_pitch_deg: request.mount_pitch_deg,
         simulated: request.simulated,
     })
+}
+
+impl From<FieldError> for CaptureError {
+    fn from(FieldError { field, why }: FieldError) -> CaptureError {
+        CaptureError::Field { field, why }
+    }
 }
 
 /// A place as a message.

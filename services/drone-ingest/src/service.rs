@@ -394,6 +394,7 @@ impl Shared {
             observed_unix_nanos: observed.as_unix_nanos(),
             points_xyz_m: points.to_vec(),
             position: sample.position.map(grpc::point_from_position),
+            simulated: sample.simulated,
         };
         let points: Vec<u8> = points.iter().flat_map(|p| p.to_le_bytes()).collect();
         let message_id = Digest::of_parts(&[
@@ -537,7 +538,8 @@ async fn publish(shared: Arc<Shared>, stop: Stop) -> Result<(), RunError> {
     }
 }
 
-fn now() -> Timestamp {
+/// The clock.
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_system_time(SystemTime::now())
 }
 

@@ -179,7 +179,7 @@ impl Door {
     /// The reject code of the contract.
     pub fn check_sample(&self, sample: &Sample, arrived: Timestamp) -> Result<(), Reject> {
         let timestamp = sample.timestamp.unwrap_or(arrived);
-        if timestamp.since(arrived) > self.rules.max_clock_skew {
+        if timestamp > self.latest_time(arrived) {
             return Err(Reject::FutureTimestamp);
         }
         if arrived.since(timestamp) > self.rules.max_sample_age {
@@ -197,6 +197,11 @@ impl Door {
             Order::Duplicate => Err(Reject::DuplicateSample),
             Order::OutOfOrder => Err(Reject::OutOfOrderSample),
         }
+    }
+
+    /// The latest time that a sender may give, for the skew of its clock.
+    pub fn latest_time(&self, now: Timestamp) -> Timestamp {
+        now.checked_add(self.rules.max_clock_skew).unwrap_or(now)
     }
 
     /// Whether a sender that cannot sign may speak.

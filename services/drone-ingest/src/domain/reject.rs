@@ -30,6 +30,10 @@ pub enum Reject {
     InvalidLatitude,
     /// Longitude outside -180 to 180 degrees, or absent beside a latitude.
     InvalidLongitude,
+    /// `altitude_meters` is no altitude that anything flies at.
+    InvalidAltitude,
+    /// `ground_speed_ms` is no speed that anything flies with.
+    InvalidGroundSpeed,
     /// The table of vehicles is full.
     TooManyVehicles,
     /// Not a JSON object of the contract.
@@ -69,7 +73,7 @@ impl Reject {
     pub const COUNT: usize = Reject::ALL.len();
 
     /// Every reason, in the order of its number.
-    pub const ALL: [Reject; 29] = [
+    pub const ALL: [Reject; 31] = [
         Reject::Garbage,
         Reject::Truncated,
         Reject::UnknownIncompatFlag,
@@ -83,6 +87,8 @@ impl Reject {
         Reject::OutOfRange,
         Reject::InvalidLatitude,
         Reject::InvalidLongitude,
+        Reject::InvalidAltitude,
+        Reject::InvalidGroundSpeed,
         Reject::TooManyVehicles,
         Reject::InvalidPayload,
         Reject::UnsupportedContractVersion,
@@ -117,6 +123,8 @@ impl Reject {
             Reject::OutOfRange => "OUT_OF_RANGE",
             Reject::InvalidLatitude => "INVALID_LATITUDE",
             Reject::InvalidLongitude => "INVALID_LONGITUDE",
+            Reject::InvalidAltitude => "INVALID_ALTITUDE",
+            Reject::InvalidGroundSpeed => "INVALID_GROUND_SPEED",
             Reject::TooManyVehicles => "TOO_MANY_VEHICLES",
             Reject::InvalidPayload => "INVALID_PAYLOAD",
             Reject::UnsupportedContractVersion => "UNSUPPORTED_CONTRACT_VERSION",

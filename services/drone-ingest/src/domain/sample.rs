@@ -3,7 +3,7 @@
 //! Unknown fields are ignored, so that newer senders are understood. The confidence a sender claims is
 //! never used. `source` is accepted for compatibility and not used either: a state says `av-v1`. Values
 //! that cannot be (a battery of 130 %, a negative speed) count as not sent. What the contract requires is
-//! checked in this order: version, drone id, times, place, payload; the first failure is the answer.
+//! checked in this order: version, drone id, times, place, speed, payload; the first failure is the answer.
 //! `simulated` is our extension: true for data that no real vehicle sent.
 
 use std::borrow::Cow;
@@ -15,11 +15,12 @@ use sovereign_model::{SensorId, Timestamp};
 
 use super::jpeg::jpeg_size;
 use super::reject::Reject;
-use super::telemetry::{Position, wrap_360};
+use super::telemetry::{MAX_ALTITUDE_M, MAX_SPEED_MPS, Position, wrap_360};
 
 /// The version we understand.
 pub const CONTRACT_VERSION: &str = "av-v1";
-/// Longest flight mode and sensor health kept, in characters; the rest is cut.
+/// Longest flight mode and sensor health kept, in characters; the rest is cut. Control characters are
+/// left out: these texts reach terminals.
 pub const MAX_TEXT_CHARS: usize = 64;
 
 /// A valid sample.
@@ -75,6 +76,12 @@ pub fn parse(datagram: &[u8]) -> Result<Sample, Reject> {
     }
     let timestamp = wire.timestamp.as_deref().map(time_from_text).transpose()?;
     let position = position(&wire)?;
+    if wire
+        .ground_speed_ms
+        .is_some_and(|speed| speed > MAX_SPEED_MPS)
+    {
+        return Err(Reject::InvalidGroundSpeed);
+    }
     let image = wire.image_data.as_deref().filter(|text| !text.is_empty());
     let image = image.map(image_from_base64).transpose()?;
     let lidar_points = wire.lidar_points.filter(|points| !points.is_empty());
@@ -132,6 +139,12 @@ fn time_from_text(text: &str) -> Result<Timestamp, Reject> {
 }
 
 fn position(wire: &Wire<'_>) -> Result<Option<Position>, Reject> {
+    if wire
+        .altitude_meters
+        .is_some_and(|altitude| altitude.abs() > MAX_ALTITUDE_M)
+    {
+        return Err(Reject::InvalidAltitude);
+    }
     let (latitude_deg, longitude_deg) = match (wire.latitude, wire.longitude) {
         (None, None) => return Ok(None),
         (None, Some(_)) => return Err(Reject::InvalidLatitude),
@@ -175,7 +188,9 @@ fn triples(points: Vec<f64>) -> Result<Vec<f32>, Reject> {
 }
 
 fn text(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.chars().take(MAX_TEXT_CHARS).collect())
+    let visible = text.chars().filter(|character| !character.is_control());
+    let kept: String = visible.take(MAX_TEXT_CHARS).collect();
+    (!kept.is_empty()).then_some(kept)
 }
 
 #[cfg(test)]

@@ -336,9 +336,10 @@ fn percent(remaining: i8) -> Option<f64> {
     (0..=100).contains(&remaining).then(|| f64::from(remaining))
 }
 
-/// Beyond these a number is damage, not a measurement.
-const MAX_SPEED_MPS: f64 = 10_000.0;
-const MAX_ALTITUDE_M: f64 = 1_000_000.0;
+/// A speed beyond this is damage, not a measurement.
+pub const MAX_SPEED_MPS: f64 = 10_000.0;
+/// An altitude beyond this, up or down, is damage, not a measurement.
+pub const MAX_ALTITUDE_M: f64 = 1_000_000.0;
 /// Senders count angles to 180 or 360; beyond two turns it is no angle any more.
 const MAX_ANGLE_DEG: f64 = 720.0;
 

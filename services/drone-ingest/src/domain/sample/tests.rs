@@ -65,6 +65,18 @@ fn what_the_contract_forbids_is_refused_by_its_code() {
         (with("timestamp", json!(17)), Reject::InvalidPayload),
         (with("latitude", json!(1.0)), Reject::InvalidLongitude),
         (with("longitude", json!(1.0)), Reject::InvalidLatitude),
+        (
+            with("altitude_meters", json!(1.7e308)),
+            Reject::InvalidAltitude,
+        ),
+        (
+            with("altitude_meters", json!(-1_000_000.1)),
+            Reject::InvalidAltitude,
+        ),
+        (
+            with("ground_speed_ms", json!(10_000.1)),
+            Reject::InvalidGroundSpeed,
+        ),
         (with("image_data", json!("%%%")), Reject::InvalidImageData),
         (
             with("image_data", json!("aGVsbG8=")),
@@ -101,6 +113,7 @@ fn what_cannot_be_counts_as_not_sent() {
         ("battery_percent", json!(130)),
         ("ground_speed_ms", json!(-4.0)),
         ("flight_mode", json!("")),
+        ("flight_mode", json!("\u{1b}\u{7}\r\n")),
         ("latitude", Value::Null),
         ("lidar_points", json!([])),
         ("image_data", json!("")),
@@ -108,6 +121,17 @@ fn what_cannot_be_counts_as_not_sent() {
         let sample = parsed(&with(field, value)).unwrap();
         assert_eq!(sample, parsed(&with("drone_id", json!("alpha"))).unwrap());
     }
+}
+
+#[test]
+fn texts_keep_no_control_character_and_end_somewhere() {
+    let mode = format!("\u{1b}[2J\u{9b}31mAUTO\r\n{}", "x".repeat(100));
+    let sample = parsed(&with("flight_mode", json!(mode))).unwrap();
+    let kept = sample.flight_mode.unwrap();
+    assert!(kept.starts_with("[2J31mAUTOxx"), "{kept}");
+    assert_eq!(kept.chars().count(), MAX_TEXT_CHARS);
+    let sample = parsed(&with("sensor_health", json!("o\u{8}k"))).unwrap();
+    assert_eq!(sample.sensor_health.as_deref(), Some("ok"));
 }
 
 #[test]

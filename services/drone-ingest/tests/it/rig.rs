@@ -1,0 +1,213 @@
+//! A running door, and what is sent to it.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use drone_ingest::{Config, DroneService};
+use mavlink::dialects::ardupilotmega as dialect;
+use mavlink::dialects::ardupilotmega::MavMessage;
+use mavlink::{MAVLinkV2MessageRaw, MavHeader};
+use prometheus_client::registry::Registry;
+use sovereign_bus::Bus;
+use sovereign_proto::drone::v1::drones_client::DronesClient;
+use sovereign_proto::drone::v1::{
+    GetIngestStatsRequest, GetIngestStatsResponse, ListVehiclesRequest, SubmitCaptureRequest,
+    VehicleState,
+};
+use sovereign_service::{
+    Channel, Context, MAX_MESSAGE_BYTES, Metrics, RunError, Service as _, StopSource,
+};
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+/// Nothing here takes this long unless it hangs.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Running {
+    pub(crate) bus: Bus,
+    pub(crate) client: DronesClient<Channel>,
+    pub(crate) udp: SocketAddr,
+    registry: Arc<Mutex<Registry>>,
+    pub(crate) stop: StopSource,
+    running: JoinHandle<Result<(), RunError>>,
+    _dir: tempfile::TempDir,
+}
+
+pub(crate) async fn start(config: Config) -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = Bus::memory(&dir.path().join("journal"), "test").unwrap();
+    let mut context = Context::for_tests(DroneService::NAME, bus.clone(), dir.path());
+    let registry = Arc::<Mutex<Registry>>::default();
+    context.metrics = Metrics::new(Arc::clone(&registry), DroneService::NAME);
+    let ready = context.ready.clone();
+    let config = Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ..config
+    };
+    let service = DroneService::build(config, (), context).await.unwrap();
+    let [("udp", udp)] = service.addresses()[..] else {
+        panic!("{:?}", service.addresses());
+    };
+    let client = DronesClient::new(Channel::local(service.routes()))
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let stop = StopSource::new();
+    let running = own(service.run(stop.stop()));
+    soon(ready.wait()).await;
+    Running {
+        bus,
+        client,
+        udp,
+        registry,
+        stop,
+        running,
+        _dir: dir,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test joins it")]
+pub(crate) fn own<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    tokio::spawn(task)
+}
+
+impl Running {
+    pub(crate) async fn stats(&mut self) -> GetIngestStatsResponse {
+        let request = GetIngestStatsRequest {};
+        let answer = self.client.get_ingest_stats(request).await.unwrap();
+        answer.into_inner()
+    }
+
+    pub(crate) async fn vehicles(&mut self) -> Vec<VehicleState> {
+        let answer = self.client.list_vehicles(ListVehiclesRequest {}).await;
+        answer.unwrap().into_inner().vehicles
+    }
+
+    /// Waits until the counters are as wanted.
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&GetIngestStatsResponse) -> bool) {
+        let started = Instant::now();
+        loop {
+            let stats = self.stats().await;
+            if wanted(&stats) {
+                return;
+            }
+            assert!(started.elapsed() < LIMIT, "{stats:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) async fn finish(self) {
+        self.stop.request();
+        soon(self.running).await.unwrap().unwrap();
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+}
+
+/// The value, unless it takes too long.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future)
+        .await
+        .expect("this takes too long")
+}
+
+pub(crate) async fn sender(to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(to).await.unwrap();
+    socket
+}
+
+pub(crate) fn frame(system: u8, component: u8, sequence: u8, message: &MavMessage) -> Vec<u8> {
+    let header = MavHeader {
+        system_id: system.into(),
+        component_id: component,
+        sequence,
+    };
+    let mut raw = MAVLinkV2MessageRaw::new();
+    raw.serialize_message(header, message);
+    raw.raw_bytes().to_vec()
+}
+
+pub(crate) fn heartbeat(base_mode: dialect::MavModeFlag) -> MavMessage {
+    MavMessage::HEARTBEAT(dialect::HEARTBEAT_DATA {
+        custom_mode: 5,
+        mavtype: dialect::MavType::MAV_TYPE_QUADROTOR,
+        autopilot: dialect::MavAutopilot::MAV_AUTOPILOT_ARDUPILOTMEGA,
+        base_mode,
+        ..Default::default()
+    })
+}
+
+pub(crate) fn global(lat_e7: i32, lon_e7: i32) -> MavMessage {
+    MavMessage::GLOBAL_POSITION_INT(dialect::GLOBAL_POSITION_INT_DATA {
+        lat: lat_e7,
+        lon: lon_e7,
+        alt: 120_000,
+        relative_alt: 40_000,
+        vx: 300,
+        vy: -400,
+        hdg: 9_000,
+        ..Default::default()
+    })
+}
+
+pub(crate) fn attitude(yaw: f32) -> MavMessage {
+    MavMessage::ATTITUDE(dialect::ATTITUDE_DATA {
+        yaw,
+        ..Default::default()
+    })
+}
+
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    i64::try_from(since.unwrap().as_nanos()).unwrap()
+}
+
+/// Header of a picture of 64 by 48, and `fill` more bytes.
+pub(crate) fn jpeg(fill: usize) -> Vec<u8> {
+    let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xC0, 0, 17, 8, 0, 48, 0, 64, 3];
+    bytes.resize(bytes.len() + fill, 7);
+    bytes
+}
+
+pub(crate) fn capture(
+    vehicle_id: &str,
+    image: Vec<u8>,
+    captured_unix_nanos: i64,
+) -> SubmitCaptureRequest {
+    SubmitCaptureRequest {
+        vehicle_id: vehicle_id.to_owned(),
+        image: image.into(),
+        captured_unix_nanos,
+        ..Default::default()
+    }
+}
+pub(crate) fn rfc3339(unix_nanos: i64) -> String {
+    let time = jiff::Timestamp::from_nanosecond(unix_nanos.into()).unwrap();
+    time.to_string()
+}
+
+pub(crate) fn data(file: &str) -> Option<Vec<u8>> {
+    let root = match std::env::var_os("SOVEREIGN_DATA") {
+        Some(root) => PathBuf::from(root),
+        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")),
+    };
+    match std::fs::read(root.join(file)) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            // Past what libtest keeps of a test that passes: a check that was skipped shows.
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "skipped: {file} of the shared data: {error}").unwrap();
+            None
+        }
+    }
+}

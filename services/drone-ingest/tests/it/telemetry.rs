@@ -1,0 +1,198 @@
+//! MAVLink in, states out.
+
+use std::collections::HashMap;
+
+use drone_ingest::Config;
+use drone_ingest::domain::framing::{Frames, Item};
+use mavlink::MavHeader;
+use mavlink::dialects::ardupilotmega as dialect;
+use mavlink::dialects::ardupilotmega::MavMessage;
+use serde_json::{Value, json};
+use sovereign_bus::{Key, Select};
+use sovereign_model::Digest;
+use sovereign_proto::topics::DRONE_STATE;
+
+use crate::rig::{LIMIT, attitude, data, frame, global, heartbeat, now, sender, soon, start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_vehicle_says_is_on_the_bus_and_in_the_list() {
+    let mut door = start(Config::default()).await;
+    let mut states = door.bus.subscribe(&DRONE_STATE, Select::All).await.unwrap();
+    let vehicle = sender(door.udp).await;
+    let mode = dialect::MavModeFlag::MAV_MODE_FLAG_CUSTOM_MODE_ENABLED
+        | dialect::MavModeFlag::MAV_MODE_FLAG_SAFETY_ARMED
+        | dialect::MavModeFlag::MAV_MODE_FLAG_HIL_ENABLED;
+    let battery = MavMessage::SYS_STATUS(dialect::SYS_STATUS_DATA {
+        battery_remaining: -1,
+        ..Default::default()
+    });
+    // Several frames and garbage in one datagram; message 3 was lost on the way.
+    let mut datagram = vec![0, 0xFE, 1];
+    for (sequence, message) in [
+        (0, heartbeat(mode)),
+        (1, battery),
+        (2, global(555_000_000, -131_000_000)),
+        (4, attitude(std::f32::consts::FRAC_PI_2)),
+    ] {
+        datagram.extend(frame(7, 1, sequence, &message));
+    }
+    vehicle.send(&datagram).await.unwrap();
+
+    let event = soon(states.recv()).await.unwrap();
+    assert_eq!(event.key, Some(Key::parse("sys-7").unwrap()));
+    let state = event.message;
+    assert_eq!(state.vehicle_id, "sys-7");
+    assert_eq!(state.flight_mode, "LOITER");
+    assert_eq!(state.armed, Some(true));
+    assert!(state.simulated);
+    assert_eq!(state.source, "mavlink2");
+    assert_eq!(state.sensor_health, "healthy");
+    assert_eq!(state.battery_percent, None);
+    assert_eq!(state.ground_speed_mps, Some(5.0));
+    assert_eq!(state.heading_deg, Some(90.0));
+    assert_eq!(state.relative_altitude_m, Some(40.0));
+    assert_eq!(state.confidence, 0.9);
+    let position = state.position.as_ref().unwrap();
+    assert_eq!(position.latitude_deg, 55.5);
+    assert_eq!(position.longitude_deg, -13.1);
+    assert_eq!(position.altitude_m, Some(120.0));
+    assert!((state.attitude.unwrap().yaw_deg - 90.0).abs() < 1e-4);
+    let link = state.link.unwrap();
+    assert_eq!((link.messages, link.lost, link.signed), (4, 1, 0));
+    assert!((now() - state.observed_unix_nanos).abs() < LIMIT.as_nanos() as i64);
+    assert_eq!(door.vehicles().await, [state]);
+
+    let stats = door.stats().await;
+    assert_eq!((stats.datagrams, stats.active_vehicles), (1, 1));
+    assert_eq!(stats.bytes, datagram.len() as u64);
+    assert_eq!(stats.accepted_by_type["HEARTBEAT"], 1);
+    assert_eq!(
+        stats.messages_by_source,
+        HashMap::from([("7/1".to_owned(), 4)])
+    );
+    assert_eq!(stats.messages_by_version["v2"], 4);
+    let refused = [("GARBAGE".to_owned(), 1), ("BAD_CHECKSUM".to_owned(), 1)];
+    assert_eq!(stats.rejected_by_reason, HashMap::from(refused));
+    assert!(stats.last_accepted_unix_by_vehicle["sys-7"] > 1.7e9);
+    let metrics = door.metrics();
+    for line in [
+        "sovereign_drone_ingest_datagrams_total 1",
+        "sovereign_drone_ingest_accepted_total{type=\"GLOBAL_POSITION_INT\"} 1",
+        "sovereign_drone_ingest_rejected_total{reason=\"GARBAGE\"} 1",
+        "sovereign_drone_ingest_messages_total{version=\"v2\"} 4",
+        "sovereign_drone_ingest_link_lost 1",
+        "sovereign_drone_ingest_vehicles 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    door.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_paced_for_each_vehicle_and_the_last_one_is_flushed() {
+    let mut door = start(Config {
+        publish_hz: 0.1,
+        ..Config::default()
+    })
+    .await;
+    let mut states = door.bus.subscribe(&DRONE_STATE, Select::All).await.unwrap();
+    let (one, two) = (sender(door.udp).await, sender(door.udp).await);
+    // Two senders with the same system id.
+    one.send(&frame(3, 1, 0, &global(10_000_000, 1)))
+        .await
+        .unwrap();
+    let first = soon(states.recv()).await.unwrap().message;
+    assert_eq!(first.vehicle_id, "sys-3");
+    two.send(&frame(3, 1, 0, &global(20_000_000, 1)))
+        .await
+        .unwrap();
+    let second = soon(states.recv()).await.unwrap().message;
+    assert_eq!(second.vehicle_id, "sys-3-2");
+    for n in 1..=50 {
+        let message = frame(3, 1, n, &global(10_000_000 + i32::from(n), 1));
+        one.send(&message).await.unwrap();
+    }
+    door.until(|stats| stats.datagrams == 52).await;
+    assert_eq!(states.received(), 2, "more often than every ten seconds");
+    door.stop.request();
+    let last = soon(states.recv()).await.unwrap().message;
+    assert_eq!(last.vehicle_id, "sys-3");
+    assert_eq!(last.position.unwrap().latitude_deg, 1.000005);
+    assert_eq!(states.received(), 3);
+    door.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_key_only_what_is_signed_is_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, format!("{}\n", Digest::of(b"door").to_hex())).unwrap();
+    let mut door = start(Config {
+        signing_key_file: Some(file),
+        ..Config::default()
+    })
+    .await;
+    let vehicle = sender(door.udp).await;
+    let key = *Digest::of(b"door").as_bytes();
+    let signing =
+        mavlink::SigningData::from_config(mavlink::SigningConfig::new(key, 1, true, false));
+    let mut signed = Vec::new();
+    let header = MavHeader {
+        system_id: 4,
+        component_id: 1,
+        sequence: 0,
+    };
+    mavlink::write_v2_msg_signed(&mut signed, header, &global(1, 1), Some(&signing)).unwrap();
+    vehicle.send(&frame(4, 1, 0, &global(1, 1))).await.unwrap();
+    vehicle
+        .send(br#"{"contract_version": "av-v1", "drone_id": "x"}"#)
+        .await
+        .unwrap();
+    vehicle.send(&signed).await.unwrap();
+    vehicle.send(&signed).await.unwrap();
+    door.until(|stats| stats.datagrams == 4).await;
+    let stats = door.stats().await;
+    assert_eq!(stats.rejected_by_reason["UNSIGNED"], 2);
+    assert_eq!(stats.rejected_by_reason["REPLAYED_SIGNATURE"], 1);
+    let vehicles = door.vehicles().await;
+    assert_eq!(vehicles.len(), 1);
+    assert_eq!(vehicles[0].link.unwrap().signed, 1);
+    door.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_flight_sent_over_udp_is_counted_as_the_reference_counts_it() {
+    for name in ["short_mavlink2", "sub_mavlink2"] {
+        let Some(bytes) = data(&format!("mavlink-tlog/{name}.tlog")) else {
+            return;
+        };
+        let Some(expected) = data(&format!("mavlink-tlog/{name}.expected.json")) else {
+            return;
+        };
+        let expected: Value = serde_json::from_slice(&expected).unwrap();
+        let mut door = start(Config::default()).await;
+        let replay = sender(door.udp).await;
+        let mut sent = 0;
+        for item in Frames::of(&bytes) {
+            let Item::Frame(frame) = item else { continue };
+            replay.send(frame.bytes).await.unwrap();
+            sent += 1;
+            // No more on the way than the smallest receive buffer holds.
+            if sent % 100 == 0 {
+                door.until(|stats| stats.datagrams == sent).await;
+            }
+        }
+        door.until(|stats| stats.datagrams == sent).await;
+        let stats = door.stats().await;
+        assert_eq!(json!(stats.accepted_by_type), expected["by_type"]);
+        assert_eq!(json!(stats.messages_by_source), expected["by_source"]);
+        assert_eq!(stats.messages_by_version["v2"], expected["messages"]);
+        assert_eq!(stats.rejected_by_reason, HashMap::new());
+        let vehicles = door.vehicles().await;
+        assert_eq!(vehicles.len(), 1, "{vehicles:?}");
+        assert_eq!(vehicles[0].vehicle_id, "sys-1");
+        // Nothing was lost between us; the recording itself has gaps.
+        assert_eq!(vehicles[0].position.is_some(), name == "sub_mavlink2");
+        door.finish().await;
+    }
+}
