@@ -30,6 +30,8 @@ as_root() {
   fi
 }
 
+is_ubuntu() { grep -q '^ID=ubuntu' /etc/os-release; }
+
 MISSING=()
 # need PACKAGE WHY
 need() {
@@ -51,13 +53,28 @@ install_packages() {
     need nodejs "builds the console"
   fi
   have npm || need npm "builds the console"
-  if [ "$TIER" = test ]; then
+  # Ubuntu has no package of Chromium, only a door to a snap.
+  if [ "$TIER" = test ] && ! is_ubuntu; then
     have chromium || have google-chrome || need chromium "opens the console in the browser test"
   fi
   if [ "${#MISSING[@]}" -gt 0 ]; then
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${MISSING[@]}"
+    apt_install "${MISSING[@]}"
   fi
+}
+
+apt_install() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# Where no package brings a browser, the one that the test's own driver knows to install.
+install_browser() {
+  have chromium || have google-chrome || {
+    say "will install Chromium through playwright-core: it opens the console in the browser test"
+    npm --prefix tests/browser ci --no-audit --no-fund
+    as_root env "PATH=$PATH" tests/browser/node_modules/.bin/playwright-core install-deps chromium
+    tests/browser/node_modules/.bin/playwright-core install chromium
+  }
 }
 
 install_rust() {
@@ -86,26 +103,27 @@ unpack_nats_of_unstable() {
   printf 'deb %s sid main\n' "$mirror" | as_root tee "$list" >/dev/null
   printf 'Package: *\nPin: release n=sid\nPin-Priority: 10\n' | as_root tee "$pin" >/dev/null
   folder="$(mktemp -d)"
+  trap "as_root rm -f '$list' '$pin'; rm -rf '$folder'; as_root apt-get update -qq" EXIT
   chmod 755 "$folder"
   as_root apt-get update -qq
   (cd "$folder" && apt-get download -qq nats-server/sid && dpkg -x nats-server_*.deb .)
   install -m 755 "$folder/usr/sbin/nats-server" "$TOOLS/nats-server"
-  rm -rf "$folder"
-  as_root rm -f "$list" "$pin"
-  as_root apt-get update -qq
 }
+
+go_install() { CGO_ENABLED=0 GOBIN="$TOOLS" go install "$1"; }
 
 install_nats() {
   nats_found && return
   mkdir -p "$TOOLS"
-  if ! have go && grep -q '^ID=ubuntu' /etc/os-release; then
+  if ! have go && is_ubuntu; then
     say "will install golang-go: it builds nats-server, which the tests of the split system run against"
-    as_root apt-get install -y -qq --no-install-recommends golang-go
+    apt_install golang-go
   fi
   if have go; then
     say "will build nats-server $NATS_INSTALLED with go: the tests of the split system run against it"
-    CGO_ENABLED=0 GOBIN="$TOOLS" go install "github.com/nats-io/nats-server/v2@v$NATS_INSTALLED"
-  else
+    go_install "github.com/nats-io/nats-server/v2@v$NATS_INSTALLED" || say "this go cannot build it"
+  fi
+  if ! nats_found && ! is_ubuntu; then
     say "will unpack nats-server from Debian's unstable suite into $TOOLS: the tests of the split system run against it"
     unpack_nats_of_unstable
   fi
@@ -117,15 +135,14 @@ install_grpcurl() {
   have grpcurl && return
   if have go; then
     say "will build grpcurl $GRPCURL_INSTALLED with go: the gRPC examples of the documentation use it"
-    CGO_ENABLED=0 GOBIN="$TOOLS" go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL_INSTALLED"
-  else
-    say "skipping grpcurl, which needs go: the gRPC examples of the documentation will not be executed"
+    go_install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL_INSTALLED" && return
   fi
+  say "skipping grpcurl, which needs a newer go: the gRPC examples of the documentation will not be executed"
 }
 
 case "$TIER" in
   build) install_packages; install_rust ;;
-  test) install_packages; install_rust; install_nats; install_grpcurl ;;
+  test) install_packages; install_rust; install_browser; install_nats; install_grpcurl ;;
   *) die "unknown tier '$TIER': build or test" ;;
 esac
 say "everything for '$TIER' is here"
