@@ -97,6 +97,7 @@ async fn ours(url: String, frame: &Frame, messages: usize) -> anyhow::Result<Run
     let key = Key::parse("bench")?;
     let mut mailbox = subscriber.subscribe(&TOPIC, Select::All).await?;
     let run = exchange(
+        "our bus",
         frame.encoded_len(),
         messages,
         async |_| Ok(publisher.publish(&TOPIC, Some(&key), frame).await?),
@@ -116,8 +117,13 @@ async fn raw(url: String, frame: &Frame, messages: usize) -> anyhow::Result<Run>
     let publisher = async_nats::connect(&url).await?;
     let client = async_nats::connect(&url).await?;
     let mut subscriber = client.subscribe("bench.bench.frame").await?;
-    client.flush().await?;
+    // Back from the server, so the server knows the subscription: another connection publishes next.
+    client
+        .publish("bench.bench.frame", Vec::new().into())
+        .await?;
+    subscriber.next().await.context("the connection closed")?;
     exchange(
+        "raw async-nats",
         frame.encoded_len(),
         messages,
         async |_| {
@@ -135,6 +141,7 @@ async fn raw(url: String, frame: &Frame, messages: usize) -> anyhow::Result<Run>
 
 /// Sends and receives `messages`, at most [`WINDOW`] under way, in one task: sending never runs ahead.
 async fn exchange(
+    who: &str,
     size: usize,
     messages: usize,
     mut send: impl AsyncFnMut(usize) -> anyhow::Result<()>,
@@ -150,7 +157,12 @@ async fn exchange(
             send(sent).await?;
             sent += 1;
         }
-        let length = tokio::time::timeout(LIMIT, receive()).await??;
+        let length = tokio::time::timeout(LIMIT, receive())
+            .await
+            .with_context(|| {
+                let received = latencies.len();
+                format!("{who}: {sent} messages were sent, {received} received, and no more comes")
+            })??;
         anyhow::ensure!(length > 0, "an empty frame");
         let at = sent_at.pop_front().context("more came than was sent")?;
         latencies.push(at.elapsed());

@@ -14,7 +14,7 @@ const HELP = `usage: node run.mjs URL OUTPUT_DIR [--timeout SECS] [--simulated] 
   --simulated   the data is simulated: assert that the page says so
   --json        the last line is one JSON object
 
-The browser is the one that CHROMIUM names, else Debian's chromium, else Chrome.`;
+The browser is the one that CHROMIUM names, else Chromium or Chrome of this machine, else the driver's own.`;
 
 const FLAGS = [
   '--no-sandbox',
@@ -25,7 +25,7 @@ const FLAGS = [
   '--disable-sync',
   '--ignore-certificate-errors',
 ];
-const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome', '/usr/bin/google-chrome-stable'];
+const BROWSERS = ['/usr/bin/chromium', '/usr/bin/google-chrome', '/usr/bin/google-chrome-stable', '/snap/bin/chromium'];
 /** Hides all but the map's canvas. */
 const ONLY_THE_MAP = '.card, .simulated, .corner, .credits, .sensor, .maplibregl-control-container { visibility: hidden !important; }';
 /** A pixel that differs by more than this in a channel from the most common colour holds something. */
@@ -57,7 +57,7 @@ async function eventually(limitMs, sentence, probe) {
 
 async function findBrowser() {
   if (process.env.CHROMIUM) return process.env.CHROMIUM;
-  for (const candidate of BROWSERS) {
+  for (const candidate of [...BROWSERS, chromium.executablePath()]) {
     try {
       await access(candidate);
       return candidate;

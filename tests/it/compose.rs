@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use sovereign_node::feed::{Edge, Recording};
 use sovereign_service::Channel;
+use sovereign_tests::data::skipped;
 use sovereign_tests::flight::{replay, write_flight};
 use sovereign_tests::system::System;
 use sovereign_tests::tiles::digests;
@@ -15,7 +16,7 @@ const FRAMES: u32 = 24;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_containers_paint_the_same_tiles_as_one_process() -> anyhow::Result<()> {
     let Some(tiles) = std::env::var_os("SOVEREIGN_COMPOSE_TILES") else {
-        eprintln!("skipped: no containers here, run `make compose-test`");
+        skipped("no containers here, run `make compose-test`");
         return Ok(());
     };
     let tiles = tiles.to_str().context("SOVEREIGN_COMPOSE_TILES is a URL")?;

@@ -60,6 +60,21 @@ async fn a_demo_of_some_seconds_paints_what_it_flew_over_and_ends_by_itself() ->
     Ok(())
 }
 
+/// Installs the driver of the browser, unless it is there as the lock file wants it.
+fn install(browser: &Path) -> anyhow::Result<()> {
+    let lock = std::fs::read(browser.join("package-lock.json"))?;
+    let copy = browser.join("node_modules/.installed-package-lock.json");
+    if std::fs::read(&copy).is_ok_and(|installed| installed == lock) {
+        return Ok(());
+    }
+    let installed = Command::new("npm")
+        .args(["ci", "--no-audit", "--no-fund"])
+        .current_dir(browser)
+        .status()?;
+    ensure!(installed.success(), "npm ci in tests/browser");
+    Ok(std::fs::write(copy, lock)?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_console_draws_tiles_and_moving_markers_until_the_demo_is_stopped() -> anyhow::Result<()>
 {
@@ -70,17 +85,12 @@ async fn the_console_draws_tiles_and_moving_markers_until_the_demo_is_stopped() 
     std::fs::create_dir_all(&artefacts)?;
     let port = node.address("mobile-ingest.https")?.port();
     let run = move || -> anyhow::Result<()> {
-        if !browser.join("node_modules").is_dir() {
-            let installed = Command::new("npm")
-                .arg("ci")
-                .current_dir(&browser)
-                .status()?;
-            ensure!(installed.success(), "npm ci in tests/browser");
-        }
+        install(&browser)?;
         let seen = Command::new("node")
             .arg("run.mjs")
             .arg(format!("https://localhost:{port}/"))
             .arg(&artefacts)
+            .arg("--simulated")
             .current_dir(&browser)
             .output()?;
         ensure!(

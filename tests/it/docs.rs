@@ -23,6 +23,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use sovereign_proto::mesh::v1::GetNodeRequest;
 use sovereign_proto::mesh::v1::mesh_client::MeshClient;
+use sovereign_tests::data::skipped;
 use sovereign_tests::process::{LIMIT, Process, binary};
 use sovereign_tests::{flight, wait_for};
 use tokio::process::Command;
@@ -349,12 +350,6 @@ async fn is_ready(addresses: &Path) -> bool {
     reply.is_ok_and(|reply| reply.status().is_success())
 }
 
-/// Says on the standard error what was not checked, so that it is seen.
-#[expect(clippy::print_stderr, reason = "a skipped check has to be seen")]
-fn skip(place: &str, why: &str) {
-    eprintln!("skipped: {place}: {why}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_does_what_the_documentation_says() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -366,10 +361,10 @@ async fn every_command_does_what_the_documentation_says() -> anyhow::Result<()> 
             continue;
         }
         if block.text.contains("grpcurl") && !has_grpcurl {
-            skip(
-                &block.place,
-                "grpcurl is not installed (.ci/setup.sh test builds it with go)",
-            );
+            skipped(&format!(
+                "{}: grpcurl is not installed (.ci/setup.sh test builds it with go)",
+                block.place
+            ));
             continue;
         }
         stage
