@@ -188,10 +188,9 @@ async fn a_joining_node_finds_the_one_that_was_started() {
 
 #[test]
 fn joining_nobody_fails_and_says_what_to_do() {
-    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer = format!("/ip4/127.0.0.1/tcp/{}", unused.local_addr().unwrap().port());
-    drop(unused);
-    let mut running = Running::spawn("join", &["--peer", &peer, "--join-timeout", "1"]);
+    // Port 1 (tcpmux): nobody listens there, and no test is given it.
+    let peer = "/ip4/127.0.0.1/tcp/1";
+    let mut running = Running::spawn("join", &["--peer", peer, "--join-timeout", "1"]);
     assert_eq!(running.wait().code(), Some(1));
     let log = running.log();
     assert!(log.contains("no peer was reached within 1 s"), "{log}");
