@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::fixtures::ms;
+use crate::domain::telemetry::Velocity;
 
 const SKEW: Duration = Duration::from_secs(5);
 

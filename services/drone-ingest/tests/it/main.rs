@@ -1,13 +1,9 @@
 //! The door as others see it: datagrams in, a memory bus and gRPC out.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-#[path = "it/captures.rs"]
 mod captures;
-#[path = "it/rig.rs"]
 mod rig;
-#[path = "it/samples.rs"]
 mod samples;
-#[path = "it/telemetry.rs"]
 mod telemetry;
 
 use drone_ingest::{Config, DroneService};
