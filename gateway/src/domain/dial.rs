@@ -1,11 +1,12 @@
 //! Whom to dial, and when.
 //!
 //! Two kinds of targets: seeds, which the operator named and which are redialled for ever, and peers
-//! learned from hellos, identify and mDNS, which are dialled only while fewer peers are connected than
-//! wanted and are dropped after some failures. Every failure doubles the wait before the next try.
+//! learned from hellos, identify and mDNS, which are dialled only while fewer peers are connected or
+//! being dialled than wanted and are dropped after some failures. Every failure doubles the wait before the next try.
 //! While the node has fewer than `min_peers` the wait is kept short, because an island has nothing
 //! better to do. Time is the time since the swarm started, so a clock that is set changes nothing.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -62,7 +63,6 @@ struct Target {
     addrs: Vec<Multiaddr>,
     failures: u32,
     not_before: Duration,
-    dialling: bool,
 }
 
 impl Target {
@@ -73,13 +73,12 @@ impl Target {
             addrs,
             failures: 0,
             not_before: Duration::ZERO,
-            dialling: false,
         }
     }
 
-    fn is_idle(&self, connected: &impl Fn(&PeerId) -> bool) -> bool {
+    fn is_connected(&self, connected: &impl Fn(&PeerId) -> bool) -> bool {
         let peer = self.expected.as_ref().or(self.answered.as_ref());
-        !self.dialling && !peer.is_some_and(connected)
+        peer.is_some_and(connected)
     }
 }
 
@@ -90,6 +89,9 @@ pub(crate) struct DialBook {
     wanted: Wanted,
     seeds: Vec<Target>,
     learned: LruCache<PeerId, Target>,
+    /// Dials that have not ended; kept beside the targets, because a learned peer may be forgotten
+    /// while it is dialled. As many as there are seeds and wanted peers at most.
+    running: HashSet<TargetId>,
 }
 
 impl DialBook {
@@ -115,6 +117,7 @@ impl DialBook {
             wanted,
             seeds: targets,
             learned: LruCache::new(MAX_LEARNED),
+            running: HashSet::new(),
         }
     }
 
@@ -154,24 +157,30 @@ impl DialBook {
         connected: impl Fn(&PeerId) -> bool,
     ) -> Vec<Dial> {
         let mut dials = Vec::new();
-        let mut missing = self.wanted.peers.saturating_sub(peers);
-        let seeds = self.seeds.iter_mut().enumerate();
+        let mut missing = self.missing(peers);
+        let seeds = self.seeds.iter().enumerate();
         let seeds = seeds.map(|(place, target)| (TargetId::Seed(place), target));
-        let learned = self.learned.iter_mut();
+        let learned = self.learned.iter();
         let learned = learned.map(|(peer, target)| (TargetId::Learned(*peer), target));
         for (id, target) in seeds.chain(learned) {
-            if matches!(id, TargetId::Learned(_)) && missing == 0 {
+            let is_learned = matches!(id, TargetId::Learned(_));
+            if is_learned && missing == 0 {
                 break;
             }
-            if target.not_before <= now && target.is_idle(&connected) {
-                target.dialling = true;
-                missing = missing.saturating_sub(1);
-                dials.push(Dial {
-                    target: id,
-                    peer: target.expected,
-                    addrs: target.addrs.clone(),
-                });
+            if target.not_before > now
+                || target.is_connected(&connected)
+                || !self.running.insert(id)
+            {
+                continue;
             }
+            if is_learned {
+                missing -= 1;
+            }
+            dials.push(Dial {
+                target: id,
+                peer: target.expected,
+                addrs: target.addrs.clone(),
+            });
         }
         dials
     }
@@ -182,14 +191,25 @@ impl DialBook {
         peers: usize,
         connected: impl Fn(&PeerId) -> bool,
     ) -> Option<Duration> {
-        let learned = self.learned.iter().map(|(_, target)| target);
-        let learned = learned.filter(|_| peers < self.wanted.peers);
-        self.seeds
-            .iter()
+        let seeds = self.seeds.iter().enumerate();
+        let seeds = seeds.map(|(place, target)| (TargetId::Seed(place), target));
+        let learned = self.learned.iter();
+        let learned = learned.map(|(peer, target)| (TargetId::Learned(*peer), target));
+        let learned = learned.filter(|_| self.missing(peers) > 0);
+        seeds
             .chain(learned)
-            .filter(|target| target.is_idle(&connected))
-            .map(|target| target.not_before)
+            .filter(|(id, target)| !self.running.contains(id) && !target.is_connected(&connected))
+            .map(|(_, target)| target.not_before)
             .min()
+    }
+
+    /// Learned peers to dial besides those that are being dialled. Dials of seeds do not count: a
+    /// seed that is down must not keep the node from finding others.
+    fn missing(&self, peers: usize) -> usize {
+        let dialling = self.running.iter();
+        let dialling = dialling.filter(|id| matches!(id, TargetId::Learned(_)));
+        let taken = peers + dialling.count();
+        self.wanted.peers.saturating_sub(taken)
     }
 
     /// A dial failed.
@@ -199,10 +219,10 @@ impl DialBook {
         } else {
             LONGEST_WAIT
         };
+        self.running.remove(&id);
         let Some(target) = self.target(id) else {
             return;
         };
-        target.dialling = false;
         let wait = FIRST_WAIT.saturating_mul(1 << target.failures.min(16));
         target.failures += 1;
         target.not_before = now + wait.min(longest);
@@ -215,8 +235,8 @@ impl DialBook {
 
     /// `peer` answered a dial.
     pub(crate) fn answered(&mut self, id: TargetId, peer: PeerId) {
+        self.running.remove(&id);
         if let Some(target) = self.target(id) {
-            target.dialling = false;
             target.answered = Some(peer);
             target.failures = 0;
         }
@@ -235,8 +255,8 @@ impl DialBook {
 
     /// A seed leads to this node itself, or to another network: it waits the longest time.
     pub(crate) fn useless(&mut self, id: TargetId, now: Duration) {
+        self.running.remove(&id);
         if let Some(target) = self.target(id) {
-            target.dialling = false;
             target.not_before = now + LONGEST_WAIT;
         }
     }

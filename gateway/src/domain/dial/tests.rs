@@ -72,6 +72,41 @@ fn learned_peers_are_dialled_only_while_peers_are_missing() {
 }
 
 #[test]
+fn dials_that_run_count_against_what_is_missing() {
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![addr(1)]);
+    for port in 2..=9 {
+        book.learn(PeerId::random(), [addr(port)]);
+    }
+    let now = Duration::from_secs(1);
+    let dials = book.due(now, 0, nobody);
+    assert_eq!(dials.len(), 1 + WANTED.peers, "the seed and those wanted");
+    assert!(book.due(now, 0, nobody).is_empty());
+    assert_eq!(book.next_due(0, nobody), None, "nothing to wake up for");
+
+    // Whoever fails makes room for one other.
+    book.failed(dials[1].target, now, 0);
+    assert_eq!(book.due(now, 0, nobody).len(), 1);
+    // Whoever answers is connected and takes its place still.
+    let TargetId::Learned(peer) = dials[2].target else {
+        panic!("{:?} is no learned peer", dials[2]);
+    };
+    book.answered(dials[2].target, peer);
+    assert!(book.due(now, 1, |p| *p == peer).is_empty());
+}
+
+#[test]
+fn forgetting_peers_that_are_dialled_starts_no_further_dials() {
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![]);
+    for round in 0..3 {
+        for _ in 0..MAX_LEARNED.get() {
+            book.learn(PeerId::random(), [addr(1)]);
+        }
+        let expected = if round == 0 { WANTED.peers } else { 0 };
+        assert_eq!(book.due(Duration::ZERO, 0, nobody).len(), expected);
+    }
+}
+
+#[test]
 fn a_learned_peer_that_keeps_failing_is_forgotten() {
     let mut book = DialBook::new(PeerId::random(), WANTED, vec![]);
     let peer = PeerId::random();
