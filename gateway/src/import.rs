@@ -172,22 +172,14 @@ pub(crate) struct Importer {
 }
 
 impl Importer {
-    /// Works until `stop` is requested, and then on what was accepted before.
+    /// Works until the swarm has ended, on everything that was accepted. After `stop` was requested
+    /// a round that the bus does not take is not tried again.
     ///
     /// # Errors
     ///
-    /// When the bus is closed while the gateway is not asked to stop.
+    /// When a round cannot be stored.
     pub(crate) async fn run(mut self, stop: Stop) -> Result<(), RunError> {
-        loop {
-            tokio::select! {
-                received = self.received.recv() => match received {
-                    Some(received) => self.import(*received, &stop).await?,
-                    None => return Ok(()),
-                },
-                () = stop.requested() => break,
-            }
-        }
-        while let Ok(received) = self.received.try_recv() {
+        while let Some(received) = self.received.recv().await {
             self.import(*received, &stop).await?;
         }
         Ok(())
@@ -283,3 +275,6 @@ impl Importer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

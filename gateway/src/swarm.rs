@@ -116,7 +116,8 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Works until `stop` is requested, then a moment longer for what is on its way out.
+    /// Works until `stop` is requested, then a moment longer for what is on its way out. The end
+    /// closes the stream of accepted messages.
     pub(crate) async fn run(mut self, stop: Stop) {
         loop {
             if let Some(mut event_loop) = self.event_loop.take() {
@@ -246,7 +247,7 @@ impl EventLoop {
                 Some(command) = commands.recv() => self.on_command(command),
                 permit = messages.reserve(), if room.is_none() => match permit {
                     Ok(permit) => room = Some(permit),
-                    // The importer is gone, so the gateway is stopping.
+                    // The importer failed, which stops the gateway.
                     Err(_closed) => return Ok(()),
                 },
                 event = self.swarm.select_next_some(), if room.is_some() => {
