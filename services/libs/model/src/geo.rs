@@ -264,19 +264,6 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Smallest box around the points; `None` when there are none.
-    pub fn of_points<'a>(points: impl IntoIterator<Item = &'a Geodetic>) -> Option<Bounds> {
-        points
-            .into_iter()
-            .map(|p| Bounds {
-                west_deg: p.longitude_deg,
-                south_deg: p.latitude_deg,
-                east_deg: p.longitude_deg,
-                north_deg: p.latitude_deg,
-            })
-            .reduce(|a, b| a.union(&b))
-    }
-
     /// Smallest box around both.
     #[must_use]
     pub fn union(&self, other: &Bounds) -> Bounds {

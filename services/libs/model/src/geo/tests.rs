@@ -111,25 +111,20 @@ fn attitude_axes_are_aerospace() {
 
 #[test]
 fn bounds_grow_contain_and_meet() {
-    assert_eq!(Bounds::of_points([]), None);
-    let points = [place(1.0, 2.0, 0.0), place(-1.0, 5.0, 0.0)];
-    let bounds = Bounds::of_points(&points).unwrap();
-    assert_eq!(
-        (
-            bounds.west_deg,
-            bounds.south_deg,
-            bounds.east_deg,
-            bounds.north_deg
-        ),
-        (2.0, -1.0, 5.0, 1.0)
-    );
-    assert!(points.iter().all(|p| bounds.contains(p)));
-    assert!(!bounds.contains(&place(0.0, 1.9, 0.0)));
-    let other = Bounds::of_points([&place(1.0, 5.0, 0.0), &place(9.0, 9.0, 0.0)]).unwrap();
-    assert!(bounds.intersects(&other));
-    assert!(bounds.union(&other).contains(&place(8.0, 3.0, 0.0)));
-    let apart = Bounds::of_points([&place(1.1, 5.0, 0.0)]).unwrap();
-    assert!(!bounds.intersects(&apart));
+    let bounds = |south_deg, west_deg, north_deg, east_deg| Bounds {
+        west_deg,
+        south_deg,
+        east_deg,
+        north_deg,
+    };
+    let first = bounds(-1.0, 2.0, 1.0, 5.0);
+    assert!(first.contains(&place(1.0, 2.0, 0.0)));
+    assert!(first.contains(&place(-1.0, 5.0, 0.0)));
+    assert!(!first.contains(&place(0.0, 1.9, 0.0)));
+    let other = bounds(1.0, 5.0, 9.0, 9.0);
+    assert!(first.intersects(&other));
+    assert_eq!(first.union(&other), bounds(-1.0, 2.0, 9.0, 9.0));
+    assert!(!first.intersects(&bounds(1.1, 5.0, 1.1, 5.0)));
 }
 
 #[test]
