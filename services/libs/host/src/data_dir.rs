@@ -1,14 +1,18 @@
 //! The data folder: closed to other users, held by one process.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::HostError;
 
 /// Only the owner may look inside.
 const MODE: u32 = 0o700;
+/// What anybody else may do, among the bits of a mode.
+const OTHERS: u32 = 0o077;
+/// File that a process locks in its data folder; it stays when the process ends.
+const LOCK: &str = "lock";
 
 /// A data folder held by this process until dropped.
 #[derive(Debug)]
@@ -18,7 +22,7 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the folder when it is not there and locks it.
+    /// Makes the folder when it is not there, closes it to other users and locks it.
     pub(crate) fn lock(path: &Path) -> Result<Self, HostError> {
         let fail = |path: &Path| {
             let path = path.to_path_buf();
@@ -27,7 +31,8 @@ impl DataDir {
         create(path).map_err(fail(path))?;
         // Absolute, so that services are free of the working directory.
         let path = path.canonicalize().map_err(fail(path))?;
-        let file = path.join("lock");
+        close(&path).map_err(fail(&path))?;
+        let file = path.join(LOCK);
         let mut lock = File::options()
             .read(true)
             .write(true)
@@ -74,10 +79,34 @@ fn create(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(MODE).create(path)
 }
 
+/// Closes a folder that was made by another. One with files in it that is no data folder is refused:
+/// whoever shares it would be locked out by a wrong path.
+fn close(path: &Path) -> io::Result<()> {
+    if path.metadata()?.permissions().mode() & OTHERS == 0 {
+        return Ok(());
+    }
+    if !path.join(LOCK).exists() && fs::read_dir(path)?.next().is_some() {
+        return Err(io::Error::other(
+            "it is open to other users and holds files that are not ours; `chmod 700` it if it is meant",
+        ));
+    }
+    fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(|error| {
+        let why = format!("it is open to other users and cannot be closed to them: {error}");
+        io::Error::new(error.kind(), why)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
 
     #[test]
     fn the_folder_is_closed_to_others_and_held_by_one() {
@@ -85,8 +114,7 @@ mod tests {
         let path = dir.path().join("data");
         let held = DataDir::lock(&path).unwrap();
         for folder in [held.path().to_path_buf(), held.of("tile-svc").unwrap()] {
-            let mode = folder.metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o700);
+            assert_eq!(mode(&folder), 0o700);
         }
         let error = DataDir::lock(&path).unwrap_err();
         let text = error.to_string();
@@ -96,6 +124,36 @@ mod tests {
         );
         assert!(text.contains("--data-dir"), "{text}");
         drop(held);
+        DataDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_was_open_to_others_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::create_dir(&path).unwrap();
+        set_mode(&path, 0o755);
+        drop(DataDir::lock(&path).unwrap());
+        assert_eq!(mode(&path), 0o700);
+        // By now it has files, and they are ours.
+        set_mode(&path, 0o750);
+        drop(DataDir::lock(&path).unwrap());
+        assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn a_shared_folder_of_others_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shared");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("notes.txt"), "of somebody").unwrap();
+        set_mode(&path, 0o755);
+        let error = sovereign_service::chain(&DataDir::lock(&path).unwrap_err());
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert!(error.contains("open to other users"), "{error}");
+        assert_eq!(mode(&path), 0o755);
+        assert!(!path.join(LOCK).exists());
+        set_mode(&path, 0o700);
         DataDir::lock(&path).unwrap();
     }
 }
