@@ -28,7 +28,8 @@ pub struct Options {
     /// Set one configuration value; wins over file and environment. May be repeated.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
-    /// Folder for everything that is kept [default: $XDG_DATA_HOME/sovereign-map or ./sovereign-data].
+    /// Folder for everything that is kept [default: $XDG_DATA_HOME/sovereign-map, else
+    /// ./sovereign-data; a demo or replay has a folder of its own in there].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// How log lines on the standard error look [default: text].
