@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::addresses::AddressesFile;
 use crate::admin::Admin;
 use crate::config::{BusConfig, HostConfig};
 use crate::data_dir::DataDir;
@@ -30,6 +30,9 @@ use crate::{HostError, telemetry};
 /// gRPC calls that are still open this long after the services have drained are cut: they are streams
 /// without end, and their clients come back.
 const OPEN_CALLS_GRACE: Duration = Duration::from_millis(500);
+/// Tasks that are cut off get this long to notice. One in code that blocks its thread never does; it
+/// is left behind, and the process ends without it.
+const CUT_OFF_GRACE: Duration = Duration::from_millis(500);
 /// The bus gets this long to write what is pending.
 const BUS_CLOSE_GRACE: Duration = Duration::from_secs(5);
 
@@ -205,12 +208,6 @@ impl Host {
         self.data.path()
     }
 
-    /// The configuration it was started with.
-    #[must_use]
-    pub fn config(&self) -> &HostConfig {
-        &self.config
-    }
-
     /// Readiness of everything that was mounted.
     #[must_use]
     pub fn readiness(&self) -> ReadinessBoard {
@@ -384,7 +381,10 @@ impl<'a> Running<'a> {
                         Ok(()) => outcome = Err(late),
                         Err(_) => tracing::error!(error = %late, "failed while stopping"),
                     }
-                    self.set.shutdown().await;
+                    self.set.abort_all();
+                    let cut_off = async { while self.set.join_next().await.is_some() {} };
+                    // Those that have not noticed by then were named above.
+                    let _ = tokio::time::timeout(CUT_OFF_GRACE, cut_off).await;
                     break;
                 }
             }
@@ -477,46 +477,5 @@ fn without_credentials(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         _ => url.to_owned(),
-    }
-}
-
-/// The bound addresses on disk, as long as the host runs.
-struct AddressesFile {
-    path: PathBuf,
-}
-
-impl AddressesFile {
-    fn write(
-        path: &std::path::Path,
-        addresses: &BTreeMap<String, SocketAddr>,
-    ) -> Result<Self, HostError> {
-        let fail = |source| HostError::AddressesFile {
-            path: path.to_path_buf(),
-            source,
-        };
-        let text = serde_json::to_string(addresses).map_err(|error| fail(error.into()))?;
-        // Whoever waits for the file reads all of it or none.
-        let temporary = path.with_extension("json.part");
-        std::fs::write(&temporary, text).map_err(fail)?;
-        std::fs::rename(&temporary, path).map_err(fail)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-        })
-    }
-}
-
-impl AddressesFile {
-    fn remove(path: &std::path::Path) {
-        if let Err(error) = std::fs::remove_file(path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, path = %path.display(), "remove the addresses file");
-        }
-    }
-}
-
-impl Drop for AddressesFile {
-    fn drop(&mut self) {
-        Self::remove(&self.path);
     }
 }

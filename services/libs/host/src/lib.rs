@@ -14,6 +14,7 @@
 //! * One process has one data folder, closed to other users and locked while the process runs.
 //! * What ends unasked, fails or panics ends the process with its name and causes.
 
+mod addresses;
 mod admin;
 mod calls;
 mod config;

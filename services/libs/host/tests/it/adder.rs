@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::task::{Context as TaskContext, Poll};
 
 use prometheus_client::metrics::counter::Counter;
@@ -49,6 +50,9 @@ pub(crate) struct AdderConfig {
     pub(crate) warm: Option<Arc<Notify>>,
     #[serde(skip)]
     pub(crate) drained: Option<PathBuf>,
+    /// When asked to stop, `run` blocks its thread until the other end is dropped.
+    #[serde(skip)]
+    pub(crate) blocked: Option<Receiver<()>>,
 }
 
 pub(crate) struct Adder {
@@ -95,7 +99,7 @@ impl Service for Adder {
         vec![("udp", ([127, 0, 0, 1], 9).into())]
     }
 
-    async fn run(self, stop: Stop) -> Result<(), RunError> {
+    async fn run(mut self, stop: Stop) -> Result<(), RunError> {
         if let Some(warm) = &self.config.warm {
             warm.notified().await;
         }
@@ -108,6 +112,10 @@ impl Service for Adder {
             _ => {}
         }
         stop.requested().await;
+        if let Some(blocked) = self.config.blocked.take() {
+            // Nothing is ever sent: this returns when the sender is gone.
+            let _ = tokio::task::block_in_place(|| blocked.recv());
+        }
         if let Some(file) = &self.config.drained {
             tokio::fs::write(file, "").await.unwrap();
         }
