@@ -1,16 +1,25 @@
 //! Log lines to the standard error, traces to an OTLP receiver when one is configured.
 
+use std::time::Duration;
+
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{HostConfig, LogFormat};
 use crate::{ConfigError, HostError};
+
+/// Spans that are pending at the end get this long to be sent; what a slow or silent receiver has not
+/// taken by then is lost.
+const LAST_SPANS_GRACE: Duration = Duration::from_secs(2);
 
 /// Installed telemetry; [`Telemetry::finish`] writes what is pending.
 pub(crate) struct Telemetry {
@@ -35,11 +44,18 @@ impl Telemetry {
             LogFormat::Json => lines.json().flatten_event(true).boxed(),
         };
         let spans = traces.as_ref().map(|provider| {
-            tracing_opentelemetry::layer().with_tracer(provider.tracer("sovereign"))
+            // Spans of calls are DEBUG, and leave whatever the log is told to show. Only ours: the
+            // exporter makes calls as well, and would trace itself without end.
+            let traced = filter_fn(|metadata| {
+                (metadata.is_span() && metadata.target().starts_with("sovereign_host"))
+                    || (metadata.is_event() && *metadata.level() <= Level::INFO)
+            });
+            tracing_opentelemetry::layer()
+                .with_tracer(provider.tracer("sovereign"))
+                .with_filter(traced.with_max_level_hint(LevelFilter::DEBUG))
         });
         tracing_subscriber::registry()
-            .with(filter)
-            .with(lines)
+            .with(lines.with_filter(filter))
             .with(spans)
             .try_init()
             .map_err(|source| HostError::Setup {
@@ -54,10 +70,10 @@ impl Telemetry {
         Ok(Self { traces })
     }
 
-    /// Sends the spans that are still pending.
+    /// Sends the spans that are still pending, for at most [`LAST_SPANS_GRACE`].
     pub(crate) fn finish(self) {
         if let Some(provider) = self.traces
-            && let Err(error) = provider.shutdown()
+            && let Err(error) = provider.shutdown_with_timeout(LAST_SPANS_GRACE)
         {
             tracing::warn!(%error, "send the last traces");
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
 mod adder;
+mod traces;
 
 use std::time::Duration;
 
