@@ -28,7 +28,8 @@ pub struct Config {
     /// Below this many peers the node counts as an island, says so, and redials within 2 seconds
     /// instead of up to a minute. Default 1; 0 for a node that is content alone.
     pub min_peers: u32,
-    /// Connections at most, default 128, at least 1 and not below `min_peers`; more are refused.
+    /// Connections at most, default 128, at least 1 and not below `min_peers`; more are refused. Some
+    /// of them, ten or `min_peers` but not over half, are kept for connections that the node opens.
     pub max_peers: u32,
     /// Whether to find peers of the same network on the local link by multicast DNS, default false.
     pub mdns: bool,

@@ -48,7 +48,9 @@ pub(super) fn build_swarm(shared: &Shared) -> Result<Swarm<Behaviour>, SwarmErro
     let settings = &shared.settings;
     let keypair = shared.identity.keypair.clone();
     let local = keypair.public().to_peer_id();
+    let (wanted, _) = &shared.book_seed;
     let limits = ConnectionLimits::default()
+        .with_max_established_incoming(Some(max_incoming(settings.max_peers, wanted.peers)))
         .with_max_pending_incoming(Some(MAX_PENDING))
         .with_max_pending_outgoing(Some(MAX_PENDING))
         .with_max_established(Some(settings.max_peers))
@@ -90,6 +92,14 @@ pub(super) fn build_swarm(shared: &Shared) -> Result<Swarm<Behaviour>, SwarmErro
             config.with_idle_connection_timeout(Duration::from_secs(u64::from(u32::MAX)))
         })
         .build())
+}
+
+/// Connections that others may open: the rest is kept for those that this node opens itself, to its
+/// seeds above all, so that strangers cannot take every place. With few places half of them are kept,
+/// because a seed is there to be connected to.
+fn max_incoming(max_peers: u32, wanted_peers: usize) -> u32 {
+    let kept = u32::try_from(wanted_peers).unwrap_or(u32::MAX);
+    max_peers - kept.min(max_peers / 2)
 }
 
 fn build_gossipsub(shared: &Shared) -> Result<gossipsub::Behaviour, SwarmError> {
