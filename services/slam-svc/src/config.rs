@@ -24,7 +24,7 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CameraConfig {
-    /// Model as the pictures' Exif says it.
+    /// Model as the pictures' Exif says it; spaces around it do not count.
     pub model: String,
     /// Focal length divided by the longer side of the picture, 0.1 to 20.
     pub focal_px_per_width: f64,
@@ -68,10 +68,12 @@ pub(crate) fn site_from_config(config: Config) -> Result<Site, BuildError> {
         let refuse = |name: &str, why: &str| {
             Err(BuildError::config(format!("cameras[{index}].{name}"), why))
         };
-        if written.model.trim().is_empty() {
+        // Exif pads models, and what is read from it is trimmed.
+        let model = written.model.trim().to_owned();
+        if model.is_empty() {
             return refuse("model", "must not be empty");
         }
-        if cameras.iter().any(|camera| camera.model == written.model) {
+        if cameras.iter().any(|camera| camera.model == model) {
             return refuse("model", "is listed twice");
         }
         if !(0.1..=20.0).contains(&written.focal_px_per_width) {
@@ -81,7 +83,7 @@ pub(crate) fn site_from_config(config: Config) -> Result<Site, BuildError> {
             return refuse("k1", "must be -1 to 1");
         }
         cameras.push(CameraModel {
-            model: written.model,
+            model,
             focal_px_per_width: written.focal_px_per_width,
             k1: written.k1,
             heading: match written.heading {
@@ -114,7 +116,7 @@ mod tests {
     fn a_configured_camera_comes_before_the_built_in_one() {
         let config = Config {
             ground_elevation_m: Some(153.0),
-            cameras: vec![camera("FC300S")],
+            cameras: vec![camera(" FC300S ")],
         };
         let site = site_from_config(config).unwrap();
         assert_eq!(site.ground_elevation_m, Some(153.0));
@@ -137,7 +139,7 @@ mod tests {
                 },
             ),
             ("cameras[0].model", cameras(vec![camera(" ")])),
-            ("cameras[1].model", cameras(vec![camera("a"), camera("a")])),
+            ("cameras[1].model", cameras(vec![camera("a"), camera("a ")])),
             (
                 "cameras[0].focal_px_per_width",
                 cameras(vec![CameraConfig {

@@ -4,8 +4,8 @@
 //! preview) -> XMP (`drone-dji` attitude and altitudes, as attributes or as elements).
 //!
 //! Degenerate cases: a damaged Exif or XMP part is noted and the rest is used; a position of exactly
-//! (0, 0) is what makers write before the first fix, and counts as none; a file without a frame header
-//! is not a picture.
+//! (0, 0) is what makers write before the first fix, and counts as none; of several Exif or XMP parts
+//! the first readable one counts; a file without a frame header is not a picture.
 
 use exif::{Exif, In, Tag, Value};
 
@@ -15,6 +15,12 @@ const EXIF_HEADER: &[u8] = b"Exif\0\0";
 const XMP_HEADER: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 /// Nodes of one XMP packet; makers write a few dozen. Beyond it the packet counts as damaged.
 const MAX_XMP_NODES: u32 = 10_000;
+/// Attributes of one XMP packet, which the parser compares with each other; beyond it the packet counts
+/// as damaged. Makers write a few dozen, editors a few hundred.
+const MAX_XMP_ATTRIBUTES: usize = 2_000;
+/// Segments of a kind that are tried until one is readable; a picture has one of each, and further ones
+/// are passed over.
+const MAX_ATTEMPTS: u32 = 4;
 
 /// A file that is not a picture we can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +65,12 @@ pub(crate) struct PictureMetadata {
     pub(crate) damaged: Vec<&'static str>,
 }
 
+/// How many more segments of each kind are tried.
+struct Attempts {
+    exif: u32,
+    xmp: u32,
+}
+
 /// An attitude of which any part may be missing, degrees.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct MakerAttitude {
@@ -77,6 +89,10 @@ impl PictureMetadata {
     /// Not a JPEG, or one that never says its size.
     pub(crate) fn read(jpeg: &[u8]) -> Result<PictureMetadata, NotAPicture> {
         let mut metadata = PictureMetadata::default();
+        let mut attempts = Attempts {
+            exif: MAX_ATTEMPTS,
+            xmp: MAX_ATTEMPTS,
+        };
         let mut rest = jpeg
             .strip_prefix(&[0xFF, 0xD8])
             .ok_or(NotAPicture::NotJpeg)?;
@@ -89,7 +105,7 @@ impl PictureMetadata {
                         metadata.width_px = u32::from(u16::from_be_bytes([w1, w0]));
                     }
                 }
-                0xE1 => metadata.read_app1(payload),
+                0xE1 => metadata.read_app1(payload, &mut attempts),
                 // The scan: everything after is pixels.
                 0xDA => break,
                 _ => {}
@@ -102,15 +118,21 @@ impl PictureMetadata {
         Ok(metadata)
     }
 
-    fn read_app1(&mut self, payload: &[u8]) {
+    fn read_app1(&mut self, payload: &[u8], attempts: &mut Attempts) {
+        let after = |attempts: u32, is_read| if is_read { 0 } else { attempts - 1 };
         if let Some(tiff) = payload.strip_prefix(EXIF_HEADER) {
-            self.read_exif(tiff);
-        } else if let Some(packet) = payload.strip_prefix(XMP_HEADER) {
-            self.read_xmp(packet);
+            if attempts.exif > 0 {
+                attempts.exif = after(attempts.exif, self.read_exif(tiff));
+            }
+        } else if let Some(packet) = payload.strip_prefix(XMP_HEADER)
+            && attempts.xmp > 0
+        {
+            attempts.xmp = after(attempts.xmp, self.read_xmp(packet));
         }
     }
 
-    fn read_exif(&mut self, tiff: &[u8]) {
+    /// Returns whether it was readable, at least in part.
+    fn read_exif(&mut self, tiff: &[u8]) -> bool {
         let mut reader = exif::Reader::new();
         reader.continue_on_error(true);
         let parsed = reader
@@ -118,7 +140,7 @@ impl PictureMetadata {
             .or_else(|error| error.distill_partial_result(|_ignored| self.damaged.push("exif")));
         let Ok(exif) = parsed else {
             self.damaged.push("exif");
-            return;
+            return false;
         };
         self.model = ascii(&exif, Tag::Model);
         self.focal_mm = positive(&exif, Tag::FocalLength);
@@ -135,12 +157,17 @@ impl PictureMetadata {
         }
         self.edited = edited(&exif);
         self.preview = preview(&exif);
+        true
     }
 
-    fn read_xmp(&mut self, packet: &[u8]) {
-        let Some(text) = xmpmeta(packet) else {
+    /// Returns whether it was readable.
+    fn read_xmp(&mut self, packet: &[u8]) -> bool {
+        // Each attribute has an equals sign, and little else has.
+        let text = xmpmeta(packet)
+            .filter(|text| text.bytes().filter(|&b| b == b'=').count() <= MAX_XMP_ATTRIBUTES);
+        let Some(text) = text else {
             self.damaged.push("xmp");
-            return;
+            return false;
         };
         let options = roxmltree::ParsingOptions {
             nodes_limit: MAX_XMP_NODES,
@@ -148,7 +175,7 @@ impl PictureMetadata {
         };
         let Ok(document) = roxmltree::Document::parse_with_options(text, options) else {
             self.damaged.push("xmp");
-            return;
+            return false;
         };
         for node in document.descendants().filter(roxmltree::Node::is_element) {
             for attribute in node.attributes() {
@@ -162,6 +189,7 @@ impl PictureMetadata {
                 self.read_property(node.tag_name().name(), text);
             }
         }
+        true
     }
 
     fn read_property(&mut self, name: &str, text: &str) {

@@ -179,6 +179,64 @@ fn damaged_parts_are_noted_and_the_rest_is_used() {
 }
 
 #[test]
+fn of_several_parts_the_first_readable_one_counts() {
+    let mut first = gps_fields();
+    first.push(text(Tag::Model, "FC300S"));
+    let app1 = [
+        exif(&first),
+        exif(&[text(Tag::Model, "other")]),
+        xmp("drone-dji:RelativeAltitude=\"+40.10\">"),
+        xmp("drone-dji:RelativeAltitude=\"+7\" drone-dji:GimbalYawDegree=\"9\">"),
+    ];
+    let read = PictureMetadata::read(&jpeg(64, 48, &app1)).unwrap();
+    assert_eq!(read.model.as_deref(), Some("FC300S"));
+    assert!(read.gps.is_some());
+    assert_eq!(read.relative_altitude_m, Some(40.1));
+    assert_eq!(read.gimbal, MakerAttitude::default());
+}
+
+#[test]
+fn parts_that_cannot_be_read_are_given_up_after_a_few() {
+    let garbage = [EXIF_HEADER, b"not a tiff"].concat();
+    let noise = [XMP_HEADER, b"<x:xmpmeta><open></x:xmpmeta>"].concat();
+    let good = [
+        exif(&gps_fields()),
+        xmp("drone-dji:RelativeAltitude=\"+4\">"),
+    ];
+    let tried = |bad: u32| {
+        let mut app1 = Vec::new();
+        for _ in 0..bad {
+            app1.extend([garbage.clone(), noise.clone()]);
+        }
+        app1.extend(good.clone());
+        PictureMetadata::read(&jpeg(64, 48, &app1)).unwrap()
+    };
+    let read = tried(MAX_ATTEMPTS - 1);
+    assert!(read.gps.is_some() && read.relative_altitude_m.is_some());
+    let read = tried(MAX_ATTEMPTS + 50);
+    assert!(read.gps.is_none() && read.relative_altitude_m.is_none());
+    assert_eq!(read.damaged.len(), 2 * MAX_ATTEMPTS as usize);
+}
+
+#[test]
+fn a_packet_of_too_many_attributes_is_not_parsed() {
+    let with = |attributes: usize| {
+        let mut properties = String::from("drone-dji:RelativeAltitude=\"+4\"");
+        for i in 0..attributes {
+            properties.push_str(&format!(" a{i}=\"\""));
+        }
+        properties.push('>');
+        PictureMetadata::read(&jpeg(64, 48, &[xmp(&properties)])).unwrap()
+    };
+    assert_eq!(with(500).relative_altitude_m, Some(4.0));
+    let read = with(MAX_XMP_ATTRIBUTES);
+    assert_eq!(
+        (read.relative_altitude_m, read.damaged),
+        (None, vec!["xmp"])
+    );
+}
+
+#[test]
 fn a_file_written_again_long_after_the_exposure_is_edited() {
     for (written, edited) in [
         ("2016:06:23 16:32:57", false),
