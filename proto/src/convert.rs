@@ -220,7 +220,7 @@ impl From<CameraPose> for wire::Pose {
         wire::Pose {
             position: Some(pose.position.into()),
             enu_from_camera: Some(pose.enu_from_camera.into()),
-            height_above_ground_m: pose.height_above_ground_m,
+            height_above_ground_m: Some(pose.height_above_ground_m),
         }
     }
 }
@@ -230,7 +230,7 @@ impl TryFrom<&wire::Pose> for CameraPose {
     type Error = FieldError;
 
     fn try_from(pose: &wire::Pose) -> Result<CameraPose, FieldError> {
-        let height = pose.height_above_ground_m;
+        let height = *required("height_above_ground_m", pose.height_above_ground_m.as_ref())?;
         if !(height.is_finite() && height > 0.0) {
             return Err(FieldError::new(
                 "height_above_ground_m",
@@ -360,11 +360,15 @@ mod tests {
         assert_eq!(field(|p| p.position = None), "position");
         assert_eq!(field(|p| p.enu_from_camera = None), "enu_from_camera");
         assert_eq!(
-            field(|p| p.height_above_ground_m = 0.0),
+            field(|p| p.height_above_ground_m = None),
             "height_above_ground_m"
         );
         assert_eq!(
-            field(|p| p.height_above_ground_m = f64::NAN),
+            field(|p| p.height_above_ground_m = Some(0.0)),
+            "height_above_ground_m"
+        );
+        assert_eq!(
+            field(|p| p.height_above_ground_m = Some(f64::NAN)),
             "height_above_ground_m"
         );
         assert_eq!(

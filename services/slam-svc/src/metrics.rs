@@ -11,8 +11,9 @@ pub(crate) type Label = [(&'static str, &'static str); 1];
 /// Counters of all sensors together.
 #[derive(Debug, Clone)]
 pub(crate) struct SlamMetrics {
-    /// Captures settled, by `outcome`: `image_metadata`, `telemetry`, `position_only`, `lost`, `known`
-    /// (delivered again after its verdict), `malformed` (no frame id or sensor that can be answered).
+    /// Captures settled, by `outcome`: `image_metadata`, `telemetry` (for a part of the pose at least),
+    /// `position_only`, `lost`, `known` (delivered again after its verdict), `malformed` (no frame id or
+    /// sensor that can be answered).
     pub(crate) captures: Family<Label, Counter>,
     /// Captures without a pose, by `reason`.
     pub(crate) unplaced: Family<Label, Counter>,

@@ -4,11 +4,12 @@
 //! delivery on its own; different sensors overlap.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
 use prost::Message;
 use sovereign_bus::{Bus, Consumer, Delivery, Key, PublishError};
 use sovereign_model::Digest;
@@ -127,7 +128,7 @@ impl Service for SlamService {
 
 /// Settles deliveries, those of different keys at the same time, until stop; then finishes what it holds.
 async fn settle_all<M, F>(
-    mut consumer: Consumer<M>,
+    consumer: Consumer<M>,
     stop: Stop,
     settle: impl Fn(Delivery<M>) -> F,
 ) -> Result<(), RunError>
@@ -135,12 +136,16 @@ where
     M: Message + Default,
     F: Future<Output = ()>,
 {
+    // A delivery may have to be read from disk: the reading goes on while others are settled.
+    let mut deliveries = pin!(stream::unfold(consumer, |mut consumer| async {
+        Some((consumer.next().await?, consumer))
+    }));
     let mut held = FuturesUnordered::new();
     loop {
         tokio::select! {
             () = stop.requested() => break,
             Some(()) = held.next() => {}
-            delivery = consumer.next(), if held.len() < MAX_HELD => match delivery {
+            delivery = deliveries.next(), if held.len() < MAX_HELD => match delivery {
                 Some(delivery) => held.push(settle(delivery)),
                 None => break,
             },
@@ -387,7 +392,8 @@ impl Judge {
         let Verdict::Tracking {
             pose,
             intrinsics,
-            source: Source::ImageMetadata,
+            source,
+            attitude_from: Source::ImageMetadata,
         } = verdict
         else {
             return Ok((verdict, None));
@@ -418,7 +424,8 @@ impl Judge {
         let verdict = Verdict::Tracking {
             pose: turned(&pose, found.unwrap_or(Turn::None)),
             intrinsics,
-            source: Source::ImageMetadata,
+            source,
+            attitude_from: Source::ImageMetadata,
         };
         Ok((verdict, preview.filter(|_| found.is_some())))
     }

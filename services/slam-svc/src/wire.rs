@@ -96,6 +96,7 @@ pub(crate) fn keyframe_from(capture: &geo::Capture, verdict: &Verdict) -> Keyfra
             pose,
             intrinsics,
             source,
+            ..
         } => Keyframe {
             state: geo::TrackingState::Tracking.into(),
             pose: Some((*pose).into()),
@@ -158,7 +159,7 @@ pub(crate) fn pose_at(position: Position) -> geo::Pose {
             altitude_m: position.altitude_m,
         }),
         enu_from_camera: None,
-        height_above_ground_m: 0.0,
+        height_above_ground_m: None,
     }
 }
 

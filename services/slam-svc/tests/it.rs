@@ -5,154 +5,26 @@
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
+#[path = "it/loads.rs"]
+mod loads;
+#[path = "it/real.rs"]
+mod real;
+#[path = "it/rig.rs"]
+mod rig;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use slam_svc::{Config, SlamService};
-use sovereign_bus::{Appended, Bus, Consumer, Key, Mailbox, Select};
-use sovereign_model::geo::{Enu, Geodetic, LocalFrame, horizontal_distance_m};
-use sovereign_model::{CameraPose, Digest, Intrinsics};
-use sovereign_proto::geo::v1::{self as geo, Capture, TelemetryFix, TrackingState};
+use sovereign_bus::{Appended, Bus, Key};
+use sovereign_model::Digest;
+use sovereign_model::geo::{Geodetic, horizontal_distance_m};
+use sovereign_proto::geo::v1::{self as geo, TrackingState};
 use sovereign_proto::mobile::v1::{Sample, SampleType};
-use sovereign_proto::slam::v1::slam_client::SlamClient;
-use sovereign_proto::slam::v1::{
-    GetKeyframeRequest, Keyframe, ListKeyframesRequest, PoseEvent, PoseSource,
-};
-use sovereign_proto::topics::{
-    DRONE_CAPTURE, MOBILE_CAPTURE, MOBILE_SAMPLE, SLAM_KEYFRAME, SLAM_POSE,
-};
-use sovereign_service::{Channel, Context, RunError, Service, StopSource};
-use tokio::task::JoinHandle;
+use sovereign_proto::slam::v1::{GetKeyframeRequest, Keyframe, ListKeyframesRequest, PoseSource};
+use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, MOBILE_SAMPLE};
+use sovereign_service::{Context, Service};
 
-/// Nothing here takes long; a test that waits this long has failed.
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// The service under test, running, and both ends of its bus.
-struct Running {
-    bus: Bus,
-    keyframes: Consumer<Keyframe>,
-    poses: Mailbox<PoseEvent>,
-    client: SlamClient<Channel>,
-    stop: StopSource,
-    task: JoinHandle<Result<(), RunError>>,
-}
-
-async fn start(dir: &Path, config: Config) -> Running {
-    let bus = Bus::memory(&dir.join("journal.redb"), "test-node").unwrap();
-    let keyframes = bus.consume(&SLAM_KEYFRAME, "test").await.unwrap();
-    let poses = bus.subscribe(&SLAM_POSE, Select::All).await.unwrap();
-    let context = Context::for_tests(SlamService::NAME, bus.clone(), dir);
-    let ready = context.ready.clone();
-    let service = SlamService::build(config, (), context).await.unwrap();
-    let client = SlamClient::new(Channel::local(service.routes()));
-    let stop = StopSource::new();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the test owns the task: Running::end awaits it"
-    )]
-    let task = tokio::spawn(service.run(stop.stop()));
-    tokio::time::timeout(LIMIT, ready.wait()).await.unwrap();
-    Running {
-        bus,
-        keyframes,
-        poses,
-        client,
-        stop,
-        task,
-    }
-}
-
-impl Running {
-    async fn capture(&self, capture: &Capture) -> Appended {
-        let key = Key::parse(&capture.sensor_id).unwrap();
-        self.bus
-            .append(&DRONE_CAPTURE, Some(&key), &capture.frame_id, capture)
-            .await
-            .unwrap()
-    }
-
-    /// The next keyframe, acknowledged.
-    async fn keyframe(&mut self) -> Keyframe {
-        let delivery = tokio::time::timeout(LIMIT, self.keyframes.next())
-            .await
-            .unwrap()
-            .unwrap();
-        let keyframe = delivery.message.clone();
-        assert_eq!(delivery.headers.message_id, keyframe.frame_id);
-        delivery.ack().await.unwrap();
-        keyframe
-    }
-
-    async fn pose(&mut self) -> PoseEvent {
-        tokio::time::timeout(LIMIT, self.poses.recv())
-            .await
-            .unwrap()
-            .unwrap()
-            .message
-    }
-
-    async fn end(self) {
-        self.stop.request();
-        tokio::time::timeout(LIMIT, self.task)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        self.bus.close().await;
-    }
-}
-
-/// The headers of a 752 x 480 JPEG and some bytes that make it one of its own.
-fn picture(number: u32) -> Vec<u8> {
-    let mut bytes = vec![
-        0xFF, 0xD8, 0xFF, 0xC0, 0, 11, 8, 1, 224, 2, 240, 1, 1, 0x11, 0,
-    ];
-    bytes.extend([0xFF, 0xDA, 0, 2]);
-    bytes.extend(number.to_be_bytes());
-    bytes.extend([0xFF, 0xD9]);
-    bytes
-}
-
-/// A capture with telemetry and a camera, as a drone in the air sends it.
-fn capture(sensor: &str, number: u32) -> Capture {
-    let image = picture(number);
-    let captured = 1_700_000_000_000_000_000 + i64::from(number) * 50_000_000;
-    let digest = Digest::of(&image);
-    Capture {
-        frame_id: Digest::of_parts(&[
-            b"frame",
-            sensor.as_bytes(),
-            &captured.to_le_bytes(),
-            digest.as_bytes(),
-        ])
-        .to_hex(),
-        sensor_id: sensor.to_owned(),
-        captured_unix_nanos: captured,
-        received_unix_nanos: captured + 1_000,
-        image_digest: digest.as_bytes().to_vec().into(),
-        media_type: "image/jpeg".to_owned(),
-        image: image.into(),
-        telemetry: Some(TelemetryFix {
-            position: Some(geo::GeoPoint {
-                latitude_deg: 47.0,
-                longitude_deg: 8.0,
-                altitude_m: Some(460.0),
-            }),
-            relative_altitude_m: Some(60.0),
-            attitude: Some(geo::Attitude {
-                roll_deg: 0.0,
-                pitch_deg: 0.0,
-                yaw_deg: 90.0,
-            }),
-            attitude_is_camera: false,
-            time_offset_nanos: 0,
-        }),
-        intrinsics: Some(Intrinsics::from_focal_px(752, 480, 600.0).unwrap().into()),
-        mount_pitch_deg: None,
-        simulated: true,
-    }
-}
+use rig::{capture, start};
 
 #[tokio::test]
 async fn a_capture_with_telemetry_becomes_a_keyframe_and_a_pose() {
@@ -345,6 +217,7 @@ async fn a_phone_is_a_position_by_picture_and_by_sample() {
     assert_eq!(event.source(), PoseSource::PositionOnly);
     let pose = event.pose.unwrap();
     assert_eq!((pose.position, pose.enu_from_camera), (Some(here), None));
+    assert_eq!(pose.height_above_ground_m, None, "unknown is not zero");
 
     let mut street = capture("phone-1", 1);
     street.telemetry.as_mut().unwrap().attitude = None;
@@ -444,7 +317,9 @@ async fn a_capture_delivered_again_keeps_its_verdict() {
         keyframe.frame_id, next.frame_id,
         "no second keyframe of a frame"
     );
-    assert_eq!(keyframe.pose.unwrap().height_above_ground_m, 160.0);
+    assert_eq!(keyframe.pose.unwrap().height_above_ground_m, Some(160.0));
+    // A pose is published before its keyframe, so one of the first frame would be here by now.
+    assert_eq!(slam.poses.received(), 1, "no second pose of a frame");
     let kept = slam
         .client
         .get_keyframe(GetKeyframeRequest {
@@ -473,168 +348,4 @@ async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
         error.to_string(),
         "`ground_elevation_m` must be -500 to 9000"
     );
-}
-
-/// A folder of real data, or a line that says why it is not there.
-#[expect(
-    clippy::print_stdout,
-    reason = "a test that skips says so where its runner shows it"
-)]
-fn real_data(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("SOVEREIGN_DATA")
-        .map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-            PathBuf::from,
-        )
-        .join(name);
-    if folder.join("images").is_dir() {
-        Some(folder)
-    } else {
-        println!(
-            "skipped: no real data in {} (set SOVEREIGN_DATA)",
-            folder.display()
-        );
-        None
-    }
-}
-
-/// A line of the reference: centre and rotation in a local frame.
-struct Reference {
-    name: String,
-    centre: Enu,
-    enu_from_camera: nalgebra::UnitQuaternion<f64>,
-}
-
-fn references(folder: &Path) -> Vec<Reference> {
-    std::fs::read_to_string(folder.join("reference_poses_colmap.csv"))
-        .unwrap()
-        .lines()
-        .filter(|line| line.starts_with("DJI_"))
-        .map(|line| {
-            let mut fields = line.split(',');
-            let name = fields.next().unwrap().to_owned();
-            let n: Vec<f64> = fields.map(|field| field.parse().unwrap()).collect();
-            Reference {
-                name,
-                centre: Enu {
-                    east: n[0],
-                    north: n[1],
-                    up: n[2],
-                },
-                enu_from_camera: nalgebra::UnitQuaternion::from_quaternion(
-                    nalgebra::Quaternion::new(n[3], n[4], n[5], n[6]),
-                ),
-            }
-        })
-        .collect()
-}
-
-#[tokio::test]
-async fn the_real_survey_is_placed_as_its_reconstruction_says() {
-    let Some(folder) = real_data("aerial-brighton-beach") else {
-        return;
-    };
-    // Origin of the reference: latitude and longitude as its first line says, altitude zero.
-    let frame = LocalFrame::at(Geodetic::new(46.842_656_667, -91.994_008_025, 0.0).unwrap());
-    let references = references(&folder);
-    assert_eq!(references.len(), 10);
-    let dir = tempfile::tempdir().unwrap();
-    let mut slam = start(dir.path(), Config::default()).await;
-    for reference in &references {
-        let image = std::fs::read(folder.join("images").join(&reference.name)).unwrap();
-        let digest = Digest::of(&image);
-        let sent = Capture {
-            frame_id: Digest::of(reference.name.as_bytes()).to_hex(),
-            sensor_id: "brighton".to_owned(),
-            received_unix_nanos: 1,
-            image_digest: digest.as_bytes().to_vec().into(),
-            image: image.into(),
-            ..Capture::default()
-        };
-        slam.capture(&sent).await;
-        let keyframe = slam.keyframe().await;
-        let name = &reference.name;
-        assert_eq!(
-            keyframe.state(),
-            TrackingState::Tracking,
-            "{name}: {}",
-            keyframe.reason
-        );
-        assert_eq!(keyframe.source(), PoseSource::ImageMetadata);
-        assert_eq!(keyframe.footprint.len(), 4);
-
-        let pose = CameraPose::try_from(keyframe.pose.as_ref().unwrap()).unwrap();
-        let centre = frame.enu_from_geodetic(&pose.position);
-        let off_m =
-            (centre.east - reference.centre.east).hypot(centre.north - reference.centre.north);
-        assert!(off_m < 2.0, "{name}: {off_m:.2} m from the reference");
-        assert!((centre.up - reference.centre.up).abs() < 2.0, "{name}");
-
-        let image_up = -nalgebra::Vector3::y();
-        let azimuth = |rotation: &nalgebra::UnitQuaternion<f64>| {
-            let up = rotation * image_up;
-            up.x.atan2(up.y).to_degrees()
-        };
-        let off_deg = (azimuth(&pose.enu_from_camera) - azimuth(&reference.enu_from_camera)
-            + 540.0)
-            .rem_euclid(360.0)
-            - 180.0;
-        assert!(
-            off_deg.abs() < 5.0,
-            "{name}: turned by {off_deg:.1} degrees"
-        );
-
-        // What neighbours agree on: 0.01663 m a pixel.
-        let camera = Intrinsics::try_from(keyframe.intrinsics.as_ref().unwrap()).unwrap();
-        let metres_per_pixel = pose.height_above_ground_m / camera.fx_px();
-        assert!(
-            (metres_per_pixel / 0.016_63 - 1.0).abs() < 0.02,
-            "{name}: {metres_per_pixel}"
-        );
-        println!("{name}: {off_m:.2} m, {off_deg:.1} degrees, {metres_per_pixel:.5} m a pixel");
-    }
-    slam.end().await;
-}
-
-#[tokio::test]
-async fn real_phone_pictures_are_positions() {
-    let Some(folder) = real_data("phone-photos-lund") else {
-        return;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let mut slam = start(dir.path(), Config::default()).await;
-    let phone = Key::parse("phone-1").unwrap();
-    let mut pictures: Vec<_> = std::fs::read_dir(folder.join("images"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    pictures.sort();
-    assert_eq!(pictures.len(), 15);
-    for path in pictures {
-        let image = std::fs::read(&path).unwrap();
-        let digest = Digest::of(&image);
-        let sent = Capture {
-            frame_id: digest.to_hex(),
-            sensor_id: "phone-1".to_owned(),
-            image_digest: digest.as_bytes().to_vec().into(),
-            image: image.into(),
-            ..Capture::default()
-        };
-        slam.bus
-            .append(&MOBILE_CAPTURE, Some(&phone), &sent.frame_id, &sent)
-            .await
-            .unwrap();
-        let keyframe = slam.keyframe().await;
-        assert!(
-            keyframe.reason.starts_with("no attitude"),
-            "{}",
-            keyframe.reason
-        );
-        let pose = slam.pose().await.pose.unwrap();
-        let position = pose.position.unwrap();
-        // Lund, Sweden.
-        assert!((position.latitude_deg - 55.7).abs() < 0.1, "{position:?}");
-        assert!((position.longitude_deg - 13.2).abs() < 0.1, "{position:?}");
-    }
-    slam.end().await;
 }

@@ -198,7 +198,7 @@ fn camera_place(pose: &geo::Pose) -> CameraPlace {
         latitude: pose.position.map(|at| at.latitude_deg),
         longitude: pose.position.map(|at| at.longitude_deg),
         altitude_m: pose.position.and_then(|at| at.altitude_m),
-        height_above_ground_m: pose.enu_from_camera.map(|_| pose.height_above_ground_m),
+        height_above_ground_m: pose.height_above_ground_m,
         heading_deg: pose.enu_from_camera.as_ref().and_then(heading_deg),
     }
 }

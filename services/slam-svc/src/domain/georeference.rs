@@ -16,6 +16,8 @@ use super::metadata::{NotAPicture, PictureMetadata};
 
 /// Below this height flat ground and barometers do not make a map, metres.
 pub(crate) const MIN_HEIGHT_M: f64 = 1.0;
+/// Beyond this height a number is no height, metres: the limit that altitudes have too.
+const MAX_HEIGHT_M: f64 = 1.0e6;
 
 /// A place whose altitude may be unknown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,13 +64,22 @@ pub(crate) struct Site {
     pub(crate) cameras: Vec<CameraModel>,
 }
 
-/// How a pose was found.
+/// Where a pose, or a part of one, is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Attitude from the picture's own metadata.
+    /// The picture's own metadata; of a pose, for every part.
     ImageMetadata,
-    /// Attitude from telemetry.
+    /// Telemetry; of a pose, for one part at least.
     Telemetry,
+}
+
+impl Source {
+    fn and(self, other: Source) -> Source {
+        match self {
+            Source::ImageMetadata => other,
+            Source::Telemetry => Source::Telemetry,
+        }
+    }
 }
 
 /// What is known of where a picture was taken.
@@ -80,8 +91,10 @@ pub(crate) enum Verdict {
         pose: CameraPose,
         /// Camera.
         intrinsics: Intrinsics,
-        /// How it was found.
+        /// Where all of it is from.
         source: Source,
+        /// Where its attitude is from.
+        attitude_from: Source,
     },
     /// Where, but not how the camera looked.
     PositionOnly {
@@ -183,7 +196,10 @@ pub(crate) fn georeference(
     };
     match pose(metadata, telemetry, given, site, position, attitude) {
         Ok(tracking) => tracking,
-        Err(reason) => Verdict::PositionOnly { position, reason },
+        Err(reason) => Verdict::PositionOnly {
+            position: position.0,
+            reason,
+        },
     }
 }
 
@@ -192,12 +208,21 @@ fn pose(
     telemetry: &Telemetry,
     given: Option<Intrinsics>,
     site: &Site,
-    position: Position,
+    (position, position_from): (Position, Source),
     attitude: Option<(TelemetryAttitude, Source)>,
 ) -> Result<Verdict, Reason> {
-    let (attitude, source) = attitude.ok_or(Reason::NoAttitude)?;
+    let (attitude, attitude_from) = attitude.ok_or(Reason::NoAttitude)?;
     let altitude_m = position.altitude_m.ok_or(Reason::NoAltitude)?;
-    let height_m = height_m(metadata, telemetry, site, altitude_m, source)?;
+    let (height_m, height_from) = match site.ground_elevation_m {
+        Some(ground_m) => (altitude_m - ground_m, position_from),
+        None => either(
+            attitude_from,
+            metadata.relative_altitude_m,
+            telemetry.relative_altitude_m,
+        )
+        .ok_or(Reason::NoHeight)?,
+    };
+    check_height(height_m)?;
     let intrinsics = camera::intrinsics(metadata, given, &site.cameras)?;
     let position = Geodetic::new(position.latitude_deg, position.longitude_deg, altitude_m)
         .map_err(|error| Reason::OutOfRange { field: error.field })?;
@@ -211,7 +236,8 @@ fn pose(
     Ok(Verdict::Tracking {
         pose,
         intrinsics,
-        source,
+        source: attitude_from.and(position_from).and(height_from),
+        attitude_from,
     })
 }
 
@@ -245,52 +271,48 @@ fn position(
     metadata: &PictureMetadata,
     telemetry: &Telemetry,
     attitude_from: Option<Source>,
-) -> Option<Position> {
+) -> Option<(Position, Source)> {
+    let prefer = attitude_from.unwrap_or(Source::ImageMetadata);
     let picture = metadata.gps.map(|(latitude_deg, longitude_deg)| Position {
         latitude_deg,
         longitude_deg,
         altitude_m: metadata.altitude_m,
     });
-    let (first, second) = match attitude_from {
-        Some(Source::Telemetry) => (telemetry.position, picture),
-        Some(Source::ImageMetadata) | None => (picture, telemetry.position),
-    };
-    let position = first.or(second)?;
-    Some(Position {
-        altitude_m: position
-            .altitude_m
-            .or(second.and_then(|other| other.altitude_m)),
-        ..position
-    })
+    let altitude = |position: Option<Position>| position.and_then(|p| p.altitude_m);
+    let (place, place_from) = either(prefer, picture, telemetry.position)?;
+    Some(
+        match either(prefer, altitude(picture), altitude(telemetry.position)) {
+            Some((metres, altitude_from)) => (
+                Position {
+                    altitude_m: Some(metres),
+                    ..place
+                },
+                place_from.and(altitude_from),
+            ),
+            None => (place, place_from),
+        },
+    )
 }
 
-fn height_m(
-    metadata: &PictureMetadata,
-    telemetry: &Telemetry,
-    site: &Site,
-    altitude_m: f64,
-    source: Source,
-) -> Result<f64, Reason> {
-    let height_m = match site.ground_elevation_m {
-        Some(ground_m) => altitude_m - ground_m,
-        None => match source {
-            Source::ImageMetadata => metadata
-                .relative_altitude_m
-                .or(telemetry.relative_altitude_m),
-            Source::Telemetry => telemetry
-                .relative_altitude_m
-                .or(metadata.relative_altitude_m),
-        }
-        .ok_or(Reason::NoHeight)?,
-    };
-    if !height_m.is_finite() {
+/// What the preferred side says, else what the other does, and which of them it was.
+fn either<T>(prefer: Source, picture: Option<T>, telemetry: Option<T>) -> Option<(T, Source)> {
+    let picture = picture.map(|value| (value, Source::ImageMetadata));
+    let telemetry = telemetry.map(|value| (value, Source::Telemetry));
+    match prefer {
+        Source::ImageMetadata => picture.or(telemetry),
+        Source::Telemetry => telemetry.or(picture),
+    }
+}
+
+fn check_height(height_m: f64) -> Result<(), Reason> {
+    if height_m.is_nan() || height_m.abs() > MAX_HEIGHT_M {
         Err(Reason::OutOfRange {
             field: "height above ground",
         })
     } else if height_m < MIN_HEIGHT_M {
         Err(Reason::TooLow { height_m })
     } else {
-        Ok(height_m)
+        Ok(())
     }
 }
 

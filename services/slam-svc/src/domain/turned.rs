@@ -256,20 +256,23 @@ mod tests {
         (h >> 56) as u8
     }
 
-    /// What a camera sees, 160 x 90 within bars of 160 x 120.
+    /// What a camera sees, 160 x 90 within bars of 160 x 120, or upright.
     fn preview(pose: &CameraPose, camera: &Intrinsics) -> Vec<u8> {
         let view = pose.view(camera);
-        let mut luma = vec![0_u8; 160 * 120];
-        for y in 0..90_u32 {
-            for x in 0..160_u32 {
+        let (across, down) = (camera.width_px() / 25, camera.height_px() / 25);
+        let (width, height) = (across.max(120), down.max(120));
+        let (left, top) = ((width - across) / 2, (height - down) / 2);
+        let mut luma = vec![0_u8; (width * height) as usize];
+        for y in 0..down {
+            for x in 0..across {
                 let pixel = [f64::from(x) * 25.0 + 12.5, f64::from(y) * 25.0 + 12.5];
                 let ground = view.ground_point(pixel).unwrap();
-                luma[((y + 15) * 160 + x) as usize] = brightness(&ground);
+                luma[((y + top) * width + x + left) as usize] = brightness(&ground);
             }
         }
         let mut jpeg = Vec::new();
         image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 85)
-            .write_image(&luma, 160, 120, image::ExtendedColorType::L8)
+            .write_image(&luma, width, height, image::ExtendedColorType::L8)
             .unwrap();
         jpeg
     }
@@ -289,11 +292,18 @@ mod tests {
             preview: &known_preview,
         };
         let taken = pose(14.0, -140.0);
-        for expected in [Turn::None, Turn::Half] {
-            let pixels = preview(&turned(&taken, expected), &camera);
+        // A quarter turn swaps the sides of the picture.
+        let upright = Intrinsics::from_focal_px(2250, 4000, 2411.0).unwrap();
+        for (expected, stored) in [
+            (Turn::None, camera),
+            (Turn::Quarter, upright),
+            (Turn::Half, camera),
+            (Turn::ThreeQuarters, upright),
+        ] {
+            let pixels = preview(&turned(&taken, expected), &stored);
             let edited = Sight {
                 pose: &taken,
-                intrinsics: &camera,
+                intrinsics: &stored,
                 preview: &pixels,
             };
             assert_eq!(turn(edited, &[reference]), Some(expected));

@@ -68,6 +68,7 @@ fn tracking(verdict: Verdict) -> (CameraPose, Intrinsics, Source) {
             pose,
             intrinsics,
             source,
+            ..
         } => (pose, intrinsics, source),
         other @ (Verdict::PositionOnly { .. } | Verdict::Lost { .. }) => panic!("{other:?}"),
     }
@@ -143,6 +144,46 @@ fn attitude_and_position_come_from_the_same_side_where_both_have_one() {
 }
 
 #[test]
+fn only_a_picture_that_says_everything_counts_as_placed_by_itself() {
+    let placed = |spoil: fn(&mut PictureMetadata), site: &Site| {
+        let mut picture = picture();
+        spoil(&mut picture);
+        let verdict = georeference(&picture, &telemetry(), None, site);
+        let Verdict::Tracking { attitude_from, .. } = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(attitude_from, Source::ImageMetadata);
+        tracking(verdict)
+    };
+    let flat = Site::default();
+    let measured = Site {
+        ground_elevation_m: Some(400.0),
+        ..Site::default()
+    };
+    let (pose, _, source) = placed(|p| p.gps = None, &flat);
+    assert_eq!(source, Source::Telemetry);
+    assert_eq!(pose.position.latitude_deg, 47.001);
+    let (pose, _, source) = placed(|p| p.altitude_m = None, &flat);
+    assert_eq!(source, Source::Telemetry);
+    assert_eq!(
+        (pose.position.latitude_deg, pose.position.altitude_m),
+        (47.0, 450.0)
+    );
+    let (pose, _, source) = placed(|p| p.relative_altitude_m = None, &flat);
+    assert_eq!(source, Source::Telemetry);
+    assert_eq!(pose.height_above_ground_m, 50.0);
+    let (pose, _, source) = placed(|p| p.relative_altitude_m = None, &measured);
+    assert_eq!(
+        source,
+        Source::ImageMetadata,
+        "the height is the altitude's"
+    );
+    assert_eq!(pose.height_above_ground_m, 40.0);
+    let (_, _, source) = placed(|p| p.altitude_m = None, &measured);
+    assert_eq!(source, Source::Telemetry);
+}
+
+#[test]
 fn a_configured_ground_elevation_wins_over_relative_altitude() {
     let site = Site {
         ground_elevation_m: Some(395.0),
@@ -192,6 +233,14 @@ fn what_is_missing_is_named_and_nothing_is_made_up() {
         verdict(&mute(), &on_the_ground),
         Reason::TooLow { height_m: 0.2 }
     );
+    for impossible in [1e300, 1.1e6, -1.1e6, f64::NAN, f64::INFINITY] {
+        let telemetry = Telemetry {
+            relative_altitude_m: Some(impossible),
+            ..telemetry()
+        };
+        let field = "height above ground";
+        assert_eq!(verdict(&mute(), &telemetry), Reason::OutOfRange { field });
+    }
     let mut far_out = telemetry();
     far_out.position.as_mut().unwrap().latitude_deg = 95.0;
     assert_eq!(
