@@ -10,6 +10,11 @@ use sovereign_vision::Source;
 
 /// Cameras of one service at most: each needs a thread and a decoder.
 const MAX_CAMERAS: usize = 64;
+/// Slowest rate, frames per second: a frame in 100 s. A file that claims less is played at the
+/// configured rate.
+pub(crate) const MIN_FPS: f64 = 0.01;
+/// Fastest rate, frames per second.
+const MAX_FPS: f64 = 240.0;
 
 /// Section `camera-svc`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -33,7 +38,7 @@ pub struct CameraConfig {
     pub rtsp_url: Option<String>,
     /// Path of a `file`.
     pub file_path: Option<PathBuf>,
-    /// Frames per second to publish at most, default 30.
+    /// Frames per second to publish at most, 0.01 to 240, default 30.
     #[serde(default = "default_fps")]
     pub fps: f64,
     /// Frames are scaled down to this width, default 1280.
@@ -100,11 +105,9 @@ pub(crate) fn plans_from_config(config: Config) -> Result<Vec<Plan>, BuildError>
         if !seen.insert(camera.id.clone()) {
             return Err(BuildError::config(field("id"), "is used twice"));
         }
-        if !(camera.fps > 0.0 && camera.fps <= 240.0) {
-            return Err(BuildError::config(
-                field("fps"),
-                "must be above 0, at most 240",
-            ));
+        if !(MIN_FPS..=MAX_FPS).contains(&camera.fps) {
+            let why = format!("is {}, must be {MIN_FPS} to {MAX_FPS}", camera.fps);
+            return Err(BuildError::config(field("fps"), why));
         }
         if camera.width == 0 || camera.height == 0 {
             return Err(BuildError::config(
@@ -191,12 +194,26 @@ mod tests {
 
     #[test]
     fn a_bad_camera_is_refused_and_the_key_is_named() {
-        let cases: [(&str, CameraConfig); 6] = [
+        let cases: [(&str, CameraConfig); 8] = [
             ("cameras[0].id", camera("a b")),
             (
                 "cameras[0].fps",
                 CameraConfig {
                     fps: 0.0,
+                    ..camera("a")
+                },
+            ),
+            (
+                "cameras[0].fps",
+                CameraConfig {
+                    fps: 1e-20,
+                    ..camera("a")
+                },
+            ),
+            (
+                "cameras[0].fps",
+                CameraConfig {
+                    fps: f64::NAN,
                     ..camera("a")
                 },
             ),

@@ -2,8 +2,9 @@
 //!
 //! * In: devices, RTSP streams and video files from the configuration; it calls nobody.
 //! * Out: [`CAMERA_FRAME`](sovereign_proto::topics::CAMERA_FRAME), live; gRPC `Cameras`.
-//! * Invariants: a frame that cannot be published in time is dropped and counted, never queued; a
-//!   source that fails is opened again with growing pauses; a file that ends is over.
+//! * Invariants: a frame of a live source that cannot be published in time is dropped and counted, and
+//!   no reader of one waits; a file waits, and loses nothing; a source that fails is opened again with
+//!   growing pauses; a file that ends is over.
 //!
 //! Absent on purpose: poses. A fixed camera says what it sees, not where it is.
 
@@ -12,6 +13,7 @@ mod domain;
 mod error;
 mod grpc;
 mod metrics;
+mod reader;
 mod service;
 
 pub use config::{CameraConfig, Config, SourceKind};

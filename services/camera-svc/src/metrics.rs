@@ -10,6 +10,8 @@ pub(crate) struct CameraMetrics {
     pub(crate) frames_published: Counter,
     /// Frames read from a source and skipped to hold the configured rate.
     pub(crate) frames_skipped: Counter,
+    /// Frames of live sources that were read while the publisher was busy with earlier ones.
+    pub(crate) frames_dropped: Counter,
     /// Frames that could not be published: too large, or the bus is closed.
     pub(crate) frames_refused: Counter,
     /// Times a source failed and was opened again.
@@ -29,6 +31,11 @@ impl CameraMetrics {
                 "frames_skipped",
                 "Frames skipped to hold the configured rate",
                 metrics.frames_skipped.clone(),
+            );
+            registry.register(
+                "frames_dropped",
+                "Frames of live sources dropped because publishing was late",
+                metrics.frames_dropped.clone(),
             );
             registry.register(
                 "frames_refused",

@@ -2,30 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use sovereign_bus::Bus;
-use sovereign_model::Timestamp;
 use sovereign_proto::camera::v1::cameras_server::CamerasServer;
 use sovereign_proto::camera::v1::{CameraState, CameraStatus, Frame};
 use sovereign_proto::topics::CAMERA_FRAME;
 use sovereign_service::{
     BuildError, Context, MAX_MESSAGE_BYTES, ReadyLatch, RunError, Service, Stop, Tasks, chain,
 };
-use sovereign_vision::{Capture, CaptureError, Source};
 use tokio::sync::mpsc;
 use tonic::service::Routes;
 
 use crate::config::{Config, Plan, plans_from_config};
-use crate::domain::{Backoff, Pacer};
 use crate::error::CameraError;
 use crate::grpc::CamerasApi;
 use crate::metrics::CameraMetrics;
+use crate::reader::{Open, Reader, open};
 
-/// Frames between a reader and its publisher: when the bus is slow the reader waits, and the pacer skips.
+/// Frames between a reader and its publisher; a frame that finds no room is dropped and counted, but
+/// for a file, whose reader waits.
 const READER_DEPTH: usize = 2;
-/// Longest sleep of a reader before it looks again whether it should stop.
-const NAP: Duration = Duration::from_millis(100);
 
 /// Reads the configured cameras.
 #[derive(Debug)]
@@ -35,6 +31,7 @@ pub struct CameraService {
     bus: Bus,
     metrics: CameraMetrics,
     ready: ReadyLatch,
+    open: Open,
 }
 
 /// The last word of every camera.
@@ -44,7 +41,7 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    fn new(plans: &[Plan]) -> Self {
+    pub(crate) fn new(plans: &[Plan]) -> Self {
         let cameras = plans
             .iter()
             .map(|plan| {
@@ -76,7 +73,11 @@ impl Board {
             .ok_or_else(|| CameraError::NoFrame(camera_id.to_owned()))
     }
 
-    fn update(&self, camera_id: &str, change: impl FnOnce(&mut CameraStatus, &mut Option<Frame>)) {
+    pub(crate) fn update(
+        &self,
+        camera_id: &str,
+        change: impl FnOnce(&mut CameraStatus, &mut Option<Frame>),
+    ) {
         let mut cameras = self.cameras.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((status, frame)) = cameras.get_mut(camera_id) {
             change(status, frame);
@@ -102,6 +103,7 @@ impl Service for CameraService {
             plans,
             metrics: CameraMetrics::register(&context),
             ready: context.ready.latch("reading"),
+            open,
             bus: context.bus,
         })
     }
@@ -135,6 +137,7 @@ impl Service for CameraService {
                 metrics: self.metrics.clone(),
                 stop: stop.clone(),
                 frames,
+                open: self.open,
             };
             tasks.spawn(format!("read {id}"), async move {
                 tokio::task::spawn_blocking(move || reader.run())
@@ -142,8 +145,12 @@ impl Service for CameraService {
                     .map_err(|error| RunError::new("read a camera", error))
             });
         }
+        // Without cameras, or when all have ended, there is still something to answer.
+        tasks.spawn("wait for the stop", async move {
+            stop.requested().await;
+            Ok(())
+        });
         self.ready.set();
-        stop.requested().await;
         tasks.wait().await
     }
 }
@@ -183,110 +190,5 @@ impl Publisher {
     }
 }
 
-/// Reads one camera on a thread of its own.
-struct Reader {
-    plan: Plan,
-    board: Arc<Board>,
-    metrics: CameraMetrics,
-    stop: Stop,
-    frames: mpsc::Sender<Frame>,
-}
-
-impl Reader {
-    fn run(self) {
-        let id = self.plan.key.as_str().to_owned();
-        let mut backoff = Backoff::default();
-        let mut sequence = 0;
-        while !self.stop.is_requested() {
-            let before = sequence;
-            match self.read_until_it_ends(&mut sequence) {
-                Ok(()) => {
-                    tracing::info!(camera = id, frames = sequence, "camera ended");
-                    self.set_state(CameraState::Ended);
-                    return;
-                }
-                Err(error) => {
-                    if sequence > before {
-                        backoff.after_success();
-                    }
-                    let pause = backoff.after_failure();
-                    tracing::warn!(camera = id, error = %chain(&error), ?pause, "camera failed");
-                    self.metrics.reconnects.inc();
-                    self.board.update(&id, |status, _| {
-                        status.state = CameraState::Connecting.into();
-                        status.reconnects += 1;
-                        status.last_error = chain(&error);
-                    });
-                    self.rest(pause);
-                }
-            }
-        }
-    }
-
-    /// Returns when a file ended or a stop was requested.
-    fn read_until_it_ends(&self, sequence: &mut u64) -> Result<(), CaptureError> {
-        let mut capture = Capture::open(&self.plan.source)?;
-        self.set_state(CameraState::Streaming);
-        let mut pacer = Pacer::new(self.plan.fps);
-        let file_period = matches!(self.plan.source, Source::File(_))
-            .then(|| Duration::from_secs_f64(1.0 / capture.frame_rate().unwrap_or(self.plan.fps)));
-        let mut due = now();
-        while !self.stop.is_requested() {
-            if let Some(period) = file_period {
-                let early = due.nanos_since(now());
-                if early > 0 {
-                    self.rest(Duration::from_nanos(early.unsigned_abs()));
-                }
-                due = Timestamp::from_unix_nanos(due.as_unix_nanos() + period.as_nanos() as i64);
-            }
-            *sequence += 1;
-            let at = if file_period.is_some() { due } else { now() };
-            if pacer.passes(at) {
-                let plan = &self.plan;
-                let Some(read) = capture.read_jpeg(plan.width, plan.height, plan.quality)? else {
-                    return Ok(());
-                };
-                let frame = Frame {
-                    camera_id: plan.key.as_str().to_owned(),
-                    sequence: *sequence,
-                    captured_unix_nanos: now().as_unix_nanos(),
-                    width_px: read.width_px,
-                    height_px: read.height_px,
-                    jpeg: read.jpeg.into(),
-                };
-                if self.frames.blocking_send(frame).is_err() {
-                    return Ok(());
-                }
-            } else {
-                if !capture.skip()? {
-                    return Ok(());
-                }
-                self.metrics.frames_skipped.inc();
-                self.board.update(self.plan.key.as_str(), |status, _| {
-                    status.frames_skipped += 1;
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn set_state(&self, state: CameraState) {
-        self.board.update(self.plan.key.as_str(), |status, _| {
-            status.state = state.into();
-        });
-    }
-
-    /// Waits on the reader's own thread, and notices a stop.
-    fn rest(&self, pause: Duration) {
-        let mut left = pause;
-        while !left.is_zero() && !self.stop.is_requested() {
-            let nap = left.min(NAP);
-            std::thread::sleep(nap);
-            left -= nap;
-        }
-    }
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_system_time(SystemTime::now())
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Reading one camera: open, read until it fails or ends, open again.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sovereign_model::Timestamp;
+use sovereign_proto::camera::v1::{CameraState, Frame};
+use sovereign_service::{Stop, chain};
+use sovereign_vision::{Capture, CaptureError, JpegFrame, Source};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::config::{MIN_FPS, Plan};
+use crate::domain::{Backoff, Pacer};
+use crate::metrics::CameraMetrics;
+use crate::service::Board;
+
+/// Longest sleep of a reader before it looks again whether it should stop.
+const NAP: Duration = Duration::from_millis(100);
+
+/// How a source is opened.
+pub(crate) type Open = fn(&Source) -> Result<Box<dyn Frames>, CaptureError>;
+
+/// An open source.
+pub(crate) trait Frames {
+    /// As [`Capture::frame_rate`].
+    fn frame_rate(&self) -> Option<f64>;
+
+    /// As [`Capture::skip`].
+    fn skip(&mut self) -> Result<bool, CaptureError>;
+
+    /// As [`Capture::read_jpeg`], for what is planned.
+    fn read(&mut self, plan: &Plan) -> Result<Option<JpegFrame>, CaptureError>;
+}
+
+impl Frames for Capture {
+    fn frame_rate(&self) -> Option<f64> {
+        Self::frame_rate(self)
+    }
+
+    fn skip(&mut self) -> Result<bool, CaptureError> {
+        Self::skip(self)
+    }
+
+    fn read(&mut self, plan: &Plan) -> Result<Option<JpegFrame>, CaptureError> {
+        self.read_jpeg(plan.width, plan.height, plan.quality)
+    }
+}
+
+/// Opens a device, stream or file.
+pub(crate) fn open(source: &Source) -> Result<Box<dyn Frames>, CaptureError> {
+    Ok(Box::new(Capture::open(source)?))
+}
+
+/// Reads one camera on a thread of its own.
+pub(crate) struct Reader {
+    pub(crate) plan: Plan,
+    pub(crate) board: Arc<Board>,
+    pub(crate) metrics: CameraMetrics,
+    pub(crate) stop: Stop,
+    pub(crate) frames: mpsc::Sender<Frame>,
+    pub(crate) open: Open,
+}
+
+impl Reader {
+    /// Blocks until a file ended or a stop was requested.
+    pub(crate) fn run(self) {
+        let id = self.plan.key.as_str();
+        let mut backoff = Backoff::default();
+        let mut sequence = 0;
+        while !self.stop.is_requested() {
+            let before = sequence;
+            match self.read_until_it_ends(&mut sequence) {
+                Ok(()) => {
+                    tracing::info!(camera = id, frames = sequence, "camera ended");
+                    self.set_state(CameraState::Ended);
+                    return;
+                }
+                Err(error) => {
+                    if sequence > before {
+                        backoff.after_success();
+                    }
+                    let pause = backoff.after_failure();
+                    tracing::warn!(camera = id, error = %chain(&error), ?pause, "camera failed");
+                    self.metrics.reconnects.inc();
+                    self.board.update(id, |status, _| {
+                        status.state = CameraState::Connecting.into();
+                        status.reconnects += 1;
+                        status.last_error = chain(&error);
+                    });
+                    self.rest(pause);
+                }
+            }
+        }
+    }
+
+    /// Returns when a file ended or a stop was requested; `sequence` counts what the source gave.
+    fn read_until_it_ends(&self, sequence: &mut u64) -> Result<(), CaptureError> {
+        let plan = &self.plan;
+        let mut source = (self.open)(&plan.source)?;
+        let mut pacer = Pacer::new(plan.fps);
+        let is_file = matches!(plan.source, Source::File(_));
+        let file_period = is_file.then(|| {
+            let claimed = source.frame_rate().filter(|rate| *rate >= MIN_FPS);
+            Duration::from_secs_f64(1.0 / claimed.unwrap_or(plan.fps))
+        });
+        let mut streaming = false;
+        let mut due = now();
+        while !self.stop.is_requested() {
+            if let Some(period) = file_period {
+                let early = due.nanos_since(now());
+                if early > 0 {
+                    self.rest(Duration::from_nanos(early.unsigned_abs()));
+                }
+                due = Timestamp::from_unix_nanos(due.as_unix_nanos() + period.as_nanos() as i64);
+            }
+            let read = if pacer.passes(if is_file { due } else { now() }) {
+                let Some(read) = source.read(plan)? else {
+                    return Ok(());
+                };
+                Some((read, now()))
+            } else {
+                if !source.skip()? {
+                    return Ok(());
+                }
+                None
+            };
+            *sequence += 1;
+            if !streaming {
+                streaming = true;
+                self.set_state(CameraState::Streaming);
+            }
+            let Some((read, captured)) = read else {
+                self.metrics.frames_skipped.inc();
+                self.board.update(plan.key.as_str(), |status, _| {
+                    status.frames_skipped += 1;
+                });
+                continue;
+            };
+            let frame = Frame {
+                camera_id: plan.key.as_str().to_owned(),
+                sequence: *sequence,
+                captured_unix_nanos: captured.as_unix_nanos(),
+                width_px: read.width_px,
+                height_px: read.height_px,
+                jpeg: read.jpeg.into(),
+            };
+            if !self.hand_over(frame) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// False when nobody publishes any more.
+    fn hand_over(&self, frame: Frame) -> bool {
+        if matches!(self.plan.source, Source::File(_)) {
+            return self.frames.blocking_send(frame).is_ok();
+        }
+        match self.frames.try_send(frame) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_late)) => {
+                self.metrics.frames_dropped.inc();
+                true
+            }
+            Err(TrySendError::Closed(_)) => false,
+        }
+    }
+
+    fn set_state(&self, state: CameraState) {
+        self.board.update(self.plan.key.as_str(), |status, _| {
+            status.state = state.into();
+        });
+    }
+
+    /// Waits on the reader's own thread, and notices a stop.
+    fn rest(&self, pause: Duration) {
+        let mut left = pause;
+        while !left.is_zero() && !self.stop.is_requested() {
+            let nap = left.min(NAP);
+            std::thread::sleep(nap);
+            left -= nap;
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
