@@ -7,8 +7,8 @@ use sovereign_service::BuildError;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Bytes of checkpoints kept at most, uploads under way included; default 8 GiB, at least 1.
-    /// A checkpoint that does not fit is refused.
+    /// Bytes of checkpoints kept at most, uploads under way included, but for those of what is there
+    /// already; default 8 GiB, at least 1. A checkpoint that does not fit is refused.
     pub max_bytes: u64,
 }
 

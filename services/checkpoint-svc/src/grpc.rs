@@ -67,13 +67,20 @@ impl Calls {
         };
         let store = self.store.clone();
         let (version, mut upload) = blocking(move || {
+            let stored = store.by_version(&version)?;
             // Said before the bytes are sent, when the caller told what they will be.
             if let Some(expected) = &expected
-                && decide(store.by_version(&version)?.as_ref(), expected) == Decision::Taken
+                && decide(stored.as_ref(), expected) == Decision::Taken
             {
                 return Err(CheckpointError::Taken(version));
             }
-            Ok((version, store.begin()?))
+            // What is there already has its room: it can be put again, to repair it too.
+            let known = match &expected {
+                Some(expected) => store.by_digest(expected)?,
+                None => stored,
+            };
+            let known_bytes = known.map_or(0, |checkpoint| checkpoint.size_bytes);
+            Ok((version, store.begin(known_bytes)?))
         })
         .await?;
         while let Some(part) = next_part(&mut parts).await? {
@@ -89,20 +96,25 @@ impl Calls {
             }
             upload = blocking(move || upload.write(&chunk).map(|()| upload)).await?;
         }
-        let stored = blocking(move || upload.finish(&version, expected, now())).await?;
-        match stored {
-            Stored::New(checkpoint) => {
-                self.metrics.stored.inc();
-                self.metrics.size.set(self.store.size_bytes());
-                self.stored.notify_one();
-                tracing::info!(version = %checkpoint.version, digest = %checkpoint.digest, size_bytes = checkpoint.size_bytes, "checkpoint stored");
-                Ok(checkpoint)
+        let (store, metrics) = (self.store.clone(), self.metrics.clone());
+        let announce = self.stored.clone();
+        blocking(move || {
+            // To its end on this thread: a caller that gives up meanwhile takes nothing back.
+            match upload.finish(&version, expected, now())? {
+                Stored::New(checkpoint) => {
+                    metrics.stored.inc();
+                    metrics.size.set(store.size_bytes());
+                    announce.notify_one();
+                    tracing::info!(version = %checkpoint.version, digest = %checkpoint.digest, size_bytes = checkpoint.size_bytes, "checkpoint stored");
+                    Ok(checkpoint)
+                }
+                Stored::Known(checkpoint) => {
+                    metrics.known.inc();
+                    Ok(checkpoint)
+                }
             }
-            Stored::Known(checkpoint) => {
-                self.metrics.known.inc();
-                Ok(checkpoint)
-            }
-        }
+        })
+        .await
     }
 
     async fn find(&self, request: GetRequest) -> Result<(Checkpoint, Reader), CheckpointError> {

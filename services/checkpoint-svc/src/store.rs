@@ -10,9 +10,11 @@
 //! the index transaction after it is on disk. A crash between the two leaves an object that nothing
 //! names, which the next start removes.
 
+mod upload;
+
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,8 +26,9 @@ use redb::{
 };
 use sovereign_model::{Digest, DigestBuilder, Timestamp};
 
-use crate::domain::{Checkpoint, Decision, Version, decide};
+use crate::domain::{Checkpoint, Version};
 use crate::error::CheckpointError;
+pub(crate) use upload::Upload;
 
 /// Bytes read at a time, and the largest chunk sent.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
@@ -56,6 +59,9 @@ struct Inner {
     max_checkpoints: u64,
     next_upload: AtomicU64,
     usage: Mutex<Usage>,
+    /// Held from the decision on a version until it is in the index, so that of two uploads that race
+    /// for it only one places its object.
+    placing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -130,6 +136,7 @@ impl Store {
                     stored,
                     uploading: 0,
                 }),
+                placing: Mutex::default(),
             }),
         })
     }
@@ -139,22 +146,17 @@ impl Store {
         self.inner.usage().stored
     }
 
-    /// Starts to receive a checkpoint.
+    /// Starts to receive a checkpoint. Its first `known_bytes` take no room of the store: so many are
+    /// stored already of what it says to be, and it becomes nothing else.
     ///
     /// # Errors
     ///
     /// When the file cannot be made.
-    pub(crate) fn begin(&self) -> Result<Upload, CheckpointError> {
+    pub(crate) fn begin(&self, known_bytes: u64) -> Result<Upload, CheckpointError> {
         let number = self.inner.next_upload.fetch_add(1, Ordering::Relaxed);
         let path = self.inner.incoming.join(number.to_string());
         let file = File::create_new(&path).map_err(CheckpointError::file("begin an upload"))?;
-        Ok(Upload {
-            store: self.clone(),
-            path,
-            file,
-            digest: DigestBuilder::new(),
-            size_bytes: 0,
-        })
+        Ok(Upload::new(self.clone(), path, file, known_bytes))
     }
 
     /// The checkpoint of a version.
@@ -296,49 +298,26 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes the index; the transaction decides when two uploads race for a version.
-    fn insert(
-        &self,
-        version: &Version,
-        digest: &Digest,
-        size_bytes: u64,
-        now: Timestamp,
-    ) -> Result<(Decision, Option<Checkpoint>, bool), CheckpointError> {
-        let max_checkpoints = self.max_checkpoints;
+    /// Writes a version that is not in the index yet.
+    fn insert(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let write = || -> Result<_, redb::Error> {
             let write = self.index.begin_write()?;
-            let (decision, stored, new_content, full);
             {
-                let mut checkpoints = write.open_table(CHECKPOINTS)?;
+                let version = checkpoint.version.as_str();
+                let digest = checkpoint.digest.as_bytes().as_slice();
+                let created = checkpoint.created.as_unix_nanos();
+                let row = (digest, checkpoint.size_bytes, created);
+                write.open_table(CHECKPOINTS)?.insert(version, row)?;
                 let mut versions = write.open_table(VERSIONS)?;
-                stored = checkpoints
-                    .get(version.as_str())?
-                    .and_then(|row| checkpoint_from_row(version.as_str(), row.value()));
-                decision = decide(stored.as_ref(), digest);
-                full = decision == Decision::Store && checkpoints.len()? >= max_checkpoints;
-                let bytes = digest.as_bytes().as_slice();
-                new_content = versions.get(bytes)?.is_none();
-                if decision == Decision::Store && !full {
-                    let row = (bytes, size_bytes, now.as_unix_nanos());
-                    checkpoints.insert(version.as_str(), row)?;
-                    if new_content {
-                        versions.insert(bytes, version.as_str())?;
-                    }
-                    let mut unannounced = write.open_table(UNANNOUNCED)?;
-                    unannounced.insert(version.as_str(), ())?;
+                if versions.get(digest)?.is_none() {
+                    versions.insert(digest, version)?;
                 }
+                write.open_table(UNANNOUNCED)?.insert(version, ())?;
             }
             write.commit()?;
-            Ok((decision, stored, new_content, full))
+            Ok(())
         };
-        let (decision, stored, new_content, full) =
-            write().map_err(CheckpointError::index("write the index"))?;
-        if full {
-            return Err(CheckpointError::TooMany {
-                limit: max_checkpoints,
-            });
-        }
-        Ok((decision, stored, new_content))
+        write().map_err(CheckpointError::index("write the index"))
     }
 }
 
@@ -350,113 +329,6 @@ fn checkpoint_from_row(version: &str, row: (&[u8], u64, i64)) -> Option<Checkpoi
         size_bytes,
         created: Timestamp::from_unix_nanos(created),
     })
-}
-
-/// A checkpoint that is being received. Dropped before it is finished, it leaves nothing.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    store: Store,
-    path: PathBuf,
-    file: File,
-    digest: DigestBuilder,
-    size_bytes: u64,
-}
-
-impl Upload {
-    /// Appends a chunk.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckpointError::Full`], or when the file cannot be written.
-    pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), CheckpointError> {
-        let size = chunk.len() as u64;
-        {
-            let limit = self.store.inner.max_bytes;
-            let mut usage = self.store.inner.usage();
-            if usage
-                .stored
-                .saturating_add(usage.uploading)
-                .saturating_add(size)
-                > limit
-            {
-                return Err(CheckpointError::Full { limit });
-            }
-            usage.uploading += size;
-            self.size_bytes += size;
-        }
-        self.digest.update(chunk);
-        self.file
-            .write_all(chunk)
-            .map_err(CheckpointError::file("write an upload"))
-    }
-
-    /// Makes it a checkpoint; on disk when it returns.
-    ///
-    /// # Errors
-    ///
-    /// When the bytes are not the expected ones, the version is taken, or the disk fails.
-    pub(crate) fn finish(
-        mut self,
-        version: &Version,
-        expected: Option<Digest>,
-        now: Timestamp,
-    ) -> Result<Stored, CheckpointError> {
-        if self.size_bytes == 0 {
-            return Err(CheckpointError::Empty);
-        }
-        let digest = std::mem::take(&mut self.digest).finish();
-        if let Some(expected) = expected
-            && expected != digest
-        {
-            return Err(CheckpointError::OtherDigest {
-                expected,
-                actual: digest,
-            });
-        }
-        let inner = &self.store.inner;
-        // Decided again with the index; here, so that a refusal places no object.
-        match decide(self.store.by_version(version)?.as_ref(), &digest) {
-            Decision::Taken => return Err(CheckpointError::Taken(version.clone())),
-            Decision::Store => inner.check_count()?,
-            Decision::Known => {}
-        }
-        let place = || -> io::Result<()> {
-            self.file.sync_all()?;
-            let object = inner.object_path(&digest);
-            let folder = object.parent().unwrap_or(&inner.objects);
-            if !folder.exists() {
-                fs::create_dir_all(folder)?;
-                sync_dir(&inner.objects)?;
-            }
-            // Also over an object that is there: these bytes were just verified, that one may be damaged.
-            fs::rename(&self.path, &object)?;
-            sync_dir(folder)
-        };
-        place().map_err(CheckpointError::file("place an object"))?;
-        let (decision, stored, new_content) =
-            inner.insert(version, &digest, self.size_bytes, now)?;
-        if decision == Decision::Store && new_content {
-            inner.usage().stored += self.size_bytes;
-        }
-        match (decision, stored) {
-            (Decision::Known, Some(stored)) => Ok(Stored::Known(stored)),
-            (Decision::Taken, _) => Err(CheckpointError::Taken(version.clone())),
-            (Decision::Store | Decision::Known, _) => Ok(Stored::New(Checkpoint {
-                version: version.clone(),
-                digest,
-                size_bytes: self.size_bytes,
-                created: now,
-            })),
-        }
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        self.store.inner.usage().uploading -= self.size_bytes;
-        // Gone already when it became an object; otherwise the next start clears what is left.
-        let _ = fs::remove_file(&self.path);
-    }
 }
 
 /// Reads a checkpoint and verifies it on the way.

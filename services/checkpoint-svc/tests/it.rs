@@ -2,9 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use checkpoint_svc::{CheckpointService, Config};
+use futures::{StreamExt as _, stream};
 use sovereign_bus::{Bus, Consumer};
 use sovereign_model::Digest;
 use sovereign_proto::checkpoint::v1::checkpoints_client::CheckpointsClient;
@@ -17,7 +21,7 @@ use sovereign_service::{Channel, Context, RunError, Service, StopSource};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
 
 struct Running {
@@ -291,5 +295,64 @@ async fn of_two_contents_that_race_for_a_version_one_wins() {
     let (won, lost) = if a.is_ok() { (a, b) } else { (b, a) };
     assert_eq!(lost.unwrap_err().code(), Code::AlreadyExists);
     assert_eq!(running.list().await, [won.unwrap()]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_stored_is_announced_also_when_its_caller_gave_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), Config::default()).await;
+    let mut announced = running.announcements().await;
+    let sent = Arc::new(AtomicBool::new(false));
+    let all_sent = sent.clone();
+    let messages = stream::iter(messages("v1", "", vec![vec![1; MIB]]));
+    let messages = messages.chain(stream::poll_fn(move |_| {
+        all_sent.store(true, Ordering::Relaxed);
+        Poll::Ready(None)
+    }));
+    let mut client = running.client.clone();
+    let mut put = Box::pin(client.put(messages));
+    // A local call runs where it is polled: the poll that finds the end of the stream also begins to
+    // store, on another thread.
+    within(std::future::poll_fn(|context| {
+        let _ = put.as_mut().poll(context);
+        if sent.load(Ordering::Relaxed) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }))
+    .await;
+    drop(put);
+    let meta = next(&mut announced).await;
+    assert_eq!(running.list().await, [meta]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_there_can_be_put_again_into_a_full_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        max_bytes: 2 * MIB as u64,
+    };
+    let running = start(dir.path(), config).await;
+    let chunks = || vec![vec![1; MIB], vec![2; MIB]];
+    let meta = running.put("v1", "", chunks()).await.unwrap();
+    std::fs::write(object(dir.path(), &meta), b"damaged").unwrap();
+    for digest in ["", &meta.digest] {
+        assert_eq!(running.put("v1", digest, chunks()).await.unwrap(), meta);
+    }
+    let (read, ended) = running.get(version("v1")).await;
+    assert_eq!(ended.unwrap(), meta);
+    assert_eq!(read.concat(), chunks().concat());
+    let other = running.put("v2", &meta.digest, chunks()).await.unwrap();
+    assert_eq!(other.digest, meta.digest);
+
+    // The digest of another opens no door.
+    let longer = vec![vec![1; MIB]; 3];
+    for (digest, chunks) in [("", vec![vec![3]]), (&meta.digest, longer)] {
+        let status = running.put("v3", digest, chunks).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{digest}");
+    }
     running.stop().await;
 }

@@ -7,7 +7,7 @@ fn version(text: &str) -> Version {
 }
 
 fn put(store: &Store, name: &str, bytes: &[u8]) -> Result<Stored, CheckpointError> {
-    let mut upload = store.begin()?;
+    let mut upload = store.begin(0)?;
     for chunk in bytes.chunks(700) {
         upload.write(chunk)?;
     }
@@ -43,7 +43,7 @@ fn what_was_stored_is_there_after_a_restart() {
 fn an_upload_that_is_not_finished_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), 100).unwrap();
-    let mut upload = store.begin().unwrap();
+    let mut upload = store.begin(0).unwrap();
     upload.write(&[1; 100]).unwrap();
     assert!(put(&store, "v1", b"x").is_err(), "the room is taken");
     drop(upload);
@@ -90,6 +90,43 @@ fn the_store_does_not_grow_over_its_limits() {
     let error = put(&store, "v3", b"7").unwrap_err();
     assert!(matches!(error, CheckpointError::TooMany { limit: 2 }));
     assert!(store.by_version(&version("v3")).unwrap().is_none());
+}
+
+#[test]
+fn contents_that_lose_the_race_for_a_version_take_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), 1 << 20).unwrap();
+    let mut objects = 0;
+    for round in 0..20 {
+        let name = version(&format!("v{round}"));
+        let start = std::sync::Barrier::new(8);
+        let won = std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..8)
+                .map(|racer| {
+                    let (store, name, start) = (&store, &name, &start);
+                    scope.spawn(move || {
+                        let mut upload = store.begin(0).unwrap();
+                        upload.write(&[round, racer]).unwrap();
+                        start.wait();
+                        upload.finish(name, None, NOW).is_ok()
+                    })
+                })
+                .collect();
+            let results = racers.into_iter().map(|racer| racer.join().unwrap());
+            results.filter(|won| *won).count()
+        });
+        assert_eq!(won, 1);
+        objects += 1;
+        assert_eq!(store.size_bytes(), 2 * objects);
+        assert_eq!(bytes_on_disk(&store), 2 * objects);
+    }
+    assert_eq!(store.inner.usage().uploading, 0);
+}
+
+fn bytes_on_disk(store: &Store) -> u64 {
+    let folders = fs::read_dir(&store.inner.objects).unwrap();
+    let objects = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    objects.map(|o| o.unwrap().metadata().unwrap().len()).sum()
 }
 
 #[test]
