@@ -67,7 +67,7 @@ impl RoundCalls {
             .map_err(RoundError::Append)?;
         // The record also comes back over the topic; here, so that the next list shows it.
         let (store, kept) = (self.store.clone(), round.clone());
-        blocking(move || store.insert(&kept)).await?;
+        blocking(move || store.insert(&kept, kept.opened)).await?;
         Ok(round)
     }
 

@@ -14,7 +14,7 @@ pub(crate) struct Metrics {
     pub(crate) received: Counter,
     /// Rounds of peers that cannot be, or came from more peers than are kept.
     pub(crate) rejected: Counter,
-    /// Rounds dropped because their origin has newer ones.
+    /// Rounds dropped because their origin has newer ones, or for a peer with newer ones.
     pub(crate) dropped: Counter,
 }
 
@@ -41,7 +41,7 @@ impl Metrics {
         );
         registry.register(
             "dropped",
-            "Rounds dropped for newer ones of the same origin",
+            "Rounds dropped for newer ones of their origin or of one more peer",
             m.dropped.clone(),
         );
         metrics

@@ -159,12 +159,13 @@ impl Keeper {
 
     async fn keep(&self, origin: String, record: RoundRecord) -> Result<Option<Kept>, RunError> {
         let round: Option<Round> = round_from_record(origin, record);
-        let Some(round) = round.filter(|round| round.check().is_ok()) else {
+        let now = now();
+        let Some(round) = round.filter(|round| round.check(now).is_ok()) else {
             self.metrics.rejected.inc();
             return Ok(None);
         };
         let store = self.store.clone();
-        let kept = blocking(move || store.insert(&round))
+        let kept = blocking(move || store.insert(&round, now))
             .await
             .map_err(|error| RunError::new("keep a round", error))?;
         match kept {

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
+    TableDefinition,
+};
 use sovereign_model::{Digest, Timestamp};
 
 use crate::domain::{Round, newest_first};
@@ -11,22 +14,26 @@ use crate::error::StoreError;
 
 /// Rounds kept of one origin; one more drops the one that opened first.
 pub(crate) const MAX_ROUNDS_PER_ORIGIN: usize = 128;
-/// Origins kept, this node beside; rounds of one more are refused, so that nobody is displaced.
-pub(crate) const MAX_PEERS: usize = 256;
+/// Peers kept. One more takes the place of the peer whose rounds are closed for the longest; while every
+/// peer has an open round, or all closed later than the new one, it is refused.
+pub(crate) const MAX_PEERS: u64 = 256;
 
 /// Model digest, participants, opened and closes in nanoseconds since the Unix epoch, node name.
 type Row = (&'static [u8], u32, i64, i64, &'static str);
 /// By origin, empty for this node, and round id.
 const ROUNDS: TableDefinition<'_, (&str, &str), Row> = TableDefinition::new("rounds");
+/// When the last round of each peer in `ROUNDS` closes, nanoseconds since the Unix epoch. Made anew at
+/// every start.
+const PEERS: TableDefinition<'_, &str, i64> = TableDefinition::new("peers");
 
 /// What became of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// It is new; so many older ones of its origin were dropped.
+    /// It is new; so many older ones of its origin, or of a peer that made room, were dropped.
     New { dropped: usize },
     /// It was known, or is older than all that are kept of its origin.
     Known,
-    /// There is no room for one more origin.
+    /// There is no room for one more peer.
     TooManyPeers,
 }
 
@@ -46,7 +53,14 @@ impl Store {
         let open = || -> Result<Database, redb::Error> {
             let database = Database::create(dir.join("rounds.redb"))?;
             let write = database.begin_write()?;
-            write.open_table(ROUNDS)?;
+            write.delete_table(PEERS)?;
+            {
+                let mut peers = write.open_table(PEERS)?;
+                for entry in write.open_table(ROUNDS)?.iter()? {
+                    let (key, row) = entry?;
+                    note(&mut peers, key.value().0, row.value().3)?;
+                }
+            }
             write.commit()?;
             Ok(database)
         };
@@ -59,46 +73,50 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`] when the store fails.
-    pub(crate) fn insert(&self, round: &Round) -> Result<Kept, StoreError> {
+    pub(crate) fn insert(&self, round: &Round, now: Timestamp) -> Result<Kept, StoreError> {
         let insert = || -> Result<Kept, redb::Error> {
             let write = self.database.begin_write()?;
             let kept = {
                 let mut table = write.open_table(ROUNDS)?;
+                let mut peers = write.open_table(PEERS)?;
                 let origin = round.origin.as_str();
                 let key = (origin, round.round_id.as_str());
                 if table.get(key)?.is_some() {
                     return Ok(Kept::Known);
                 }
-                let mut of_origin = Vec::new();
-                for entry in table.range((origin, "")..)? {
-                    let (key, row) = entry?;
-                    let (other, id) = key.value();
-                    if other != origin {
-                        break;
-                    }
-                    of_origin.push((row.value().2, id.to_owned()));
-                }
-                if of_origin.is_empty() && !origin.is_empty() && origins(&table)? >= MAX_PEERS {
-                    return Ok(Kept::TooManyPeers);
-                }
-                of_origin.sort();
-                let over = (of_origin.len() + 1).saturating_sub(MAX_ROUNDS_PER_ORIGIN);
+                let mut of_origin = rounds_of(&table, origin)?;
+                let mut dropped = (of_origin.len() + 1).saturating_sub(MAX_ROUNDS_PER_ORIGIN);
                 let opened = round.opened.as_unix_nanos();
-                if over > 0 && of_origin[0].0 >= opened {
+                of_origin.sort();
+                if dropped > 0 && of_origin[0].0 >= opened {
                     return Ok(Kept::Known);
                 }
-                for (_, id) in &of_origin[..over] {
+                for (_, id) in &of_origin[..dropped] {
                     table.remove((origin, id.as_str()))?;
                 }
+                let closes = round.closes.as_unix_nanos();
+                let more = !origin.is_empty() && peers.get(origin)?.is_none();
+                if more && peers.len()? >= MAX_PEERS {
+                    let silent = peer_closed_before(&peers, closes.min(now.as_unix_nanos()))?;
+                    let Some(silent) = silent else {
+                        return Ok(Kept::TooManyPeers);
+                    };
+                    for (_, id) in rounds_of(&table, &silent)? {
+                        table.remove((silent.as_str(), id.as_str()))?;
+                        dropped += 1;
+                    }
+                    peers.remove(silent.as_str())?;
+                }
+                note(&mut peers, origin, closes)?;
                 let row = (
                     round.model.as_bytes().as_slice(),
                     round.min_participants,
                     opened,
-                    round.closes.as_unix_nanos(),
+                    closes,
                     round.node_id.as_str(),
                 );
                 table.insert(key, row)?;
-                Kept::New { dropped: over }
+                Kept::New { dropped }
             };
             write.commit()?;
             Ok(kept)
@@ -139,18 +157,46 @@ impl Store {
     }
 }
 
-/// Peers with rounds in the table.
-fn origins(table: &redb::Table<'_, (&str, &str), Row>) -> Result<usize, redb::Error> {
-    let (mut count, mut last) = (0, String::new());
-    for entry in table.iter()? {
-        let (key, _) = entry?;
-        let (origin, _) = key.value();
-        if origin != last {
-            count += 1;
-            origin.clone_into(&mut last);
+/// When each round of `origin` opened, and its id.
+fn rounds_of(
+    table: &Table<'_, (&str, &str), Row>,
+    origin: &str,
+) -> Result<Vec<(i64, String)>, redb::Error> {
+    let mut rounds = Vec::new();
+    for entry in table.range((origin, "")..)? {
+        let (key, row) = entry?;
+        let (other, id) = key.value();
+        if other != origin {
+            break;
+        }
+        rounds.push((row.value().2, id.to_owned()));
+    }
+    Ok(rounds)
+}
+
+/// A round of `origin` closes then; this node is no peer.
+fn note(peers: &mut Table<'_, &str, i64>, origin: &str, closes: i64) -> Result<(), redb::Error> {
+    let last = peers.get(origin)?.map(|last| last.value());
+    if !origin.is_empty() && last.is_none_or(|last| last < closes) {
+        peers.insert(origin, closes)?;
+    }
+    Ok(())
+}
+
+/// The peer whose last round closed first, when that was before `limit`.
+fn peer_closed_before(
+    peers: &Table<'_, &str, i64>,
+    limit: i64,
+) -> Result<Option<String>, redb::Error> {
+    let mut first: Option<(i64, String)> = None;
+    for entry in peers.iter()? {
+        let (peer, closes) = entry?;
+        let closes = closes.value();
+        if first.as_ref().map_or(limit, |(first, _)| *first) > closes {
+            first = Some((closes, peer.value().to_owned()));
         }
     }
-    Ok(count)
+    Ok(first.map(|(_, peer)| peer))
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(redb::Error) -> StoreError {
@@ -163,6 +209,8 @@ fn failed(operation: &'static str) -> impl FnOnce(redb::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_nanos(1000);
 
     fn round(origin: &str, id: &str, opened: i64) -> Round {
         Round {
@@ -181,10 +229,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let first = round("", "r", 5);
-        assert_eq!(store.insert(&first).unwrap(), Kept::New { dropped: 0 });
-        assert_eq!(store.insert(&round("", "r", 9)).unwrap(), Kept::Known);
+        assert_eq!(store.insert(&first, NOW).unwrap(), Kept::New { dropped: 0 });
+        assert_eq!(store.insert(&round("", "r", 9), NOW).unwrap(), Kept::Known);
         let peers = round("peer", "r", 7);
-        assert_eq!(store.insert(&peers).unwrap(), Kept::New { dropped: 0 });
+        assert_eq!(store.insert(&peers, NOW).unwrap(), Kept::New { dropped: 0 });
         drop(store);
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.list().unwrap(), [peers, first]);
@@ -194,16 +242,18 @@ mod tests {
     fn an_origin_keeps_its_newest_rounds_and_displaces_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.insert(&round("", "own", 1)).unwrap();
+        store.insert(&round("", "own", 1), NOW).unwrap();
         let count = MAX_ROUNDS_PER_ORIGIN as i64;
         for n in 0..count {
             store
-                .insert(&round("peer", &format!("r-{n}"), 10 + n))
+                .insert(&round("peer", &format!("r-{n}"), 10 + n), NOW)
                 .unwrap();
         }
-        let older = store.insert(&round("peer", "older", 9)).unwrap();
+        let older = store.insert(&round("peer", "older", 9), NOW).unwrap();
         assert_eq!(older, Kept::Known);
-        let newer = store.insert(&round("peer", "newer", 10 + count)).unwrap();
+        let newer = store
+            .insert(&round("peer", "newer", 10 + count), NOW)
+            .unwrap();
         assert_eq!(newer, Kept::New { dropped: 1 });
         let rounds = store.list().unwrap();
         assert_eq!(rounds.len(), MAX_ROUNDS_PER_ORIGIN + 1);
@@ -212,24 +262,56 @@ mod tests {
         assert!(rounds.iter().all(|r| r.round_id != "r-0"));
     }
 
+    fn origins(store: &Store) -> Vec<String> {
+        let rounds = store.list().unwrap();
+        let mut origins: Vec<_> = rounds.into_iter().map(|round| round.origin).collect();
+        origins.sort();
+        origins.dedup();
+        origins
+    }
+
     #[test]
-    fn the_number_of_origins_is_bounded() {
+    fn while_every_peer_has_an_open_round_one_more_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         for n in 0..MAX_PEERS {
-            store
-                .insert(&round(&format!("peer-{n:04}"), "r", 1))
-                .unwrap();
+            let peer = round(&format!("peer-{n:04}"), "r", NOW.as_unix_nanos());
+            store.insert(&peer, NOW).unwrap();
         }
-        assert_eq!(
-            store.insert(&round("other", "r", 1)).unwrap(),
-            Kept::TooManyPeers
-        );
-        let known = store.insert(&round("peer-0000", "s", 2)).unwrap();
-        assert_eq!(known, Kept::New { dropped: 0 });
-        assert_eq!(
-            store.insert(&round("", "r", 1)).unwrap(),
-            Kept::New { dropped: 0 }
-        );
+        let other = round("other", "r", NOW.as_unix_nanos());
+        assert_eq!(store.insert(&other, NOW).unwrap(), Kept::TooManyPeers);
+        let known = round("peer-0000", "s", NOW.as_unix_nanos());
+        let own = round("", "r", NOW.as_unix_nanos());
+        for round in [known, own] {
+            let kept = store.insert(&round, NOW).unwrap();
+            assert_eq!(kept, Kept::New { dropped: 0 });
+        }
+    }
+
+    #[test]
+    fn one_more_peer_takes_the_place_of_the_one_closed_for_the_longest() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.insert(&round("", "own", 1), NOW).unwrap();
+        for n in 0..MAX_PEERS {
+            for id in ["r", "s"] {
+                let peer = round(&format!("peer-{n:04}"), id, 10 + n as i64);
+                store.insert(&peer, NOW).unwrap();
+            }
+        }
+        // The first is not silent any more, so the second is silent for the longest.
+        store.insert(&round("peer-0000", "t", 900), NOW).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        let older = round("older", "r", 10);
+        assert_eq!(store.insert(&older, NOW).unwrap(), Kept::TooManyPeers);
+        let newer = round("newer", "r", 950);
+        assert_eq!(store.insert(&newer, NOW).unwrap(), Kept::New { dropped: 2 });
+        let origins = origins(&store);
+        assert_eq!(origins.len() as u64, MAX_PEERS + 1);
+        assert!(!origins.contains(&"peer-0001".to_owned()));
+        for kept in ["", "peer-0000", "peer-0002", "newer"] {
+            assert!(origins.contains(&kept.to_owned()), "{kept}");
+        }
     }
 }

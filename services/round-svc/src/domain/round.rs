@@ -6,6 +6,9 @@ use sovereign_model::{Digest, Timestamp};
 
 /// Longest time for which a round may be open.
 pub(crate) const LONGEST_ROUND: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The clock of a peer may be ahead by so much; a round of one that would close later is refused, so
+/// that nobody has a place among the peers for ever.
+const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
 /// Longest round id, bytes; it is a key of the bus.
 const MAX_ROUND_ID_BYTES: usize = 64;
 /// Longest name of a node or peer, bytes.
@@ -48,7 +51,7 @@ pub(crate) enum Impossible {
     RoundId,
     #[error("a name has more than {MAX_NAME_BYTES} bytes or control characters")]
     Name,
-    #[error("the round closes before it opens")]
+    #[error("the round closes before it opens, or later than any round may")]
     Times,
 }
 
@@ -110,7 +113,7 @@ impl Round {
     /// # Errors
     ///
     /// [`Impossible`].
-    pub(crate) fn check(&self) -> Result<(), Impossible> {
+    pub(crate) fn check(&self, now: Timestamp) -> Result<(), Impossible> {
         let id = self.round_id.as_bytes();
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
         if !(1..=MAX_ROUND_ID_BYTES).contains(&id.len()) || !id.iter().all(allowed) {
@@ -124,7 +127,9 @@ impl Round {
         if self.min_participants == 0 {
             return Err(Impossible::Participants);
         }
-        if self.closes <= self.opened {
+        let latest = now.checked_add(LONGEST_ROUND + CLOCK_SLACK);
+        let is_peer = !self.origin.is_empty();
+        if self.closes <= self.opened || (is_peer && latest.is_some_and(|l| self.closes > l)) {
             return Err(Impossible::Times);
         }
         Ok(())
@@ -188,11 +193,12 @@ mod tests {
 
     #[test]
     fn what_a_peer_writes_is_checked() {
-        round(1).check().unwrap();
+        let now = Timestamp::from_unix_nanos(1);
+        round(1).check(now).unwrap();
         let with = |change: fn(&mut Round)| {
             let mut round = round(1);
             change(&mut round);
-            round.check().unwrap_err()
+            round.check(now).unwrap_err()
         };
         assert!(matches!(with(|r| r.round_id.clear()), Impossible::RoundId));
         assert!(matches!(
@@ -212,6 +218,11 @@ mod tests {
             Impossible::Participants
         ));
         assert!(matches!(with(|r| r.closes = r.opened), Impossible::Times));
+        let never = |r: &mut Round| {
+            r.origin = "peer".into();
+            r.closes = Timestamp::from_unix_nanos(i64::MAX);
+        };
+        assert!(matches!(with(never), Impossible::Times));
     }
 
     #[test]
