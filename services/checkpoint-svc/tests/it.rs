@@ -63,7 +63,7 @@ impl Running {
 
     async fn send(&self, messages: Vec<PutRequest>) -> Result<CheckpointMeta, Status> {
         let mut client = self.client.clone();
-        let response = client.put(tokio_stream::iter(messages)).await?;
+        let response = within(client.put(tokio_stream::iter(messages))).await?;
         Ok(response.into_inner().meta.unwrap())
     }
 
@@ -91,7 +91,8 @@ impl Running {
     }
 
     async fn list(&self) -> Vec<CheckpointMeta> {
-        let response = self.client.clone().list(ListRequest {}).await;
+        let mut client = self.client.clone();
+        let response = within(client.list(ListRequest {})).await;
         response.unwrap().into_inner().checkpoints
     }
 

@@ -102,12 +102,14 @@ impl Running {
             min_participants: participants,
             timeout_secs: secs,
         };
-        let response = self.client.clone().open_round(request).await?;
+        let mut client = self.client.clone();
+        let response = within(client.open_round(request)).await?;
         Ok(response.into_inner().record.unwrap())
     }
 
     async fn list(&self) -> Vec<Round> {
-        let response = self.client.clone().list_rounds(ListRoundsRequest {}).await;
+        let mut client = self.client.clone();
+        let response = within(client.list_rounds(ListRoundsRequest {})).await;
         response.unwrap().into_inner().rounds
     }
 

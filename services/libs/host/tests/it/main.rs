@@ -82,7 +82,10 @@ impl Running {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
+        tokio::time::timeout(LIMIT, socket.read_to_string(&mut answer))
+            .await
+            .expect(path)
+            .unwrap();
         answer
     }
 
