@@ -4,7 +4,8 @@
 //! (only the pixels above what changed, and no further up than pixels change), then encoding in
 //! parallel. Several frames may be painted before the parents are worked out, once for all of them.
 //!
-//! A tile that is damaged in the store is begun anew, and what its children hold comes back into it.
+//! A tile that is damaged in the store is begun anew when it is painted, and what its children hold comes
+//! back into it. Until then the tiles above it keep what they show of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use sovereign_model::geo::{Bounds, TileCoord};
 
 use crate::domain::planes::{Change, Planes};
 use crate::domain::project::Frame;
-use crate::domain::pyramid::{needs_child, parent_rect};
+use crate::domain::pyramid::{Below, needs_child, parent_rect};
 use crate::domain::raster::{Rect, TILE_SIDE};
 use crate::store::{Found, Fresh, Store, StoreError, Stored};
 
 /// Tiles being painted.
-pub struct Canvas<'s> {
+pub(crate) struct Canvas<'s> {
     store: &'s Store,
     min_zoom: u8,
     tiles: HashMap<TileCoord, Working>,
@@ -54,15 +55,24 @@ impl Working {
     }
 }
 
+/// What a frame did.
+#[derive(Debug, Default)]
+pub(crate) struct Strokes {
+    /// Tiles of its zoom that show something else now.
+    pub(crate) changed: Vec<TileCoord>,
+    /// Ground where they do; `None` when they are none.
+    pub(crate) bounds: Option<Bounds>,
+}
+
 /// Everything that was painted, ready to be committed.
 #[derive(Debug)]
-pub struct Finished {
+pub(crate) struct Finished {
     /// Tiles to write, ordered by place.
-    pub tiles: Vec<Fresh>,
+    pub(crate) tiles: Vec<Fresh>,
     /// Of those, the ones that show something else than before.
-    pub changed: Vec<TileCoord>,
-    /// Tiles that were found damaged and begun anew.
-    pub damaged: Vec<TileCoord>,
+    pub(crate) changed: Vec<TileCoord>,
+    /// Tiles that were found damaged, each once.
+    pub(crate) damaged: Vec<TileCoord>,
 }
 
 /// A tile taken out to be worked on, perhaps in another thread.
@@ -74,7 +84,7 @@ enum Taken {
 impl<'s> Canvas<'s> {
     /// A canvas over what the store holds; parents are made up to `min_zoom`.
     #[must_use]
-    pub fn new(store: &'s Store, min_zoom: u8) -> Self {
+    pub(crate) fn new(store: &'s Store, min_zoom: u8) -> Self {
         Self {
             store,
             min_zoom,
@@ -86,25 +96,20 @@ impl<'s> Canvas<'s> {
 
     /// Tiles held in memory.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.tiles.len()
     }
 
-    /// Whether nothing was painted yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.tiles.is_empty()
-    }
-
     /// Paints a frame into `tiles`; returns those that show something else now, and the ground where.
+    /// `None` when none of them has a pixel of the frame.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn paint(
+    pub(crate) fn paint(
         &mut self,
         frame: &Frame,
         tiles: &[TileCoord],
-    ) -> Result<(Vec<TileCoord>, Option<Bounds>), StoreError> {
+    ) -> Result<Option<Strokes>, StoreError> {
         let store = self.store;
         let taken: Vec<_> = tiles
             .iter()
@@ -120,30 +125,32 @@ impl<'s> Canvas<'s> {
                 let (Taken::Working(tile) | Taken::Damaged(tile)) = &mut taken;
                 let change = tile.planes.paint(&patch);
                 let rect = tile.note(change);
-                Ok((coord, Some(taken), rect))
+                Ok((coord, Some(taken), Some(rect)))
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
-        let mut changed = Vec::new();
-        let mut bounds: Option<Bounds> = None;
-        for (coord, taken, rect) in painted {
-            if let Some(taken) = taken {
-                self.put_back(coord, taken);
-            }
-            if let Some(rect) = rect {
-                changed.push(coord);
+        let mut strokes = Strokes::default();
+        let mut has_pixels = false;
+        for (coord, taken, change) in painted {
+            let Some(taken) = taken else { continue };
+            self.put_back(coord, taken);
+            let Some(change) = change else { continue };
+            has_pixels = true;
+            if let Some(rect) = change {
+                strokes.changed.push(coord);
                 self.expect_parent(coord, rect);
                 let ground = bounds_of(coord, rect);
-                bounds = Some(bounds.map_or(ground, |bounds| bounds.union(&ground)));
+                let bounds = strokes.bounds;
+                strokes.bounds = Some(bounds.map_or(ground, |bounds| bounds.union(&ground)));
             }
         }
-        Ok((changed, bounds))
+        Ok(has_pixels.then_some(strokes))
     }
 
     /// Works out the parents and encodes what is to be written.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn finish(mut self) -> Result<Finished, StoreError> {
+    pub(crate) fn finish(mut self) -> Result<Finished, StoreError> {
         for zoom in (self.min_zoom..=TileCoord::MAX_ZOOM).rev() {
             self.derive_zoom(zoom)?;
         }
@@ -162,6 +169,8 @@ impl<'s> Canvas<'s> {
             .into_par_iter()
             .map(|(coord, working)| Fresh::encode(coord, working.planes))
             .collect();
+        self.damaged.sort_unstable();
+        self.damaged.dedup();
         Ok(Finished {
             tiles,
             changed,
@@ -188,18 +197,24 @@ impl<'s> Canvas<'s> {
                     let mut taken = take(store, coord, working)?;
                     let held = children_of(store, tiles, coord, rect)?;
                     let children = held.each_ref().map(|child| match child {
-                        Child::Working(planes) => Some(planes.shown()),
-                        Child::Stored(stored) => Some(stored.planes.shown()),
-                        Child::Nothing => None,
+                        Child::Working(planes) => Below::Pixels(planes.shown()),
+                        Child::Stored(stored) => Below::Pixels(stored.planes.shown()),
+                        Child::Nothing => Below::Nothing,
+                        Child::Damaged(_) => Below::Unknown,
                     });
                     let (Taken::Working(tile) | Taken::Damaged(tile)) = &mut taken;
                     let change = tile.planes.derive(children, rect);
                     let rect = tile.note(change);
-                    Ok((coord, taken, rect))
+                    let damaged = held.map(|child| match child {
+                        Child::Damaged(coord) => Some(coord),
+                        Child::Working(_) | Child::Stored(_) | Child::Nothing => None,
+                    });
+                    Ok((coord, taken, rect, damaged))
                 })
                 .collect::<Result<Vec<_>, StoreError>>()?;
-            for (coord, taken, rect) in derived {
+            for (coord, taken, rect, damaged) in derived {
                 self.put_back(coord, taken);
+                self.damaged.extend(damaged.into_iter().flatten());
                 if let Some(rect) = rect {
                     self.expect_parent(coord, rect);
                 }
@@ -253,6 +268,7 @@ enum Child<'t> {
     Working(&'t Planes),
     Stored(Arc<Stored>),
     Nothing,
+    Damaged(TileCoord),
 }
 
 /// The children of which `rect` of the parent shows something.
@@ -274,7 +290,8 @@ fn children_of<'t>(
             Some(working) => Child::Working(&working.planes),
             None => match store.load(coord)? {
                 Found::Tile(stored) => Child::Stored(stored),
-                Found::Nothing | Found::Damaged => Child::Nothing,
+                Found::Nothing => Child::Nothing,
+                Found::Damaged => Child::Damaged(coord),
             },
         };
     }

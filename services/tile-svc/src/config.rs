@@ -12,7 +12,7 @@ use crate::domain::sight::SightLimits;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Coarsest zoom that is kept, 0 to `max_zoom`. Default 10: a pixel is about 150 m there, so that a
-    /// flight still shows as a dot.
+    /// flight still shows as a dot. A map keeps the value that it was begun with: another is refused.
     pub min_zoom: u8,
     /// Finest zoom that is painted, at most 24. Default 22: a pixel is about 37 mm at the equator.
     pub max_zoom: u8,

@@ -11,7 +11,7 @@ use crate::store::{LAYER, StoreError};
 
 /// A call failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// There is no such layer.
     #[error("there is no layer `{0}`; the one layer is `{LAYER}`")]
     UnknownLayer(String),
@@ -53,7 +53,7 @@ impl HasCode for Error {
 
 /// Why a frame was not painted. It is acknowledged all the same: trying again would not help.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Its pose was not measured.
     #[error("the frame has no pose")]
     NoPose,
@@ -95,7 +95,7 @@ pub enum Refusal {
 impl Refusal {
     /// Short name, for counting.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NoPose => "no_pose",
             Self::PositionOnly => "position_only",
@@ -106,6 +106,7 @@ impl Refusal {
             Self::Picture(PictureError::Undecodable(_)) | Self::Decoder => "undecodable",
             Self::Picture(PictureError::TooLarge { .. }) => "too_large",
             Self::Unpaintable(Unpaintable::NotAboveGround) => "not_above_ground",
+            Self::Unpaintable(Unpaintable::NoPixel) => "no_pixel",
             Self::Unpaintable(Unpaintable::LooksAway) => "looks_away",
             Self::Unpaintable(Unpaintable::OffTheMap) => "off_the_map",
         }
@@ -113,7 +114,7 @@ impl Refusal {
 
     /// Whether it is part of ordinary work: a camera without a fix is no fault of anyone.
     #[must_use]
-    pub fn is_ordinary(&self) -> bool {
+    pub(crate) fn is_ordinary(&self) -> bool {
         matches!(
             self,
             Self::NoPose | Self::PositionOnly | Self::Unpaintable(_)

@@ -1,10 +1,14 @@
 //! From the bus to frames that can be worked on: pictures and verdicts brought together.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sovereign_bus::{Consumer, Delivery};
+use futures::{Stream, StreamExt, stream};
+use prost::Message;
+use sovereign_bus::{Consumer, Delivery, Key};
 use sovereign_model::Timestamp;
+use sovereign_proto::convert::FieldError;
 use sovereign_proto::geo::v1::Capture;
 use sovereign_proto::slam::v1::slam_client::SlamClient;
 use sovereign_proto::slam::v1::{GetKeyframeRequest, Keyframe};
@@ -96,13 +100,16 @@ impl Feed {
     /// Reads until `stop`, or until the bus closes. What waits then is given back to the bus.
     pub(crate) async fn run(self, stop: Stop) -> Result<(), RunError> {
         let Self {
-            mut drone,
-            mut mobile,
-            mut keyframes,
+            drone,
+            mobile,
+            keyframes,
             slam,
             retention,
             desk,
         } = self;
+        let mut drone = pin!(deliveries(drone));
+        let mut mobile = pin!(deliveries(mobile));
+        let mut keyframes = pin!(deliveries(keyframes));
         let mut join = Join::new(retention);
         let mut asks: JoinSet<Answer> = JoinSet::new();
         let mut tick = tokio::time::interval(ASK_TICK);
@@ -146,7 +153,7 @@ impl Desk {
         delivery: Delivery<Capture>,
     ) -> Result<(), RunError> {
         let message = &delivery.message;
-        if let Err(error) = checked_frame_id(&message.frame_id) {
+        if let Err(error) = checked(&message.frame_id, &message.sensor_id, delivery.key.as_ref()) {
             let refusal = Refusal::Malformed(error);
             self.metrics
                 .refused(&message.frame_id, &message.sensor_id, &refusal);
@@ -178,8 +185,8 @@ impl Desk {
         delivery: Delivery<Keyframe>,
     ) -> Result<(), RunError> {
         let message = &delivery.message;
-        // A frame id that cannot be is never painted and has no picture.
-        if checked_frame_id(&message.frame_id).is_err() {
+        // What cannot be is never painted and has no picture.
+        if checked(&message.frame_id, &message.sensor_id, delivery.key.as_ref()).is_err() {
             self.metrics.verdicts_missed.inc();
             ack(delivery).await;
             return Ok(());
@@ -262,6 +269,31 @@ impl Desk {
         self.store
             .is_painted(frame_id)
             .map_err(|e| RunError::new("look a frame up", e))
+    }
+}
+
+/// Deliveries as they come. One may have to be read from disk, and the reading goes on while something
+/// else is looked at.
+fn deliveries<M>(consumer: Consumer<M>) -> impl Stream<Item = Delivery<M>>
+where
+    M: Message + Default,
+{
+    stream::unfold(consumer, |mut consumer| async {
+        Some((consumer.next().await?, consumer))
+    })
+}
+
+/// Whether a half can be joined with its other: no verdict is given on a frame whose sensor is not the
+/// key that it came under.
+fn checked(frame_id: &str, sensor_id: &str, key: Option<&Key>) -> Result<(), FieldError> {
+    checked_frame_id(frame_id)?;
+    if key.is_some_and(|key| key.as_str() == sensor_id) {
+        Ok(())
+    } else {
+        Err(FieldError::new(
+            "sensor_id",
+            "is not the key of the subject",
+        ))
     }
 }
 

@@ -87,17 +87,14 @@ impl TilesGrpc {
             limit => (limit as usize).min(MAX_CHANGES),
         };
         let store = Arc::clone(&self.store);
-        let (messages, oldest_kept) =
-            tokio::task::spawn_blocking(move || store.changes(request.after, limit)).await??;
-        let mut bytes = 0;
-        let mut changes = Vec::with_capacity(messages.len());
-        for message in messages {
-            bytes += message.len();
-            if bytes > MAX_CHANGES_BYTES && !changes.is_empty() {
-                break;
-            }
-            changes.push(TileChange::decode(message.as_slice())?);
-        }
+        let (messages, oldest_kept) = tokio::task::spawn_blocking(move || {
+            store.changes(request.after, limit, MAX_CHANGES_BYTES)
+        })
+        .await??;
+        let changes = messages
+            .iter()
+            .map(|message| TileChange::decode(message.as_slice()))
+            .collect::<Result<_, _>>()?;
         Ok(ListChangesResponse {
             changes,
             oldest_kept,

@@ -17,19 +17,18 @@
 //!
 //! Absent on purpose: poses (slam-svc finds them), HTTP (the edge serves it), tiles of other nodes.
 
-pub mod canvas;
+mod canvas;
 mod config;
-pub mod domain;
+mod domain;
 mod error;
 mod feed;
 mod grpc;
 mod metrics;
 mod painter;
-pub mod picture;
+mod picture;
 mod served;
 mod service;
-pub mod store;
+mod store;
 
 pub use config::Config;
-pub use error::{Error, Refusal};
 pub use service::{Calls, TileService};

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use image::ImageDecoder;
 use prost::Message;
 use sovereign_bus::Bus;
 use sovereign_model::geo::{Bounds, TileCoord};
@@ -19,26 +20,26 @@ use sovereign_proto::topics::TILE_CHANGED;
 use sovereign_service::{RunError, chain};
 use tokio::sync::mpsc;
 
-use crate::canvas::Canvas;
+use crate::canvas::{Canvas, Strokes};
 use crate::config::Settings;
 use crate::domain::plan::{Plan, plan};
 use crate::domain::project::Frame;
-use crate::domain::sight::Sight;
+use crate::domain::sight::{Sight, Unpaintable};
 use crate::error::Refusal;
 use crate::feed::Job;
 use crate::metrics::TileMetrics;
-use crate::picture::image_from_jpeg;
+use crate::picture::{image_from_jpeg, open_jpeg};
 use crate::served::Served;
 use crate::service::Clock;
 use crate::store::{Commit, Entry, LAYER, Store, StoreError};
 
 /// Frames that wait to be decoded: more than one sensor flies at a time.
 pub(crate) const JOBS: usize = 8;
-/// Decoded frames that wait to be painted. A large one takes 200 MB, so they are few; while they are
-/// full, decoding waits.
+/// Decoded frames that wait to be painted, and as many that the painter has taken up. A large one takes
+/// 200 MB, so they are few; while they are full, decoding waits.
 pub(crate) const PREPARED: usize = 2;
 /// A commit takes no further frame once it holds this many tiles, 256 KiB each.
-const MAX_TILES_A_COMMIT: usize = 512;
+pub(crate) const MAX_TILES_A_COMMIT: usize = 512;
 
 /// A frame ready to be painted.
 #[derive(Debug)]
@@ -63,7 +64,13 @@ pub(crate) async fn prepare_all(
         // would come again and again.
         let work =
             tokio::task::spawn_blocking(move || prepare(&settings, &image, &digest, &keyframe));
-        match work.await.unwrap_or(Err(Refusal::Decoder)) {
+        let outcome = match work.await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_panic() => Err(Refusal::Decoder),
+            // Not the picture's fault: its frame comes again.
+            Err(error) => return Err(RunError::new("decode a picture", error)),
+        };
+        match outcome {
             Ok((frame, plan)) => prepared
                 .send(Prepared { job, frame, plan })
                 .await
@@ -100,15 +107,17 @@ fn prepare(
     if digest.as_bytes() != image_digest || keyframe.image_digest != image_digest {
         return Err(Refusal::DigestMismatch);
     }
-    let image = image_from_jpeg(image, settings.max_pixels)?;
-    if (image.width(), image.height()) != (camera.width_px(), camera.height_px()) {
+    let picture = open_jpeg(image, settings.max_pixels)?;
+    let (width, height) = picture.dimensions();
+    if (width, height) != (camera.width_px(), camera.height_px()) {
         return Err(Refusal::SizeMismatch {
-            width: image.width(),
-            height: image.height(),
+            width,
+            height,
             camera_width: camera.width_px(),
             camera_height: camera.height_px(),
         });
     }
+    let image = image_from_jpeg(picture)?;
     Ok((Frame::new(sight, image, plan.halvings), plan))
 }
 
@@ -120,7 +129,19 @@ pub(crate) struct Painter {
     pub(crate) metrics: Arc<TileMetrics>,
     pub(crate) bus: Bus,
     pub(crate) min_zoom: u8,
+    /// See [`MAX_TILES_A_COMMIT`].
+    pub(crate) max_tiles: usize,
     pub(crate) clock: Clock,
+}
+
+/// A frame on the canvas.
+struct Painted {
+    /// Its change; tiles and times are known when it is committed.
+    change: TileChange,
+    /// Tiles of its own zoom that show something else now.
+    tiles: Vec<TileCoord>,
+    /// Arrival at the front door.
+    received: Timestamp,
 }
 
 /// What a commit did.
@@ -143,9 +164,7 @@ impl Painter {
                 };
                 waiting.push(first);
             }
-            while let Ok(more) = prepared.try_recv() {
-                waiting.push(more);
-            }
+            fill(&mut waiting, &mut prepared);
             let painter = self.clone();
             let work = tokio::task::spawn_blocking(move || painter.paint(waiting));
             let committed = work
@@ -167,23 +186,26 @@ impl Painter {
     /// One commit: as many of the frames as fit.
     fn paint(&self, frames: Vec<Prepared>) -> Result<Committed, StoreError> {
         let mut canvas = Canvas::new(&self.store, self.min_zoom);
-        let mut painted: Vec<(TileChange, Vec<TileCoord>)> = Vec::new();
+        let mut painted: Vec<Painted> = Vec::new();
         let mut jobs = Vec::new();
         let mut bounds: Option<Bounds> = None;
         let mut frames = frames.into_iter();
-        while canvas.len() < MAX_TILES_A_COMMIT {
+        while canvas.len() < self.max_tiles {
             let Some(Prepared { job, frame, plan }) = frames.next() else {
                 break;
             };
             let capture = &job.capture.message;
             let repeated = painted
                 .iter()
-                .any(|(change, _)| change.frame_id == capture.frame_id)
+                .any(|painted| painted.change.frame_id == capture.frame_id)
                 || self.store.is_painted(&capture.frame_id)?;
             if repeated {
                 self.metrics.repeated.inc();
-            } else {
-                let (tiles, ground) = canvas.paint(&frame, &plan.tiles)?;
+            } else if let Some(strokes) = canvas.paint(&frame, &plan.tiles)? {
+                let Strokes {
+                    changed,
+                    bounds: ground,
+                } = strokes;
                 bounds = match (bounds, ground) {
                     (Some(a), Some(b)) => Some(a.union(&b)),
                     (a, b) => a.or(b),
@@ -195,10 +217,18 @@ impl Painter {
                     sensor_id: capture.sensor_id.clone(),
                     tiles: Vec::new(),
                     committed_unix_nanos: 0,
-                    latency_nanos: capture.received_unix_nanos,
+                    latency_nanos: 0,
                     simulated: capture.simulated || job.keyframe().simulated,
                 };
-                painted.push((change, tiles));
+                painted.push(Painted {
+                    change,
+                    tiles: changed,
+                    received: Timestamp::from_unix_nanos(capture.received_unix_nanos),
+                });
+            } else {
+                let refusal = Refusal::Unpaintable(Unpaintable::NoPixel);
+                self.metrics
+                    .refused(&capture.frame_id, &capture.sensor_id, &refusal);
             }
             jobs.push(job);
         }
@@ -218,13 +248,13 @@ impl Painter {
     fn commit(
         &self,
         canvas: Canvas<'_>,
-        painted: Vec<(TileChange, Vec<TileCoord>)>,
+        painted: Vec<Painted>,
         bounds: Option<Bounds>,
     ) -> Result<Vec<TileChange>, StoreError> {
         let finished = canvas.finish()?;
         for coord in &finished.damaged {
             self.metrics.damaged.inc();
-            tracing::error!(%coord, "a damaged tile was begun anew");
+            tracing::error!(%coord, "a damaged tile was found");
         }
         let changed: HashSet<TileCoord> = finished.changed.iter().copied().collect();
         let digests: HashMap<TileCoord, Digest> = finished
@@ -233,18 +263,18 @@ impl Painter {
             .filter(|fresh| changed.contains(&fresh.coord))
             .map(|fresh| (fresh.coord, fresh.stored.digest))
             .collect();
-        let received: Vec<i64> = painted.iter().map(|(c, _)| c.latency_nanos).collect();
+        let received: Vec<Timestamp> = painted.iter().map(|painted| painted.received).collect();
         let mut changes: Vec<TileChange> = painted
             .into_iter()
-            .map(|(mut change, tiles)| {
-                change.tiles = tiles_with_parents(&tiles, &digests);
-                change
+            .map(|painted| TileChange {
+                tiles: tiles_with_parents(&painted.tiles, &digests),
+                ..painted.change
             })
             .collect();
         let stamp = |changes: &mut [TileChange], at: Timestamp| {
             for (change, received) in changes.iter_mut().zip(&received) {
                 change.committed_unix_nanos = at.as_unix_nanos();
-                change.latency_nanos = at.nanos_since(Timestamp::from_unix_nanos(*received));
+                change.latency_nanos = at.nanos_since(*received);
             }
         };
         stamp(&mut changes, (self.clock)());
@@ -262,6 +292,15 @@ impl Painter {
             self.store.amend(first.sequence, &entries(&changes))?;
         }
         Ok(changes)
+    }
+}
+
+/// Takes up frames that wait, but no more than [`PREPARED`] together with those that were left.
+fn fill<T>(waiting: &mut Vec<T>, prepared: &mut mpsc::Receiver<T>) {
+    while waiting.len() < PREPARED
+        && let Ok(more) = prepared.try_recv()
+    {
+        waiting.push(more);
     }
 }
 
@@ -297,3 +336,6 @@ fn tiles_with_parents(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

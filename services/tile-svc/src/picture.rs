@@ -15,7 +15,7 @@ const SIDE: u32 = TILE_SIDE as u32;
 
 /// A picture that cannot be painted from.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureError {
+pub(crate) enum PictureError {
     /// Not a JPEG that can be decoded.
     #[error("decode the picture")]
     Undecodable(#[source] ImageError),
@@ -29,11 +29,14 @@ pub enum PictureError {
     },
 }
 
-/// Decodes a JPEG. Its size is checked before anything is decoded.
+/// A JPEG whose header was read and nothing else.
+pub(crate) type Opened<'b> = JpegDecoder<Cursor<&'b [u8]>>;
+
+/// Reads the header of a JPEG.
 ///
 /// # Errors
 /// Not a JPEG, or one of more than `max_pixels`.
-pub fn image_from_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Image, PictureError> {
+pub(crate) fn open_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Opened<'_>, PictureError> {
     let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(PictureError::Undecodable)?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
@@ -43,6 +46,14 @@ pub fn image_from_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Image, PictureEr
             limit: max_pixels,
         });
     }
+    Ok(decoder)
+}
+
+/// Decodes a JPEG.
+///
+/// # Errors
+/// It is damaged.
+pub(crate) fn image_from_jpeg(decoder: Opened<'_>) -> Result<Image, PictureError> {
     let rgb = DynamicImage::from_decoder(decoder)
         .map_err(PictureError::Undecodable)?
         .into_rgb8();
@@ -58,7 +69,7 @@ pub fn image_from_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Image, PictureEr
 ///
 /// `rgbw` is what [`Raster::to_rgbw`] gave.
 #[must_use]
-pub fn png_from_rgbw(rgbw: &[u8]) -> Vec<u8> {
+pub(crate) fn png_from_rgbw(rgbw: &[u8]) -> Vec<u8> {
     // About what an aerial tile compresses to.
     let mut bytes = Vec::with_capacity(TILE_BYTES / 2);
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Up)
@@ -69,7 +80,7 @@ pub fn png_from_rgbw(rgbw: &[u8]) -> Vec<u8> {
 
 /// Back from [`png_from_rgbw`]; `None` when the bytes are no tile.
 #[must_use]
-pub fn raster_from_png(bytes: &[u8]) -> Option<Raster> {
+pub(crate) fn raster_from_png(bytes: &[u8]) -> Option<Raster> {
     let decoder = PngDecoder::new(Cursor::new(bytes)).ok()?;
     if decoder.dimensions() != (SIDE, SIDE) || decoder.total_bytes() != TILE_BYTES as u64 {
         return None;
@@ -81,7 +92,7 @@ pub fn raster_from_png(bytes: &[u8]) -> Option<Raster> {
 
 /// Formats that tiles are served in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
+pub(crate) enum Format {
     /// Lossless, transparent where empty.
     Png,
     /// Lossy, black where empty.
@@ -93,7 +104,7 @@ pub enum Format {
 impl Format {
     /// IANA media type.
     #[must_use]
-    pub fn media_type(self) -> &'static str {
+    pub(crate) fn media_type(self) -> &'static str {
         match self {
             Self::Png => "image/png",
             Self::Jpeg => "image/jpeg",
@@ -106,7 +117,11 @@ impl Format {
 ///
 /// # Errors
 /// When the encoder refuses.
-pub fn encode(raster: &Raster, format: Format, jpeg_quality: u8) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn encode(
+    raster: &Raster,
+    format: Format,
+    jpeg_quality: u8,
+) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::with_capacity(TILE_BYTES / 2);
     match format {
         Format::Png => {
@@ -186,19 +201,20 @@ mod tests {
         let image = image::RgbImage::new(40, 30);
         let mut bytes = Vec::new();
         JpegEncoder::new(&mut bytes).encode_image(&image).unwrap();
-        assert!(image_from_jpeg(&bytes, 1_200).is_ok());
+        let decoder = open_jpeg(&bytes, 1_200).unwrap();
+        assert_eq!(image_from_jpeg(decoder).unwrap().width(), 40);
         // The frame header says 65,535 x 65,535.
         let header = bytes.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
         bytes[header + 5..header + 9].fill(0xff);
         assert!(matches!(
-            image_from_jpeg(&bytes, 64_000_000),
+            open_jpeg(&bytes, 64_000_000),
             Err(PictureError::TooLarge {
                 pixels: 4_294_836_225,
                 ..
             })
         ));
         assert!(matches!(
-            image_from_jpeg(b"\xff\xd8\xff nothing", 1_200),
+            open_jpeg(b"\xff\xd8\xff nothing", 1_200),
             Err(PictureError::Undecodable(_))
         ));
     }

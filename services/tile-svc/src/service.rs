@@ -18,7 +18,7 @@ use crate::config::{Config, Settings};
 use crate::feed::{Desk, Feed, Job};
 use crate::grpc::TilesGrpc;
 use crate::metrics::TileMetrics;
-use crate::painter::{JOBS, PREPARED, Painter, prepare_all};
+use crate::painter::{JOBS, MAX_TILES_A_COMMIT, PREPARED, Painter, prepare_all};
 use crate::served::Served;
 use crate::store::Store;
 
@@ -73,6 +73,18 @@ impl Service for TileService {
             .map_err(|e| BuildError::new("open the tile store", e))?
             .map_err(|e| BuildError::new("open the map", e))?;
         let summary = store.summary();
+        let kept = settings.zooms.min;
+        if summary.tiles > 0 && summary.min_zoom != kept {
+            return Err(BuildError::config(
+                "min_zoom",
+                format!(
+                    "is {kept}, but the map was painted with {painted}, and its coarse tiles are worked \
+                     out only as they are painted: set it to {painted}, or move {STORE_FILE} away to begin \
+                     the map anew",
+                    painted = summary.min_zoom
+                ),
+            ));
+        }
         tracing::info!(
             tiles = summary.tiles,
             changes = summary.last_change,
@@ -145,6 +157,7 @@ impl Service for TileService {
             metrics: Arc::clone(&self.metrics),
             bus: self.bus,
             min_zoom: self.settings.zooms.min,
+            max_tiles: MAX_TILES_A_COMMIT,
             clock: now,
         };
         tasks.spawn("feed", self.feed.run(source.stop()));

@@ -31,19 +31,19 @@ const FRAMES: TableDefinition<&str, u64> = TableDefinition::new("frames");
 const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
 
 /// Name of the one layer.
-pub const LAYER: &str = "imagery";
+pub(crate) const LAYER: &str = "imagery";
 
 /// Changes that are kept, and frames remembered as painted; the oldest go first. A reader that is
 /// further behind is told so; a frame older than this many that comes again is painted again, which
 /// changes nothing but the log.
-pub const MAX_CHANGES: u64 = 100_000;
+pub(crate) const MAX_CHANGES: u64 = 100_000;
 
 /// Memory for the file's own pages.
 const PAGE_CACHE_BYTES: usize = 64 << 20;
 
 /// The store failed.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The file cannot be opened.
     #[error("open the tile store")]
     Open(#[source] redb::Error),
@@ -63,16 +63,16 @@ pub enum StoreError {
 
 /// A tile as the store has it.
 #[derive(Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Its pixels.
-    pub planes: Planes,
+    pub(crate) planes: Planes,
     /// Digest of what it shows.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
 }
 
 /// What a tile's place in the store holds.
 #[derive(Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// A tile.
     Tile(Arc<Stored>),
     /// Nothing.
@@ -83,11 +83,11 @@ pub enum Found {
 
 /// A tile ready to be committed.
 #[derive(Debug)]
-pub struct Fresh {
+pub(crate) struct Fresh {
     /// Its place.
-    pub coord: TileCoord,
+    pub(crate) coord: TileCoord,
     /// Its pixels and digest.
-    pub stored: Arc<Stored>,
+    pub(crate) stored: Arc<Stored>,
     /// What is written.
     sealed: Vec<u8>,
 }
@@ -95,7 +95,7 @@ pub struct Fresh {
 impl Fresh {
     /// Encodes a tile.
     #[must_use]
-    pub fn encode(coord: TileCoord, planes: Planes) -> Self {
+    pub(crate) fn encode(coord: TileCoord, planes: Planes) -> Self {
         let rgbw = planes.shown().to_rgbw();
         let digest = digest_of_rgbw(&rgbw);
         let shown = png_from_rgbw(&rgbw);
@@ -129,45 +129,45 @@ const KIND_BOTH: u8 = 2;
 
 /// What a commit writes.
 #[derive(Debug)]
-pub struct Commit {
+pub(crate) struct Commit {
     /// Tiles, each place once.
-    pub tiles: Vec<Fresh>,
+    pub(crate) tiles: Vec<Fresh>,
     /// Painted frames, the first with [`Store::next_sequence`], each with the next.
-    pub frames: Vec<Entry>,
+    pub(crate) frames: Vec<Entry>,
     /// Ground that the frames cover; `None` when none of it is new.
-    pub bounds: Option<Bounds>,
+    pub(crate) bounds: Option<Bounds>,
     /// Whether any of the frames is simulated.
-    pub simulated: bool,
+    pub(crate) simulated: bool,
 }
 
 /// A frame in the log of changes.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The frame.
-    pub frame_id: String,
+    pub(crate) frame_id: String,
     /// Its change, encoded.
-    pub message: Vec<u8>,
+    pub(crate) message: Vec<u8>,
 }
 
 /// What a layer holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LayerSummary {
+pub(crate) struct LayerSummary {
     /// Tiles with content, all zooms.
-    pub tiles: u64,
+    pub(crate) tiles: u64,
     /// Coarsest zoom with content; [`u8::MAX`] for an empty layer.
-    pub min_zoom: u8,
+    pub(crate) min_zoom: u8,
     /// Finest zoom with content; 0 for an empty layer.
-    pub max_zoom: u8,
+    pub(crate) max_zoom: u8,
     /// Where there is content.
-    pub bounds: Option<Bounds>,
+    pub(crate) bounds: Option<Bounds>,
     /// Sequence of the newest change, 0 for an empty layer.
-    pub last_change: u64,
+    pub(crate) last_change: u64,
     /// Whether any of it was painted from simulated frames.
-    pub simulated: bool,
+    pub(crate) simulated: bool,
 }
 
 /// Tiles, painted frames, and the log of changes.
-pub struct Store {
+pub(crate) struct Store {
     database: Database,
     decoded: Mutex<Decoded>,
     summary: Mutex<LayerSummary>,
@@ -178,7 +178,7 @@ impl Store {
     ///
     /// # Errors
     /// Another process has it, or it is damaged.
-    pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let database = Database::builder()
             .set_cache_size(PAGE_CACHE_BYTES)
             .create(path)
@@ -201,13 +201,13 @@ impl Store {
 
     /// What the layer holds.
     #[must_use]
-    pub fn summary(&self) -> LayerSummary {
+    pub(crate) fn summary(&self) -> LayerSummary {
         *lock(&self.summary)
     }
 
     /// Sequence that the next commit starts with.
     #[must_use]
-    pub fn next_sequence(&self) -> u64 {
+    pub(crate) fn next_sequence(&self) -> u64 {
         self.summary().last_change + 1
     }
 
@@ -215,7 +215,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn load(&self, coord: TileCoord) -> Result<Found, StoreError> {
+    pub(crate) fn load(&self, coord: TileCoord) -> Result<Found, StoreError> {
         if let Some(stored) = lock(&self.decoded).find(coord) {
             return Ok(Found::Tile(stored));
         }
@@ -230,7 +230,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read, or the tile is damaged.
-    pub fn read(&self, coord: TileCoord) -> Result<Option<Arc<Stored>>, StoreError> {
+    pub(crate) fn read(&self, coord: TileCoord) -> Result<Option<Arc<Stored>>, StoreError> {
         if let Some(stored) = lock(&self.decoded).find(coord) {
             return Ok(Some(stored));
         }
@@ -247,7 +247,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn is_painted(&self, frame_id: &str) -> Result<bool, StoreError> {
+    pub(crate) fn is_painted(&self, frame_id: &str) -> Result<bool, StoreError> {
         let read = || -> Result<bool, redb::Error> {
             let frames = self.database.begin_read()?.open_table(FRAMES)?;
             Ok(frames.get(frame_id)?.is_some())
@@ -259,7 +259,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
         let mut summary = self.summary();
         let first = summary.last_change + 1;
         summary.simulated |= commit.simulated;
@@ -315,7 +315,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn amend(&self, first: u64, entries: &[Entry]) -> Result<(), StoreError> {
+    pub(crate) fn amend(&self, first: u64, entries: &[Entry]) -> Result<(), StoreError> {
         let write = || -> Result<(), redb::Error> {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::None)?;
@@ -326,21 +326,33 @@ impl Store {
         write().map_err(StoreError::Write)
     }
 
-    /// Changes with a larger sequence than `after`, oldest first, at most `limit`, and the smallest
-    /// sequence still kept (0 when there is none).
+    /// Changes with a larger sequence than `after`, oldest first, and the smallest sequence still kept
+    /// (0 when there is none). At most `limit` of them, and, but for the first, no more than
+    /// `max_bytes`.
     ///
     /// # Errors
     /// The file cannot be read, or a change is damaged.
-    pub fn changes(&self, after: u64, limit: usize) -> Result<(Vec<Vec<u8>>, u64), StoreError> {
+    pub(crate) fn changes(
+        &self,
+        after: u64,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Vec<u8>>, u64), StoreError> {
         type Sealed = Vec<(u64, Vec<u8>)>;
         let read = || -> Result<(Sealed, u64), redb::Error> {
             let changes = self.database.begin_read()?.open_table(CHANGES)?;
             let oldest = changes.first()?.map_or(0, |(sequence, _)| sequence.value());
-            let found = changes
-                .range(after.saturating_add(1)..)?
-                .take(limit)
-                .map(|entry| entry.map(|(k, v)| (k.value(), v.value().to_vec())))
-                .collect::<Result<_, _>>()?;
+            let mut found = Sealed::new();
+            let mut bytes = 0;
+            for entry in changes.range(after.saturating_add(1)..)?.take(limit) {
+                let (sequence, sealed) = entry?;
+                // A change is sealed with some hundred bytes, so this is no more than is sent.
+                bytes += sealed.value().len();
+                if bytes > max_bytes && !found.is_empty() {
+                    break;
+                }
+                found.push((sequence.value(), sealed.value().to_vec()));
+            }
             Ok((found, oldest))
         };
         let (sealed, oldest) = read().map_err(StoreError::Read)?;

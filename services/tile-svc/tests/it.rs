@@ -5,10 +5,16 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+#[path = "it/doors.rs"]
+mod doors;
+#[path = "it/loads.rs"]
+mod loads;
 #[path = "it/rig.rs"]
 mod rig;
 #[path = "it/world.rs"]
 mod world;
+#[path = "it/zoom.rs"]
+mod zoom;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +26,7 @@ use sovereign_proto::geo::v1::TrackingState;
 use sovereign_proto::slam::v1::PoseSource;
 use sovereign_proto::tile::v1::{GetTileRequest, TileFormat};
 
-use rig::{Rig, Shot, received_as};
+use rig::{LIMIT, Rig, Shot, received_as};
 use world::{GROUND_ALTITUDE_M, World, camera, flight, mark_places, pose};
 
 #[tokio::test]
@@ -137,10 +143,15 @@ async fn what_was_not_painted_before_a_stop_is_painted_after_it() {
 async fn a_picture_whose_verdict_is_lost_does_not_stop_its_sensor() {
     let rig = Rig::start().await;
     let world = World::with_marks();
+    // From so long ago that no record of a verdict is left.
     let shots: Vec<Shot> = flight(2)
         .iter()
         .enumerate()
-        .map(|(i, pose)| Shot::take(&world, pose, &camera(), "d1", i as i64 + 1))
+        .map(|(i, pose)| {
+            let mut shot = Shot::take(&world, pose, &camera(), "d1", i as i64 + 1);
+            shot.received_at(i as i64 + 1);
+            shot
+        })
         .collect();
     rig.send_capture(&shots[0]).await;
     rig.send(&shots[1]).await;
@@ -293,7 +304,8 @@ async fn a_commit_is_hinted_and_its_latency_is_the_measured_one() {
     let mut shot = Shot::take(&World::with_marks(), &flight(1)[0], &camera(), "d1", 1);
     shot.received_now();
     rig.send(&shot).await;
-    let hint = hints.recv().await.unwrap().message;
+    let hint = tokio::time::timeout(LIMIT, hints.recv());
+    let hint = hint.await.unwrap().unwrap().message;
     let logged = rig.changes().await.remove(0);
     assert_eq!(hint, logged);
     assert_eq!(
@@ -322,8 +334,7 @@ async fn two_heights_over_one_place_meet_in_the_pyramid_in_either_order() {
             // The frame is the same whichever comes first.
             let name = if *pose == low { "low" } else { "high" };
             let mut shot = Shot::take(&world, pose, &camera(), name, 1);
-            shot.keyframe.received_unix_nanos = received_as(i as i64);
-            shot.capture.received_unix_nanos = received_as(i as i64);
+            shot.received_at(received_as(i as i64));
             rig.send(&shot).await;
             rig.painted(i as u64 + 1).await;
         }

@@ -6,8 +6,9 @@
 //!
 //! * a verdict older than a held picture has lost its picture (painted before a crash, or no longer
 //!   retained): [`Outcome::Missed`];
-//! * a picture older than a held verdict has lost its verdict: whoever gave it is asked, and "never
-//!   heard of it" is final;
+//! * a picture older than a held verdict has probably lost its verdict: whoever gives them is asked.
+//!   The held one may be of the other stream of pictures, which is judged on its own, and then its
+//!   picture comes; so "never heard of it" is final only once the verdict was held for a while;
 //! * a picture alone waits, and its verdict is asked for now and then, since it may have been
 //!   acknowledged just before a crash; "never heard of it" is then no answer yet, unless the picture is
 //!   as old as any record may become.
@@ -18,13 +19,14 @@ use std::time::Duration;
 use sovereign_model::Timestamp;
 
 /// A picture without a verdict is first asked for after this long; normally the verdict is here by then.
-pub const FIRST_ASK: Duration = Duration::from_secs(2);
-/// Asking again takes twice as long each time, up to this.
-pub const LONGEST_ASK: Duration = Duration::from_secs(30);
+pub(crate) const FIRST_ASK: Duration = Duration::from_secs(2);
+/// Asking again takes twice as long each time, up to this. As long a verdict is held before it proves
+/// that no older picture will get one.
+pub(crate) const LONGEST_ASK: Duration = Duration::from_secs(30);
 
 /// Holds what waits for its other half: `C` is a picture, `V` a verdict.
 #[derive(Debug)]
-pub struct Join<C, V> {
+pub(crate) struct Join<C, V> {
     /// As many sensors as the bus has deliveries in flight, which it bounds.
     sensors: BTreeMap<String, Slot<C, V>>,
     /// Records older than this no longer exist anywhere.
@@ -33,16 +35,16 @@ pub struct Join<C, V> {
 
 /// A half as it is told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// The frame.
-    pub id: String,
+    pub(crate) id: String,
     /// Arrival at the front door, in the order of the sensor's frames.
-    pub received: Timestamp,
+    pub(crate) received: Timestamp,
 }
 
 /// What became of a half that arrived.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome<C, V> {
+pub(crate) enum Outcome<C, V> {
     /// Its other half was here.
     Pair(C, V),
     /// It waits. The verdict beside it, if any, waits no longer: its picture will not come.
@@ -56,18 +58,26 @@ pub enum Outcome<C, V> {
 
 /// A question for whoever gives verdicts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// The frame.
-    pub frame_id: String,
+    pub(crate) frame_id: String,
     /// Whether "never heard of it" is final.
-    pub is_final: bool,
+    pub(crate) is_final: bool,
 }
 
 #[derive(Debug)]
 struct Slot<C, V> {
     /// One for each stream of pictures.
     captures: Vec<Waiting<C>>,
-    verdict: Option<(Frame, V)>,
+    verdict: Option<Held<V>>,
+}
+
+/// A verdict that waits for its picture.
+#[derive(Debug)]
+struct Held<V> {
+    frame: Frame,
+    verdict: V,
+    since: Timestamp,
 }
 
 #[derive(Debug)]
@@ -82,7 +92,7 @@ struct Waiting<C> {
 impl<C, V> Join<C, V> {
     /// Nothing waits yet; records older than `retention` no longer exist anywhere.
     #[must_use]
-    pub fn new(retention: Duration) -> Self {
+    pub(crate) fn new(retention: Duration) -> Self {
         Self {
             sensors: BTreeMap::new(),
             retention,
@@ -91,7 +101,7 @@ impl<C, V> Join<C, V> {
 
     /// A picture arrived on one of the streams of pictures. `redelivered`: it had been here before, so
     /// its verdict may be gone.
-    pub fn capture(
+    pub(crate) fn capture(
         &mut self,
         sensor: &str,
         stream: &'static str,
@@ -102,15 +112,15 @@ impl<C, V> Join<C, V> {
     ) -> Outcome<C, V> {
         let slot = self.slot(sensor);
         let mut missed = None;
-        if let Some((held, verdict)) = slot.verdict.take() {
-            if held.id == frame.id {
+        if let Some(held) = slot.verdict.take() {
+            if held.frame.id == frame.id {
                 self.forget_if_empty(sensor);
-                return Outcome::Pair(capture, verdict);
+                return Outcome::Pair(capture, held.verdict);
             }
-            if held.received < frame.received {
-                missed = Some(verdict);
+            if held.frame.received < frame.received {
+                missed = Some(held.verdict);
             } else {
-                slot.verdict = Some((held, verdict));
+                slot.verdict = Some(held);
             }
         }
         let overdue = redelivered || slot.verdict.is_some();
@@ -128,7 +138,7 @@ impl<C, V> Join<C, V> {
     }
 
     /// A verdict arrived.
-    pub fn verdict(
+    pub(crate) fn verdict(
         &mut self,
         sensor: &str,
         frame: Frame,
@@ -155,28 +165,39 @@ impl<C, V> Join<C, V> {
         for waiting in &mut slot.captures {
             waiting.next_ask = now;
         }
-        slot.verdict = Some((frame, verdict));
+        slot.verdict = Some(Held {
+            frame,
+            verdict,
+            since: now,
+        });
         Outcome::Waits { missed: None }
     }
 
     /// Verdicts to ask for now, at most `limit`.
-    pub fn asks(&mut self, now: Timestamp, limit: usize) -> Vec<Ask> {
+    pub(crate) fn asks(&mut self, now: Timestamp, limit: usize) -> Vec<Ask> {
         let retention = self.retention;
         self.sensors
             .values_mut()
             .flat_map(|slot| {
-                let newest = slot.verdict.as_ref().map(|(frame, _)| frame.received);
-                slot.captures.iter_mut().map(move |c| (c, newest))
+                let held = slot.verdict.as_ref().map(|h| (h.frame.received, h.since));
+                slot.captures.iter_mut().map(move |c| (c, held))
             })
             .filter(|(waiting, _)| waiting.next_ask <= now)
             .take(limit)
-            .map(|(waiting, newest)| {
+            .map(|(waiting, held)| {
+                let received = waiting.frame.received;
+                // From then on the held verdict proves that this picture has lost its own.
+                let proven = held
+                    .filter(|(newest, _)| received <= *newest)
+                    .map(|(_, since)| later(since, LONGEST_ASK));
                 waiting.patience = (waiting.patience * 2).min(LONGEST_ASK);
                 waiting.next_ask = later(now, waiting.patience);
-                let received = waiting.frame.received;
+                if let Some(proven) = proven.filter(|proven| *proven > now) {
+                    waiting.next_ask = waiting.next_ask.min(proven);
+                }
                 Ask {
                     frame_id: waiting.frame.id.clone(),
-                    is_final: newest.is_some_and(|newest| received <= newest)
+                    is_final: proven.is_some_and(|proven| proven <= now)
                         || now.since(received) > retention,
                 }
             })
@@ -185,7 +206,7 @@ impl<C, V> Join<C, V> {
 
     /// Takes out a picture whose verdict was found by asking, or will never be; `None` when it has
     /// found its verdict meanwhile.
-    pub fn take(&mut self, frame_id: &str) -> Option<C> {
+    pub(crate) fn take(&mut self, frame_id: &str) -> Option<C> {
         let (sensor, i) = self.sensors.iter().find_map(|(sensor, slot)| {
             let i = slot
                 .captures
@@ -200,7 +221,7 @@ impl<C, V> Join<C, V> {
 
     /// Pictures that wait.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.sensors.values().map(|slot| slot.captures.len()).sum()
     }
 
@@ -302,22 +323,58 @@ mod tests {
     }
 
     #[test]
-    fn an_older_picture_is_asked_for_at_once_and_the_answer_is_final() {
+    fn an_older_picture_is_asked_for_at_once_and_the_answer_becomes_final() {
         let mut join = Join::new(DAY);
         join.capture("d1", "drone", frame("a", 4), false, at(4), 1);
         assert!(join.asks(at(5), 9).is_empty(), "its verdict may still come");
         assert_eq!(join.verdict("d1", frame("b", 5), at(5), 20), waits());
-        let ask = Ask {
+        let ask = |is_final| Ask {
             frame_id: "a".to_owned(),
-            is_final: true,
+            is_final,
         };
-        assert_eq!(join.asks(at(5), 9), [ask]);
+        assert_eq!(join.asks(at(5), 9), [ask(false)]);
         assert!(join.asks(at(5), 9).is_empty(), "not twice at once");
+        let mut asked = Vec::new();
+        for second in 6..=35 {
+            asked.extend(
+                join.asks(at(second), 9)
+                    .into_iter()
+                    .map(|ask| (second, ask)),
+            );
+        }
+        assert_eq!(
+            asked,
+            [
+                (9, ask(false)),
+                (17, ask(false)),
+                (33, ask(false)),
+                (35, ask(true))
+            ]
+        );
         assert_eq!(join.take("a"), Some(1));
         assert_eq!(join.take("a"), None);
         assert_eq!(
             join.capture("d1", "drone", frame("b", 5), false, at(6), 2),
             Outcome::Pair(2, 20)
+        );
+    }
+
+    #[test]
+    fn a_verdict_from_the_other_door_proves_nothing_about_an_older_picture() {
+        let mut join = Join::new(DAY);
+        join.capture("x", "drone", frame("d", 4), false, at(4), "from the drone");
+        assert_eq!(join.verdict("x", frame("m", 5), at(5), 1), waits());
+        assert!(join.asks(at(5), 9).iter().all(|ask| !ask.is_final));
+        assert_eq!(
+            join.capture("x", "mobile", frame("m", 5), false, at(6), "from the phone"),
+            Outcome::Pair("from the phone", 1)
+        );
+        for second in 6..200 {
+            assert!(join.asks(at(second), 9).iter().all(|ask| !ask.is_final));
+        }
+        assert_eq!(
+            join.verdict("x", frame("d", 4), at(200), 2),
+            Outcome::Pair("from the drone", 2)
         );
     }
 

@@ -6,11 +6,11 @@
 //! [`blend`] merges it into what is there, [`pyramid`] makes a parent from its children, and [`planes`]
 //! is a tile with all that has to be remembered of it.
 
-pub mod blend;
-pub mod join;
-pub mod plan;
-pub mod planes;
-pub mod project;
-pub mod pyramid;
-pub mod raster;
-pub mod sight;
+pub(crate) mod blend;
+pub(crate) mod join;
+pub(crate) mod plan;
+pub(crate) mod planes;
+pub(crate) mod project;
+pub(crate) mod pyramid;
+pub(crate) mod raster;
+pub(crate) mod sight;

@@ -13,34 +13,34 @@ use super::sight::{Sight, Unpaintable};
 
 /// Tiles that one frame may be painted into, 256 KiB of memory each while it is. A frame that would
 /// need more is painted one zoom coarser, which takes a quarter of them, until it fits.
-pub const MAX_TILES_A_FRAME: usize = 1_024;
+pub(crate) const MAX_TILES_A_FRAME: usize = 1_024;
 
 /// Zooms that are painted and kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ZoomRange {
+pub(crate) struct ZoomRange {
     /// Coarsest zoom that is kept.
-    pub min: u8,
+    pub(crate) min: u8,
     /// Finest zoom that is painted, at most [`TileCoord::MAX_ZOOM`].
-    pub max: u8,
+    pub(crate) max: u8,
 }
 
 /// Where a frame goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The zoom.
-    pub zoom: u8,
+    pub(crate) zoom: u8,
     /// Tiles that the frame may touch, ordered, without repetition.
-    pub tiles: Vec<TileCoord>,
+    pub(crate) tiles: Vec<TileCoord>,
     /// How often the picture is to be halved before it is sampled, so that a tile that is coarser
     /// than the picture shows averages and not chance pixels.
-    pub halvings: u32,
+    pub(crate) halvings: u32,
 }
 
 /// Decides where a frame goes.
 ///
 /// # Errors
 /// When nothing of it is on the map.
-pub fn plan(sight: &Sight, zooms: ZoomRange) -> Result<Plan, Unpaintable> {
+pub(crate) fn plan(sight: &Sight, zooms: ZoomRange) -> Result<Plan, Unpaintable> {
     let latitude = sight.pose().position.latitude_deg;
     let sample = sight.ground_sample_m();
     let native = (meters_per_pixel(latitude, 0) / sample).log2().round();

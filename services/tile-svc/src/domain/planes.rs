@@ -4,12 +4,12 @@
 //! average to. Most tiles have only one of them, and then it is kept once.
 
 use super::blend::blend;
-use super::pyramid::derive;
+use super::pyramid::{Below, derive};
 use super::raster::{Raster, Rect};
 
 /// What frames painted at a tile's own zoom.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Own {
+pub(crate) enum Own {
     /// Nothing.
     Nothing,
     /// Exactly what the tile shows: its children, if any, add nothing.
@@ -20,14 +20,14 @@ pub enum Own {
 
 /// A tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Planes {
+pub(crate) struct Planes {
     shown: Raster,
     own: Own,
 }
 
 /// What an operation did to a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// Nothing.
     None,
     /// What is remembered changed, what is shown did not.
@@ -39,7 +39,7 @@ pub enum Change {
 impl Planes {
     /// A tile with nothing in it.
     #[must_use]
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
             shown: Raster::empty(),
             own: Own::Nothing,
@@ -48,25 +48,25 @@ impl Planes {
 
     /// A tile as it was kept.
     #[must_use]
-    pub fn from_parts(shown: Raster, own: Own) -> Self {
+    pub(crate) fn from_parts(shown: Raster, own: Own) -> Self {
         Self { shown, own }
     }
 
     /// What the tile shows.
     #[must_use]
-    pub fn shown(&self) -> &Raster {
+    pub(crate) fn shown(&self) -> &Raster {
         &self.shown
     }
 
     /// What frames painted at its own zoom.
     #[must_use]
-    pub fn own(&self) -> &Own {
+    pub(crate) fn own(&self) -> &Own {
         &self.own
     }
 
     /// Rasters held.
     #[must_use]
-    pub fn rasters(&self) -> usize {
+    pub(crate) fn rasters(&self) -> usize {
         match self.own {
             Own::Nothing | Own::Shown => 1,
             Own::Beneath(_) => 2,
@@ -74,7 +74,7 @@ impl Planes {
     }
 
     /// Paints a frame at the tile's own zoom.
-    pub fn paint(&mut self, patch: &Raster) -> Change {
+    pub(crate) fn paint(&mut self, patch: &Raster) -> Change {
         let beneath = match &mut self.own {
             Own::Shown => false,
             Own::Beneath(own) => blend(own, patch).is_some(),
@@ -95,7 +95,7 @@ impl Planes {
     }
 
     /// Works `rect` out anew after children changed there; see [`derive`].
-    pub fn derive(&mut self, children: [Option<&Raster>; 4], rect: Rect) -> Change {
+    pub(crate) fn derive(&mut self, children: [Below<'_>; 4], rect: Rect) -> Change {
         let changed = match &self.own {
             Own::Nothing => derive(&mut self.shown, None, children, rect),
             Own::Beneath(own) => derive(&mut self.shown, Some(own), children, rect),
@@ -127,7 +127,12 @@ mod tests {
     #[test]
     fn painting_and_deriving_in_either_order_shows_the_same() {
         let (patch, child) = (plain(0x40_11_22_33), plain(0x80_aa_bb_cc));
-        let children = [Some(&child), None, None, None];
+        let children = [
+            Below::Pixels(&child),
+            Below::Nothing,
+            Below::Nothing,
+            Below::Nothing,
+        ];
         let mut painted_first = Planes::empty();
         painted_first.paint(&patch);
         assert_eq!(painted_first.own(), &Own::Shown);
@@ -145,10 +150,34 @@ mod tests {
     fn paint_beneath_heavier_children_is_remembered() {
         let heavy = plain(0xf0_aa_bb_cc);
         let mut tile = Planes::empty();
-        tile.derive([Some(&heavy); 4], Rect::FULL);
+        tile.derive([Below::Pixels(&heavy); 4], Rect::FULL);
         assert_eq!(tile.paint(&plain(0x10_01_02_03)), Change::Beneath);
         assert_eq!(tile.paint(&plain(0x10_01_02_03)), Change::None);
         assert_eq!(tile.own(), &Own::Beneath(plain(0x10_01_02_03)));
+    }
+
+    #[test]
+    fn where_a_child_is_unknown_the_tile_stays_as_it_is() {
+        let (good, other) = (plain(0x80_aa_bb_cc), plain(0x90_11_22_33));
+        for own in [None, Some(plain(0x40_01_02_03))] {
+            let mut tile = Planes::empty();
+            if let Some(own) = &own {
+                tile.paint(own);
+            }
+            tile.derive([Below::Pixels(&good); 4], Rect::FULL);
+            let unknown = [
+                Below::Unknown,
+                Below::Pixels(&other),
+                Below::Nothing,
+                Below::Unknown,
+            ];
+            tile.derive(unknown, Rect::FULL);
+            assert_eq!(tile.shown().row(0)[0], 0x80_aa_bb_cc);
+            assert_eq!(tile.shown().row(0)[255], 0x90_11_22_33);
+            let beneath = own.map_or(0, |_| 0x40_01_02_03);
+            assert_eq!(tile.shown().row(255)[0], beneath);
+            assert_eq!(tile.shown().row(255)[255], 0x80_aa_bb_cc);
+        }
     }
 
     #[test]
@@ -156,7 +185,10 @@ mod tests {
         let mut tile = Planes::empty();
         tile.paint(&plain(0xf0_aa_bb_cc));
         let light = plain(0x10_01_02_03);
-        assert_eq!(tile.derive([Some(&light); 4], Rect::FULL), Change::None);
+        assert_eq!(
+            tile.derive([Below::Pixels(&light); 4], Rect::FULL),
+            Change::None
+        );
         assert_eq!(tile.rasters(), 1);
     }
 }

@@ -22,7 +22,7 @@ use super::sight::Sight;
 
 /// A picture with the camera that took it, ready to be laid onto tiles.
 #[derive(Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     sight: Sight,
     picture: Picture,
     lens: Lens,
@@ -31,7 +31,7 @@ pub struct Frame {
 /// Halves a picture: each pixel is the rounded mean of the 2 x 2 pixels it replaces. An odd last row or
 /// column is dropped. `None` when a side is down to one pixel.
 #[must_use]
-pub fn halve(image: &Image) -> Option<Image> {
+pub(crate) fn halve(image: &Image) -> Option<Image> {
     let (width, height) = (image.width() as usize / 2, image.height() as usize / 2);
     let stride = image.width() as usize * 3;
     let mut pixels = Vec::with_capacity(width * height * 3);
@@ -61,7 +61,7 @@ impl Frame {
     /// A frame whose picture is halved as often as its plan says. The picture has the size that the
     /// camera of `sight` has.
     #[must_use]
-    pub fn new(sight: Sight, mut image: Image, halvings: u32) -> Self {
+    pub(crate) fn new(sight: Sight, mut image: Image, halvings: u32) -> Self {
         let mut scale = 1.0;
         for _ in 0..halvings {
             let Some(half) = halve(&image) else { break };
@@ -78,7 +78,11 @@ impl Frame {
 
     /// What the tile shows of this frame; `None` when nothing.
     #[must_use]
-    pub fn orthorectify(&self, tile: TileCoord) -> Option<Raster> {
+    pub(crate) fn orthorectify(&self, tile: TileCoord) -> Option<Raster> {
+        // A sample is between two pixels, across and down.
+        if self.picture.width < 2 || self.picture.height < 2 {
+            return None;
+        }
         let patch = Patch::of(&self.sight, tile);
         let mut raster = Raster::empty();
         let mut samples = Samples::default();
@@ -269,7 +273,8 @@ impl Picture {
     fn of(image: Image) -> Self {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let mut bytes = image.into_pixels();
-        // Two pixels are six bytes of an eight-byte word.
+        // Two pixels are six bytes of an eight-byte word. Exactly: the default doubles what is full.
+        bytes.reserve_exact(2);
         bytes.extend([0; 2]);
         Self {
             width,
@@ -280,9 +285,6 @@ impl Picture {
 
     /// Colours the pixels of a row that have a weight.
     fn fill(&self, samples: &Samples, row: &mut [u32]) {
-        if self.width < 2 || self.height < 2 {
-            return;
-        }
         for (u, pixel) in row.iter_mut().enumerate() {
             let weight = samples.weight[u];
             if weight > 0 {

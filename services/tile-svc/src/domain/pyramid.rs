@@ -15,7 +15,7 @@ const HALF: usize = TILE_SIDE / 2;
 /// Where in the parent the pixels `changed` of its child at `quadrant` show.
 /// Quadrants count as [`sovereign_model::geo::TileCoord::children`] does.
 #[must_use]
-pub fn parent_rect(quadrant: usize, changed: Rect) -> Rect {
+pub(crate) fn parent_rect(quadrant: usize, changed: Rect) -> Rect {
     let (left, top) = (quadrant % 2 * HALF, quadrant / 2 * HALF);
     Rect {
         x0: left + changed.x0 / 2,
@@ -27,17 +27,28 @@ pub fn parent_rect(quadrant: usize, changed: Rect) -> Rect {
 
 /// Whether pixels of the child at `quadrant` show in `rect` of the parent.
 #[must_use]
-pub fn needs_child(quadrant: usize, rect: Rect) -> bool {
+pub(crate) fn needs_child(quadrant: usize, rect: Rect) -> bool {
     let (left, top) = (quadrant % 2 * HALF, quadrant / 2 * HALF);
     rect.x0 < left + HALF && rect.x1 > left && rect.y0 < top + HALF && rect.y1 > top
 }
 
+/// What is known of a child.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Below<'t> {
+    /// It shows this.
+    Pixels(&'t Raster),
+    /// There is none.
+    Nothing,
+    /// It cannot be read: its quadrant of the parent stays as it is.
+    Unknown,
+}
+
 /// Works out `rect` of `parent` anew from its children and its own plane, where there is one. Children
 /// that [`needs_child`] does not ask for are not read. Returns what changed, `None` when nothing did.
-pub fn derive(
+pub(crate) fn derive(
     parent: &mut Raster,
     painted: Option<&Raster>,
-    children: [Option<&Raster>; 4],
+    children: [Below<'_>; 4],
     rect: Rect,
 ) -> Option<Rect> {
     let mut changed = None;
@@ -45,12 +56,17 @@ pub fn derive(
     for y in rect.y0..rect.y1 {
         fresh.fill(0);
         for (half, fresh) in fresh.chunks_exact_mut(HALF).enumerate() {
-            let Some(child) = children[y / HALF * 2 + half] else {
-                continue;
-            };
             let left = half * HALF;
             let from = rect.x0.saturating_sub(left).min(HALF);
             let to = rect.x1.saturating_sub(left).min(HALF);
+            let child = match children[y / HALF * 2 + half] {
+                Below::Pixels(child) => child,
+                Below::Nothing => continue,
+                Below::Unknown => {
+                    fresh[from..to].copy_from_slice(&parent.row(y)[left + from..left + to]);
+                    continue;
+                }
+            };
             let row = y % HALF * 2;
             let (upper, lower) = (child.row(row), child.row(row + 1));
             for x in from..to {
@@ -148,7 +164,12 @@ mod tests {
         let changed = derive(
             &mut parent,
             Some(&painted),
-            [Some(&child), None, None, None],
+            [
+                Below::Pixels(&child),
+                Below::Nothing,
+                Below::Nothing,
+                Below::Nothing,
+            ],
             Rect::FULL,
         );
         assert_eq!(parent.row(0)[..2], [0x80_ff_00_00, 0x40_00_00_ff]);
@@ -208,28 +229,20 @@ mod tests {
                 }
                 super::super::blend::blend(child, &patch)
             };
-            let children_of = |child: &Raster| {
-                let mut children = [None, None, None, None];
-                children[quadrant] = Some(child.clone());
-                children
+            let derived = |parent: &mut Raster, child: &Raster, rect: Rect| {
+                let mut children = [Below::Nothing; 4];
+                children[quadrant] = Below::Pixels(child);
+                derive(parent, None, children, rect)
             };
             let mut child = Raster::empty();
             put(&mut child, &before);
             let mut step_by_step = Raster::empty();
-            let first = children_of(&child);
-            derive(&mut step_by_step, None, first.each_ref().map(Option::as_ref), Rect::FULL);
+            derived(&mut step_by_step, &child, Rect::FULL);
             if let Some(changed) = put(&mut child, &after) {
-                let second = children_of(&child);
-                derive(
-                    &mut step_by_step,
-                    None,
-                    second.each_ref().map(Option::as_ref),
-                    parent_rect(quadrant, changed),
-                );
+                derived(&mut step_by_step, &child, parent_rect(quadrant, changed));
             }
             let mut at_once = Raster::empty();
-            let children = children_of(&child);
-            derive(&mut at_once, None, children.each_ref().map(Option::as_ref), Rect::FULL);
+            derived(&mut at_once, &child, Rect::FULL);
             prop_assert!(step_by_step == at_once);
         }
     }

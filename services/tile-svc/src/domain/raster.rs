@@ -3,28 +3,28 @@
 use sovereign_model::{Digest, DigestBuilder};
 
 /// Pixels along one side of a tile.
-pub const TILE_SIDE: usize = 256;
+pub(crate) const TILE_SIDE: usize = 256;
 /// Pixels of a tile.
-pub const TILE_PIXELS: usize = TILE_SIDE * TILE_SIDE;
+pub(crate) const TILE_PIXELS: usize = TILE_SIDE * TILE_SIDE;
 /// Bytes of a tile's pixels.
-pub const TILE_BYTES: usize = TILE_PIXELS * 4;
+pub(crate) const TILE_BYTES: usize = TILE_PIXELS * 4;
 
 /// The pixels of one tile, rows from the north. A pixel is `weight << 24 | red << 16 | green << 8 | blue`,
 /// and 0 where there is nothing: its order as a number is the order in which pixels win over each other.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Raster(Box<[u32]>);
+pub(crate) struct Raster(Box<[u32]>);
 
 impl Raster {
     /// Nothing anywhere.
     #[must_use]
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self(vec![0; TILE_PIXELS].into_boxed_slice())
     }
 
     /// From red, green, blue and weight bytes, as [`Raster::to_rgbw`] gives them; `None` when there
     /// are not exactly [`TILE_BYTES`] of them, or one without weight has a colour.
     #[must_use]
-    pub fn from_rgbw(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_rgbw(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != TILE_BYTES {
             return None;
         }
@@ -41,7 +41,7 @@ impl Raster {
 
     /// Red, green, blue and weight of every pixel.
     #[must_use]
-    pub fn to_rgbw(&self) -> Vec<u8> {
+    pub(crate) fn to_rgbw(&self) -> Vec<u8> {
         let mut bytes = vec![0; TILE_BYTES];
         let (pixels, _) = bytes.as_chunks_mut();
         for (rgbw, pixel) in pixels.iter_mut().zip(&self.0) {
@@ -50,22 +50,15 @@ impl Raster {
         bytes
     }
 
-    /// SHA-256 over width and height (32-bit little-endian each) and [`Raster::to_rgbw`]: the same on
-    /// every machine and for every format the tile is served in.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        digest_of_rgbw(&self.to_rgbw())
-    }
-
     /// Every pixel.
     #[must_use]
-    pub fn pixels(&self) -> &[u32] {
+    pub(crate) fn pixels(&self) -> &[u32] {
         &self.0
     }
 
     /// One row, `y` below [`TILE_SIDE`].
     #[must_use]
-    pub fn row(&self, y: usize) -> &[u32] {
+    pub(crate) fn row(&self, y: usize) -> &[u32] {
         &self.0[y * TILE_SIDE..(y + 1) * TILE_SIDE]
     }
 
@@ -76,7 +69,7 @@ impl Raster {
 
     /// Whether there is nothing anywhere.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(|&pixel| pixel == 0)
     }
 }
@@ -88,9 +81,11 @@ impl std::fmt::Debug for Raster {
     }
 }
 
-/// As [`Raster::digest`], of bytes that [`Raster::to_rgbw`] gave.
+/// Digest of a tile, of bytes that [`Raster::to_rgbw`] gave: SHA-256 over width and height (32-bit
+/// little-endian each) and the bytes, the same on every machine and for every format the tile is served
+/// in.
 #[must_use]
-pub fn digest_of_rgbw(bytes: &[u8]) -> Digest {
+pub(crate) fn digest_of_rgbw(bytes: &[u8]) -> Digest {
     let side = (TILE_SIDE as u32).to_le_bytes();
     let mut digest = DigestBuilder::new();
     digest.update(&side);
@@ -101,33 +96,33 @@ pub fn digest_of_rgbw(bytes: &[u8]) -> Digest {
 
 /// Weight of a pixel, 0 where there is nothing.
 #[must_use]
-pub fn weight(pixel: u32) -> u32 {
+pub(crate) fn weight(pixel: u32) -> u32 {
     pixel >> 24
 }
 
 /// Red, green and blue of a pixel.
 #[must_use]
-pub fn rgb(pixel: u32) -> [u8; 3] {
+pub(crate) fn rgb(pixel: u32) -> [u8; 3] {
     let [_, r, g, b] = pixel.to_be_bytes();
     [r, g, b]
 }
 
 /// Some pixels of a tile: columns `x0..x1` of rows `y0..y1`, never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rect {
+pub(crate) struct Rect {
     /// First column.
-    pub x0: usize,
+    pub(crate) x0: usize,
     /// First row.
-    pub y0: usize,
+    pub(crate) y0: usize,
     /// Column after the last.
-    pub x1: usize,
+    pub(crate) x1: usize,
     /// Row after the last.
-    pub y1: usize,
+    pub(crate) y1: usize,
 }
 
 impl Rect {
     /// The whole tile.
-    pub const FULL: Rect = Rect {
+    pub(crate) const FULL: Rect = Rect {
         x0: 0,
         y0: 0,
         x1: TILE_SIDE,
@@ -136,7 +131,7 @@ impl Rect {
 
     /// Smallest rectangle around both.
     #[must_use]
-    pub fn union(self, other: Rect) -> Rect {
+    pub(crate) fn union(self, other: Rect) -> Rect {
         Rect {
             x0: self.x0.min(other.x0),
             y0: self.y0.min(other.y0),
@@ -168,7 +163,10 @@ mod tests {
         let bytes = raster.to_rgbw();
         assert_eq!(&bytes[(3 * 256 + 5) * 4..][..4], &[0x11, 0x22, 0x33, 0x80]);
         assert_eq!(Raster::from_rgbw(&bytes), Some(raster.clone()));
-        assert_ne!(raster.digest(), Raster::empty().digest());
+        assert_ne!(
+            digest_of_rgbw(&bytes),
+            digest_of_rgbw(&Raster::empty().to_rgbw())
+        );
         assert!(!raster.is_empty());
     }
 

@@ -14,22 +14,25 @@ use sovereign_model::{CameraPose, Intrinsics, View};
 
 /// How far from straight down a ray may be to count.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SightLimits {
+pub(crate) struct SightLimits {
     /// Largest angle from straight down, degrees, above 0 and below 90.
-    pub max_view_angle_deg: f64,
+    pub(crate) max_view_angle_deg: f64,
     /// Largest distance over ground from below the camera, metres, above 0.
-    pub max_distance_m: f64,
+    pub(crate) max_distance_m: f64,
 }
 
 /// Why nothing of a frame can be painted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Unpaintable {
+pub(crate) enum Unpaintable {
     /// The ground plane is not below the camera, or a number of the pose is not finite.
     #[error("the camera is not above its ground")]
     NotAboveGround,
     /// The camera looks to the horizon or above.
     #[error("no ray meets the ground within the limits of view")]
     LooksAway,
+    /// What is seen is smaller than a pixel of the map.
+    #[error("no pixel of the map is within the picture")]
+    NoPixel,
     /// Web Mercator ends before the place.
     #[error("the place is beyond the edge of the map")]
     OffTheMap,
@@ -37,7 +40,7 @@ pub enum Unpaintable {
 
 /// A camera above the ground, with what it sees well enough worked out.
 #[derive(Clone, Debug)]
-pub struct Sight {
+pub(crate) struct Sight {
     pose: CameraPose,
     view: View,
     camera_from_enu: Matrix3<f64>,
@@ -56,7 +59,7 @@ impl Sight {
     ///
     /// # Errors
     /// When it sees none that can be painted.
-    pub fn new(
+    pub(crate) fn new(
         pose: &CameraPose,
         intrinsics: &Intrinsics,
         limits: SightLimits,
@@ -91,25 +94,25 @@ impl Sight {
 
     /// Pose and camera, exact.
     #[must_use]
-    pub fn view(&self) -> &View {
+    pub(crate) fn view(&self) -> &View {
         &self.view
     }
 
     /// The pose.
     #[must_use]
-    pub fn pose(&self) -> &CameraPose {
+    pub(crate) fn pose(&self) -> &CameraPose {
         &self.pose
     }
 
     /// Convex polygon around the ground that can be painted: metres east and north of the camera.
     #[must_use]
-    pub fn region(&self) -> &[[f64; 2]] {
+    pub(crate) fn region(&self) -> &[[f64; 2]] {
         &self.region
     }
 
     /// Cosine of the largest angle from straight down that counts.
     #[must_use]
-    pub fn min_cos(&self) -> f64 {
+    pub(crate) fn min_cos(&self) -> f64 {
         self.min_cos
     }
 
@@ -126,7 +129,7 @@ impl Sight {
 
     /// Place of a point of the ground plane, metres east and north of the camera.
     #[must_use]
-    pub fn ground_from_enu(&self, [east, north]: [f64; 2]) -> Geodetic {
+    pub(crate) fn ground_from_enu(&self, [east, north]: [f64; 2]) -> Geodetic {
         self.view.frame().geodetic_from_enu(&Enu {
             east,
             north,
@@ -137,7 +140,7 @@ impl Sight {
     /// Metres of ground that a pixel covers where the middle of the picture looks: the geometric mean
     /// of along and across. Beyond the limits of view, that of the limit.
     #[must_use]
-    pub fn ground_sample_m(&self) -> f64 {
+    pub(crate) fn ground_sample_m(&self) -> f64 {
         let intrinsics = self.view.intrinsics();
         let middle = [
             f64::from(intrinsics.width_px()) / 2.0,

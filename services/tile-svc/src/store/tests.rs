@@ -1,6 +1,7 @@
 use super::*;
 use crate::canvas::Canvas;
-use crate::domain::raster::Raster;
+use crate::domain::pyramid::Below;
+use crate::domain::raster::{Raster, Rect};
 
 const CACHE: usize = 64 << 20;
 
@@ -49,8 +50,13 @@ fn what_is_committed_is_there_after_opening_again() {
     let (deep, shallow) = (coord(20, 5, 6), coord(3, 1, 1));
     let mut both = painted(1);
     both.derive(
-        [Some(&patch(9)), None, None, None],
-        crate::domain::raster::Rect::FULL,
+        [
+            Below::Pixels(&patch(9)),
+            Below::Nothing,
+            Below::Nothing,
+            Below::Nothing,
+        ],
+        Rect::FULL,
     );
     assert_eq!(both.rasters(), 2);
     {
@@ -79,7 +85,7 @@ fn what_is_committed_is_there_after_opening_again() {
     assert_eq!(store.read(deep).unwrap().unwrap().planes, painted(3));
     let stored = store.read(shallow).unwrap().unwrap();
     assert_eq!(stored.planes, both);
-    assert_eq!(stored.digest, both.shown().digest());
+    assert_eq!(stored.digest, digest_of_rgbw(&both.shown().to_rgbw()));
     assert!(store.read(coord(20, 6, 6)).unwrap().is_none());
     assert!(store.is_painted("a").unwrap() && store.is_painted("b").unwrap());
     assert!(!store.is_painted("c").unwrap());
@@ -89,7 +95,7 @@ fn what_is_committed_is_there_after_opening_again() {
 fn changes_are_paged_and_can_be_amended() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("tiles.redb"), CACHE).unwrap();
-    assert_eq!(store.changes(0, 10).unwrap(), (vec![], 0));
+    assert_eq!(store.changes(0, 10, usize::MAX).unwrap(), (vec![], 0));
     for id in ["ab", "cd", "ef"] {
         store.commit(&commit(vec![], id)).unwrap();
     }
@@ -102,10 +108,12 @@ fn changes_are_paged_and_can_be_amended() {
             }],
         )
         .unwrap();
-    let page = |after, limit| store.changes(after, limit).unwrap();
+    let page = |after, limit| store.changes(after, limit, usize::MAX).unwrap();
     assert_eq!(page(0, 2), (vec![b"ba".to_vec(), b"amended".to_vec()], 1));
     assert_eq!(page(2, 2), (vec![b"fe".to_vec()], 1));
     assert_eq!(page(u64::MAX, 2), (vec![], 1));
+    let bounded = |max_bytes| store.changes(0, 9, max_bytes).unwrap().0.len();
+    assert_eq!([bounded(0), bounded(100), bounded(200)], [1, 2, 3]);
 }
 
 #[test]
@@ -121,7 +129,7 @@ fn the_oldest_changes_go_first_and_their_frames_with_them() {
     store.commit(&many(0..MAX_CHANGES)).unwrap();
     assert!(store.is_painted("f0").unwrap());
     store.commit(&many(MAX_CHANGES..MAX_CHANGES + 2)).unwrap();
-    assert_eq!(store.changes(0, 1).unwrap().1, 3);
+    assert_eq!(store.changes(0, 1, usize::MAX).unwrap().1, 3);
     assert!(!store.is_painted("f1").unwrap());
     assert!(store.is_painted("f2").unwrap());
 }
@@ -169,10 +177,7 @@ fn a_damaged_tile_is_reported_and_rebuilt_from_its_children() {
     let (parent, children) = (coord(9, 4, 4), coord(9, 4, 4).children().unwrap());
     let mut derived = Planes::empty();
     let pixels = [patch(1), patch(2), patch(3), patch(4)];
-    derived.derive(
-        pixels.each_ref().map(Some),
-        crate::domain::raster::Rect::FULL,
-    );
+    derived.derive(pixels.each_ref().map(Below::Pixels), Rect::FULL);
     {
         let store = Store::open(&path, CACHE).unwrap();
         let mut tiles: Vec<_> = (1..)
@@ -197,7 +202,7 @@ fn a_damaged_tile_is_reported_and_rebuilt_from_its_children() {
     let mut canvas = Canvas::new(&store, 9);
     canvas.expect_parent(
         children[2],
-        crate::domain::raster::Rect {
+        Rect {
             x0: 0,
             y0: 0,
             x1: 1,
@@ -207,6 +212,33 @@ fn a_damaged_tile_is_reported_and_rebuilt_from_its_children() {
     let finished = canvas.finish().unwrap();
     assert_eq!(finished.damaged, [parent]);
     assert_eq!(finished.tiles[0].stored.planes, derived);
+}
+
+#[test]
+fn a_damaged_child_is_reported_and_what_was_seen_of_it_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tiles.redb");
+    let (parent, children) = (coord(9, 4, 4), coord(9, 4, 4).children().unwrap());
+    let pixels = [patch(1), patch(2), patch(3), patch(4)];
+    let mut derived = Planes::empty();
+    derived.derive(pixels.each_ref().map(Below::Pixels), Rect::FULL);
+    {
+        let store = Store::open(&path, CACHE).unwrap();
+        let mut tiles: Vec<_> = children.into_iter().zip((1..).map(painted)).collect();
+        tiles.push((parent, derived.clone()));
+        store.commit(&commit(tiles, "a")).unwrap();
+    }
+    spoil(&path, children[2], |value| value[900] ^= 4);
+    let store = Store::open(&path, CACHE).unwrap();
+    // Anything that has the whole parent worked out anew.
+    let mut canvas = Canvas::new(&store, 9);
+    for child in children {
+        canvas.expect_parent(child, Rect::FULL);
+    }
+    let finished = canvas.finish().unwrap();
+    assert_eq!(finished.damaged, [children[2]]);
+    assert!(finished.changed.is_empty() && finished.tiles.is_empty());
+    assert_eq!(store.read(parent).unwrap().unwrap().planes, derived);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use prost::bytes::Bytes;
-use sovereign_bus::{Bus, Key, Mailbox, Select};
+use sovereign_bus::{Bus, DurableTopic, Key, Mailbox, Select};
 use sovereign_model::{CameraPose, Digest, Intrinsics, Timestamp};
 use sovereign_proto::geo::v1::{Capture, TileCoord, TrackingState};
 use sovereign_proto::slam::v1::slam_server::{Slam, SlamServer};
@@ -19,8 +19,8 @@ use sovereign_proto::tile::v1::{
     GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest, GetTileResponse, Layer,
     ListChangesRequest, ListLayersRequest, TileChange, TileFormat,
 };
-use sovereign_proto::topics::{DRONE_CAPTURE, SLAM_KEYFRAME, TILE_CHANGED};
-use sovereign_service::{Channel, Context, RunError, Service, StopSource};
+use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, SLAM_KEYFRAME, TILE_CHANGED};
+use sovereign_service::{BuildError, Channel, Context, RunError, Service, StopSource};
 use tempfile::TempDir;
 use tile_svc::{Calls, Config, TileService};
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status};
 use crate::world::World;
 
 /// Nothing in these tests takes longer on a slow machine.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A picture and the verdict on its pose.
 #[derive(Clone)]
@@ -100,9 +100,12 @@ impl Shot {
     }
 
     pub(crate) fn received_now(&mut self) {
-        let now = Timestamp::from_system_time(SystemTime::now()).as_unix_nanos();
-        self.capture.received_unix_nanos = now;
-        self.keyframe.received_unix_nanos = now;
+        self.received_at(Timestamp::from_system_time(SystemTime::now()).as_unix_nanos());
+    }
+
+    pub(crate) fn received_at(&mut self, unix_nanos: i64) {
+        self.capture.received_unix_nanos = unix_nanos;
+        self.keyframe.received_unix_nanos = unix_nanos;
     }
 }
 
@@ -116,6 +119,8 @@ pub(crate) fn received_as(number: i64) -> i64 {
 #[derive(Clone, Default)]
 struct KnowingSlam {
     known: Arc<Mutex<HashMap<String, Keyframe>>>,
+    /// How often each frame was asked for.
+    asked: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 #[tonic::async_trait]
@@ -124,8 +129,11 @@ impl Slam for KnowingSlam {
         &self,
         request: Request<GetKeyframeRequest>,
     ) -> Result<Response<GetKeyframeResponse>, Status> {
+        let frame_id = &request.get_ref().frame_id;
+        let mut asked = self.asked.lock().unwrap();
+        *asked.entry(frame_id.clone()).or_default() += 1;
         let known = self.known.lock().unwrap();
-        match known.get(&request.get_ref().frame_id) {
+        match known.get(frame_id) {
             Some(keyframe) => Ok(Response::new(GetKeyframeResponse {
                 keyframe: Some(keyframe.clone()),
             })),
@@ -158,18 +166,28 @@ impl Rig {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let slam = KnowingSlam::default();
-        let running = Some(Running::start(&dir, &slam).await);
-        Self { dir, slam, running }
+        let running = Running::start(&dir, &slam, Config::default()).await;
+        Self {
+            dir,
+            slam,
+            running: Some(running.unwrap()),
+        }
     }
 
     /// Stops in order and starts again on the same folder.
     pub(crate) async fn restart(&mut self) {
-        let running = self.running.take().unwrap();
-        let bus = running.bus.clone();
-        running.stop().await;
-        bus.close().await;
-        drop(bus);
-        self.running = Some(Running::start(&self.dir, &self.slam).await);
+        self.restart_with(Config::default()).await.unwrap();
+    }
+
+    /// As [`Rig::restart`]; stopped when the configuration is refused.
+    pub(crate) async fn restart_with(&mut self, config: Config) -> Result<(), BuildError> {
+        if let Some(running) = self.running.take() {
+            let bus = running.bus.clone();
+            running.stop().await;
+            bus.close().await;
+        }
+        self.running = Some(Running::start(&self.dir, &self.slam, config).await?);
+        Ok(())
     }
 
     pub(crate) async fn stop(self) {
@@ -199,10 +217,32 @@ impl Rig {
     }
 
     async fn append_capture(&self, shot: &Shot, suffix: &str) {
-        let key = Key::parse(&shot.capture.sensor_id).unwrap();
         let id = format!("{}{suffix}", shot.capture.frame_id);
+        let key = &shot.capture.sensor_id;
+        self.append_under(&DRONE_CAPTURE, key, &id, shot).await;
+    }
+
+    /// A picture through the other door.
+    pub(crate) async fn send_phone_capture(&self, shot: &Shot) {
+        let Capture {
+            sensor_id,
+            frame_id,
+            ..
+        } = &shot.capture;
+        self.append_under(&MOBILE_CAPTURE, sensor_id, frame_id, shot)
+            .await;
+    }
+
+    /// A picture on the subject of another sensor.
+    pub(crate) async fn send_stray_capture(&self, shot: &Shot, key: &str) {
+        let id = &shot.capture.frame_id;
+        self.append_under(&DRONE_CAPTURE, key, id, shot).await;
+    }
+
+    async fn append_under(&self, topic: &DurableTopic<Capture>, key: &str, id: &str, shot: &Shot) {
+        let key = Key::parse(key).unwrap();
         let bus = &self.running().bus;
-        bus.append(&DRONE_CAPTURE, Some(&key), &id, &shot.capture)
+        bus.append(topic, Some(&key), id, &shot.capture)
             .await
             .unwrap();
     }
@@ -219,6 +259,12 @@ impl Rig {
     pub(crate) fn slam_knows(&self, shot: &Shot) {
         let mut known = self.slam.known.lock().unwrap();
         known.insert(shot.keyframe.frame_id.clone(), shot.keyframe.clone());
+    }
+
+    /// How often slam-svc was asked for the verdict on a frame.
+    pub(crate) fn asked(&self, shot: &Shot) -> usize {
+        let asked = self.slam.asked.lock().unwrap();
+        asked.get(&shot.capture.frame_id).copied().unwrap_or(0)
     }
 
     /// Waits until this many frames were painted since the start.
@@ -370,7 +416,7 @@ impl Rig {
 }
 
 impl Running {
-    async fn start(dir: &TempDir, slam: &KnowingSlam) -> Self {
+    async fn start(dir: &TempDir, slam: &KnowingSlam, config: Config) -> Result<Self, BuildError> {
         let journal = dir.path().join("journal.redb");
         let bus = open_when_free(&journal).await;
         let data = dir.path().join("tile-svc");
@@ -379,24 +425,27 @@ impl Running {
         let calls = Calls {
             slam: Channel::local(Routes::new(SlamServer::new(slam.clone()))),
         };
-        let service = TileService::build(Config::default(), calls, context)
-            .await
-            .unwrap();
+        let built = TileService::build(config, calls, context).await;
+        if built.is_err() {
+            bus.close().await;
+        }
+        let service = built?;
         let client = TilesClient::new(Channel::local(service.routes()));
         let stop = StopSource::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(service.run(stop.stop()));
-        Self {
+        Ok(Self {
             bus,
             stop,
             tasks,
             client,
-        }
+        })
     }
 
     async fn stop(mut self) {
         self.stop.request();
-        self.tasks.join_next().await.unwrap().unwrap().unwrap();
+        let ended = tokio::time::timeout(LIMIT, self.tasks.join_next());
+        ended.await.unwrap().unwrap().unwrap().unwrap();
     }
 }
 
