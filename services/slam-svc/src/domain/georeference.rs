@@ -194,6 +194,10 @@ pub(crate) fn georeference(
             reason: Reason::NoPosition,
         };
     };
+    // A place that cannot be is no position either.
+    if let Err(reason) = geodetic(&position.0, position.0.altitude_m.unwrap_or(0.0)) {
+        return Verdict::Lost { reason };
+    }
     match pose(metadata, telemetry, given, site, position, attitude) {
         Ok(tracking) => tracking,
         Err(reason) => Verdict::PositionOnly {
@@ -224,8 +228,7 @@ fn pose(
     };
     check_height(height_m)?;
     let intrinsics = camera::intrinsics(metadata, given, &site.cameras)?;
-    let position = Geodetic::new(position.latitude_deg, position.longitude_deg, altitude_m)
-        .map_err(|error| Reason::OutOfRange { field: error.field })?;
+    let position = geodetic(&position, altitude_m)?;
     let pose = match attitude {
         TelemetryAttitude::Camera(camera) => CameraPose::from_gimbal(position, camera, height_m),
         TelemetryAttitude::Body {
@@ -302,6 +305,11 @@ fn either<T>(prefer: Source, picture: Option<T>, telemetry: Option<T>) -> Option
         Source::ImageMetadata => picture.or(telemetry),
         Source::Telemetry => telemetry.or(picture),
     }
+}
+
+fn geodetic(position: &Position, altitude_m: f64) -> Result<Geodetic, Reason> {
+    Geodetic::new(position.latitude_deg, position.longitude_deg, altitude_m)
+        .map_err(|error| Reason::OutOfRange { field: error.field })
 }
 
 fn check_height(height_m: f64) -> Result<(), Reason> {

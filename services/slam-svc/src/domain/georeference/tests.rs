@@ -256,6 +256,21 @@ fn what_is_missing_is_named_and_nothing_is_made_up() {
 }
 
 #[test]
+fn a_place_that_cannot_be_is_no_position() {
+    let mut phone = mute();
+    phone.gps = Some((55.7, 13.2));
+    phone.altitude_m = Some(1e300);
+    let verdict = georeference(&phone, &Telemetry::default(), None, &Site::default());
+    let field = "altitude_m";
+    assert_eq!(
+        verdict,
+        Verdict::Lost {
+            reason: Reason::OutOfRange { field }
+        }
+    );
+}
+
+#[test]
 fn a_position_without_attitude_is_kept_as_a_position() {
     let mut phone = mute();
     phone.gps = Some((55.7, 13.2));
