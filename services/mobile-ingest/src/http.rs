@@ -146,7 +146,7 @@ fn preflight() -> Response {
             (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
             (
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, content-type, if-none-match, last-event-id",
+                "authorization, content-type, if-none-match",
             ),
             (header::ACCESS_CONTROL_MAX_AGE, "600"),
         ],

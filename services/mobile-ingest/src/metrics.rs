@@ -18,8 +18,10 @@ pub(crate) struct Metrics {
     accepted: Labelled,
     /// `samples_rejected_total{reason}`: samples, pictures and registrations refused, by contract code.
     rejected: Labelled,
-    /// `captures_total{outcome}`: pictures of drones handed to drone-ingest: accepted, duplicate, failed.
+    /// `captures_total{outcome}`: pictures of drones taken by drone-ingest: accepted, duplicate.
     captures: Labelled,
+    /// `captures_refused_total{reason}`: pictures of drones refused here or there, by code of the problem.
+    captures_refused: Labelled,
     /// `http_responses_total{class}`: answers by class of status (`2xx`).
     responses: Labelled,
     /// `connections_refused_total`: connections closed at once because as many as allowed were open.
@@ -47,8 +49,13 @@ impl Metrics {
         );
         registry.register(
             "captures",
-            "Pictures of drones handed to drone-ingest, by outcome",
+            "Pictures of drones taken by drone-ingest, by outcome",
             self.captures.clone(),
+        );
+        registry.register(
+            "captures_refused",
+            "Pictures of drones refused, by code of the problem",
+            self.captures_refused.clone(),
         );
         registry.register(
             "http_responses",
@@ -91,6 +98,12 @@ impl Metrics {
 
     pub(crate) fn capture(&self, outcome: &'static str) {
         self.captures.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub(crate) fn capture_refused(&self, reason: &'static str) {
+        self.captures_refused
+            .get_or_create(&[("reason", reason)])
+            .inc();
     }
 
     pub(crate) fn response(&self, class: &'static str) {

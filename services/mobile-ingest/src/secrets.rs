@@ -4,8 +4,13 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use sovereign_model::Digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac as _};
+use sha2::Sha256;
+use sovereign_model::{Digest, Timestamp};
 
 /// Bytes of randomness in a token made here.
 const TOKEN_BYTES: usize = 32;
@@ -38,21 +43,24 @@ pub(crate) enum SecretError {
     NotToken { path: PathBuf },
 }
 
+/// Domain of the codes of sessions: nothing else is authenticated with the token.
+const SESSION: &[u8] = b"sovereign console session\0";
+
 /// The operator's token, kept as a digest: comparing digests leaks nothing about the token by time.
 pub(crate) struct AccessToken {
     token: Digest,
-    session: Digest,
-    session_text: String,
+    /// Keyed with the token.
+    sessions: Hmac<Sha256>,
 }
 
 impl AccessToken {
     fn new(token: &str) -> Self {
-        let session_text =
-            Digest::of_parts(&[b"sovereign console session\0", token.as_bytes()]).to_hex();
+        let mut sessions = <Hmac<Sha256> as KeyInit>::new_from_slice(token.as_bytes())
+            .expect("a key may have any length");
+        sessions.update(SESSION);
         Self {
             token: Digest::of(token.as_bytes()),
-            session: Digest::of(session_text.as_bytes()),
-            session_text,
+            sessions,
         }
     }
 
@@ -61,15 +69,31 @@ impl AccessToken {
         same(&Digest::of(given.as_bytes()), &self.token)
     }
 
-    /// Whether `given` is the value of the session cookie.
-    pub(crate) fn is_session(&self, given: &str) -> bool {
-        same(&Digest::of(given.as_bytes()), &self.session)
+    /// Whether `given` is the value of a session cookie made here that has not ended by `now`.
+    pub(crate) fn is_session(&self, given: &str, now: Timestamp) -> bool {
+        let Some((ends, code)) = given.split_once('.') else {
+            return false;
+        };
+        let (Ok(ends_secs), Ok(code)) = (ends.parse::<i64>(), URL_SAFE_NO_PAD.decode(code)) else {
+            return false;
+        };
+        let made_here = self.sessions.clone().chain_update(ends);
+        made_here.verify_slice(&code).is_ok() && unix_secs(now) < ends_secs
     }
 
-    /// Value of the session cookie: shows that its holder once had the token, and is not the token.
-    pub(crate) fn session(&self) -> &str {
-        &self.session_text
+    /// Value of a session cookie that ends `lasts` after `now`: `<end, Unix seconds>.<its code>`. It shows
+    /// that its holder had the token, and is not the token.
+    pub(crate) fn session(&self, now: Timestamp, lasts: Duration) -> String {
+        let ends = unix_secs(now).saturating_add_unsigned(lasts.as_secs());
+        let ends = ends.to_string();
+        let code = self.sessions.clone().chain_update(&ends).finalize();
+        let code = URL_SAFE_NO_PAD.encode(code.into_bytes());
+        format!("{ends}.{code}")
     }
+}
+
+fn unix_secs(time: Timestamp) -> i64 {
+    time.as_unix_nanos().div_euclid(1_000_000_000)
 }
 
 /// Compares without stopping at the first difference.
@@ -186,6 +210,12 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SecretError> 
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_unix_nanos(secs * 1_000_000_000)
+    }
+
     #[test]
     fn a_token_is_made_once_and_only_its_owner_may_read_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -204,9 +234,8 @@ mod tests {
             assert!(token.is_token(text.trim_end()));
             assert!(!token.is_token(&text));
             assert!(!token.is_token(""));
-            assert!(!token.is_token(token.session()));
-            assert!(token.is_session(token.session()));
-            assert!(!token.is_session(text.trim_end()));
+            assert!(!token.is_token(&token.session(at(0), HOUR)));
+            assert!(!token.is_session(text.trim_end(), at(0)));
         }
     }
 
@@ -215,7 +244,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (a, _) = open_token(&folder.path().join("a")).unwrap();
         let (b, _) = open_token(&folder.path().join("b")).unwrap();
-        assert_ne!(a.session(), b.session());
+        assert!(a.is_session(&a.session(at(0), HOUR), at(0)));
+        assert!(!b.is_session(&a.session(at(0), HOUR), at(0)));
+    }
+
+    #[test]
+    fn a_session_ends_when_it_says_and_cannot_be_forged() {
+        let token = AccessToken::new("0123456789abcdef");
+        let session = token.session(at(1_000), HOUR);
+        let (ends, code) = session.split_once('.').unwrap();
+        assert_eq!(ends, "4600");
+        assert!(token.is_session(&session, at(1_000)));
+        assert!(token.is_session(&session, at(4_599)));
+        assert!(!token.is_session(&session, at(4_600)));
+        let other = token.session(at(1_001), HOUR);
+        let (_, code_of_another) = other.split_once('.').unwrap();
+        for forged in [
+            format!("9999.{code}"),
+            format!("+4600.{code}"),
+            format!("4600.{code_of_another}"),
+            format!(
+                "4600.{}",
+                URL_SAFE_NO_PAD.encode(Digest::of(b"4600").as_bytes())
+            ),
+            format!("4600.{}", &code[..code.len() - 2]),
+            format!("4600{code}"),
+            "4600.".to_owned(),
+            String::new(),
+        ] {
+            assert!(!token.is_session(&forged, at(1_000)), "{forged}");
+        }
     }
 
     #[test]

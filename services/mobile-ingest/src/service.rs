@@ -115,7 +115,7 @@ impl Service for MobileService {
             token,
             intake: Arc::new(intake),
             upstream: Arc::new(Upstream::new(calls)),
-            events: Arc::new(Events::new(now().as_unix_nanos(), metrics.clone())),
+            events: Arc::new(Events::new(metrics.clone())),
             metrics,
             feed,
             ready,

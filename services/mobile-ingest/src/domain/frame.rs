@@ -9,6 +9,7 @@
 //! * A sender in Go writes an unset time as year 1: that means "now", as an absent one does.
 //! * Base64 may carry line breaks (Android's default encoder puts them in).
 
+mod reject;
 mod values;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ use serde::{Deserialize, Deserializer};
 use sovereign_model::{SensorId, Timestamp};
 
 use super::{json, picture};
+pub(crate) use reject::{Reject, RejectCode};
 use values::Values;
 
 /// The only contract version there is.
@@ -82,88 +84,6 @@ impl Stream {
 
     fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|stream| stream.as_str() == text)
-    }
-}
-
-/// Why a frame was refused, as the contract names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum RejectCode {
-    InvalidPayload,
-    UnsupportedContractVersion,
-    MissingClientId,
-    InvalidClientId,
-    UnsupportedSensorType,
-    FutureTimestamp,
-    StaleTimestamp,
-    InvalidLatitude,
-    InvalidLongitude,
-    MissingImageData,
-    MissingImuData,
-    ClientNotRegistered,
-    DuplicateFrame,
-    OutOfOrderFrame,
-    BufferFull,
-    Unauthorized,
-}
-
-impl RejectCode {
-    /// Every code.
-    pub(crate) const ALL: [Self; 16] = [
-        Self::InvalidPayload,
-        Self::UnsupportedContractVersion,
-        Self::MissingClientId,
-        Self::InvalidClientId,
-        Self::UnsupportedSensorType,
-        Self::FutureTimestamp,
-        Self::StaleTimestamp,
-        Self::InvalidLatitude,
-        Self::InvalidLongitude,
-        Self::MissingImageData,
-        Self::MissingImuData,
-        Self::ClientNotRegistered,
-        Self::DuplicateFrame,
-        Self::OutOfOrderFrame,
-        Self::BufferFull,
-        Self::Unauthorized,
-    ];
-
-    /// The code as it is sent and counted.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidPayload => "INVALID_PAYLOAD",
-            Self::UnsupportedContractVersion => "UNSUPPORTED_CONTRACT_VERSION",
-            Self::MissingClientId => "MISSING_CLIENT_ID",
-            Self::InvalidClientId => "INVALID_CLIENT_ID",
-            Self::UnsupportedSensorType => "UNSUPPORTED_SENSOR_TYPE",
-            Self::FutureTimestamp => "FUTURE_TIMESTAMP",
-            Self::StaleTimestamp => "STALE_TIMESTAMP",
-            Self::InvalidLatitude => "INVALID_LATITUDE",
-            Self::InvalidLongitude => "INVALID_LONGITUDE",
-            Self::MissingImageData => "MISSING_IMAGE_DATA",
-            Self::MissingImuData => "MISSING_IMU_DATA",
-            Self::ClientNotRegistered => "CLIENT_NOT_REGISTERED",
-            Self::DuplicateFrame => "DUPLICATE_FRAME",
-            Self::OutOfOrderFrame => "OUT_OF_ORDER_FRAME",
-            Self::BufferFull => "BUFFER_FULL",
-            Self::Unauthorized => "UNAUTHORIZED",
-        }
-    }
-}
-
-/// A refusal: the code, and a sentence that names the field.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Reject {
-    pub(crate) code: RejectCode,
-    pub(crate) message: String,
-}
-
-impl Reject {
-    pub(crate) fn new(code: RejectCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
     }
 }
 
@@ -229,6 +149,25 @@ pub(crate) struct Limits {
     pub(crate) max_frame_age: Duration,
     /// Largest picture, bytes.
     pub(crate) max_picture: usize,
+}
+
+impl Limits {
+    /// Checks that a time is not ahead of `now` by more than a phone's clock may be.
+    ///
+    /// # Errors
+    /// `FUTURE_TIMESTAMP`.
+    pub(crate) fn check_skew(&self, time: Timestamp, now: Timestamp) -> Result<(), Reject> {
+        if time.since(now) > self.max_clock_skew {
+            return Err(Reject::new(
+                RejectCode::FutureTimestamp,
+                format!(
+                    "timestamp is more than {} s ahead of this server",
+                    self.max_clock_skew.as_secs()
+                ),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// A frame as it was written. Unknown fields are ignored: senders of the contract may add their own.
@@ -391,8 +330,11 @@ impl WrittenPlace {
         {
             return longitude("longitude must be -180 to 180 degrees");
         }
-        if self.altitude.is_some_and(|value| !value.is_finite()) {
-            return payload("altitude must be a finite number of metres");
+        if self
+            .altitude
+            .is_some_and(|value| !(-1e6..=1e6).contains(&value))
+        {
+            return payload("altitude must be -1000000 to 1000000 metres");
         }
         if self
             .accuracy_m
@@ -470,15 +412,7 @@ pub(crate) fn timestamp_from_rfc3339(text: &str) -> Result<Timestamp, String> {
 }
 
 fn check_age(observed: Timestamp, now: Timestamp, limits: &Limits) -> Result<(), Reject> {
-    if observed.since(now) > limits.max_clock_skew {
-        return Err(Reject::new(
-            RejectCode::FutureTimestamp,
-            format!(
-                "timestamp is more than {} s ahead of this server",
-                limits.max_clock_skew.as_secs()
-            ),
-        ));
-    }
+    limits.check_skew(observed, now)?;
     if now.since(observed) > limits.max_frame_age {
         return Err(Reject::new(
             RejectCode::StaleTimestamp,

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, State};
 use axum::http::request::Parts;
@@ -17,11 +18,12 @@ use sovereign_service::Code;
 use super::Edge;
 use super::problem::Problem;
 use crate::config::ReadAccess;
+use crate::service::now;
 
 /// Cookie of a console that was shown the token.
 const SESSION_COOKIE: &str = "sovereign_session";
-/// A console asks for the token again after this time.
-const SESSION_SECS: u32 = 12 * 3600;
+/// A console asks for the token again after this time, whatever its browser does with the cookie.
+const SESSION: Duration = Duration::from_secs(12 * 3600);
 /// Headers that a proxy adds for somebody else.
 const FORWARDING: [&str; 5] = [
     "forwarded",
@@ -94,7 +96,7 @@ fn has_session(headers: &HeaderMap, edge: &Edge) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .any(|(name, value)| name == SESSION_COOKIE && edge.token.is_session(value))
+        .any(|(name, value)| name == SESSION_COOKIE && edge.token.is_session(value, now()))
 }
 
 fn is_loopback(parts: &Parts) -> bool {
@@ -110,17 +112,18 @@ pub(crate) async fn open_session(
     _: Writer,
     State(edge): State<Arc<Edge>>,
 ) -> Result<Response, Problem> {
-    session_answer(edge.token.session(), SESSION_SECS)
+    session_answer(&edge.token.session(now(), SESSION), SESSION)
 }
 
-/// `DELETE /api/v1/session`: takes the cookie back.
+/// `DELETE /api/v1/session`: the browser forgets the cookie; a copy of it ends at its time.
 pub(crate) async fn close_session() -> Result<Response, Problem> {
-    session_answer("", 0)
+    session_answer("", Duration::ZERO)
 }
 
-fn session_answer(value: &str, max_age_secs: u32) -> Result<Response, Problem> {
+fn session_answer(value: &str, max_age: Duration) -> Result<Response, Problem> {
     let cookie = format!(
-        "{SESSION_COOKIE}={value}; Path=/; Max-Age={max_age_secs}; HttpOnly; Secure; SameSite=Strict"
+        "{SESSION_COOKIE}={value}; Path=/; Max-Age={}; HttpOnly; Secure; SameSite=Strict",
+        max_age.as_secs()
     );
     let cookie = HeaderValue::try_from(cookie)
         .map_err(|_| Problem::from_code(Code::Internal, "the session could not be written"))?;

@@ -17,22 +17,41 @@ use super::problem::Problem;
 use super::query::{self, CaptureQuery};
 use crate::domain::picture;
 use crate::grpc::upstream::{Calibration, DroneCapture};
+use crate::service::now;
 
 /// Accepts one picture; 202 once it is durably queued.
 pub(crate) async fn submit(
-    _: Writer,
+    writer: Result<Writer, Problem>,
     State(edge): State<Arc<Edge>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<CaptureQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(drone) = path?;
-    let written = query::checked(query)?;
+    let taken = async {
+        writer?;
+        take(&edge, path?.0, query::checked(query)?, &headers, body).await
+    };
+    taken
+        .await
+        .inspect_err(|problem| edge.metrics.capture_refused(problem.code()))
+}
+
+async fn take(
+    edge: &Edge,
+    drone: String,
+    written: CaptureQuery,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     let vehicle_id = SensorId::parse(&drone)
         .map_err(|error| Problem::field("drone_id", format!("drone_id: {error}")))?
         .to_string();
     let captured = query::timestamp(written.timestamp.as_deref())?;
+    let limits = edge.intake.limits();
+    if let Some(captured) = captured {
+        limits.check_skew(captured, now())?;
+    }
     let calibration = calibration(&written)?;
     if written
         .mount_pitch
@@ -43,8 +62,8 @@ pub(crate) async fn submit(
             "mount_pitch must be -180 to 180 degrees",
         ));
     }
-    require_jpeg(&headers)?;
-    let held = body::read(body, &headers, edge.intake.max_picture(), &edge.bodies).await?;
+    require_jpeg(headers)?;
+    let held = body::read(body, headers, limits.max_picture, &edge.bodies).await?;
     picture::check_jpeg(&held.bytes)
         .map_err(|fault| Problem::field("image", format!("the body {fault}")))?;
     let capture = DroneCapture {
@@ -57,12 +76,12 @@ pub(crate) async fn submit(
     };
     let submitted = edge.upstream.submit_capture(capture).await;
     drop(held.room);
-    edge.metrics.capture(match &submitted {
-        Ok(receipt) if receipt.duplicate => "duplicate",
-        Ok(_) => "accepted",
-        Err(_) => "failed",
-    });
     let receipt = submitted?;
+    edge.metrics.capture(if receipt.duplicate {
+        "duplicate"
+    } else {
+        "accepted"
+    });
     Ok(accepted(&receipt.frame_id, receipt.duplicate))
 }
 

@@ -23,9 +23,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self'; \
      media-src 'self' blob:; style-src 'self' 'unsafe-inline'; font-src 'self' data:; \
      connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; \
      frame-ancestors 'none'";
-/// Sensors for the phone page, nothing else.
-const PERMISSIONS_POLICY: &str = "camera=(self), geolocation=(self), accelerometer=(self), \
-     gyroscope=(self), magnetometer=(self), microphone=(), payment=(), usb=()";
+/// The console asks for no device.
+const PERMISSIONS_POLICY: &str = "camera=(), geolocation=(), accelerometer=(), gyroscope=(), \
+     magnetometer=(), microphone=(), payment=(), usb=()";
 
 /// One embedded file.
 #[derive(Debug, Clone)]

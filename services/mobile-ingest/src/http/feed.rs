@@ -18,13 +18,13 @@ use serde::Serialize;
 use serde_json::json;
 use sovereign_model::Timestamp;
 use sovereign_service::{Code, Stop};
-use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use super::Edge;
 use super::auth::Reader;
 use super::problem::Problem;
-use crate::events;
+use crate::events::{self, EventReader};
 use crate::metrics::Metrics;
 
 /// Readers of events at once; one more is told to come back.
@@ -69,23 +69,23 @@ pub(crate) async fn events(_: Reader, State(edge): State<Arc<Edge>>) -> Result<R
     let hello = events::private("hello", &json!({"node": edge.node}));
     let mut first = format!("retry: {RETRY_MS}\n").into_bytes();
     first.extend_from_slice(&hello);
-    let reader = EventReader {
-        place: Place::take(&edge)?,
+    let reader = FeedReader {
+        _place: Place::take(&edge)?,
         news: edge.events.subscribe(),
         first: Some(first.into()),
         stop: edge.stop.clone(),
     };
-    Ok(answer(stream::unfold(reader, EventReader::next)))
+    Ok(answer(stream::unfold(reader, FeedReader::next)))
 }
 
-struct EventReader {
-    place: Place,
-    news: broadcast::Receiver<Bytes>,
+struct FeedReader {
+    _place: Place,
+    news: EventReader,
     first: Option<Bytes>,
     stop: Stop,
 }
 
-impl EventReader {
+impl FeedReader {
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         if let Some(first) = self.first.take() {
             return Some((Ok(first), self));
@@ -93,14 +93,7 @@ impl EventReader {
         let event = tokio::select! {
             biased;
             () = self.stop.requested() => return None,
-            news = self.news.recv() => match news {
-                Ok(event) => event,
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    self.place.metrics.events_missed.inc_by(missed);
-                    events::private("missed", &json!({"events": missed}))
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
-            },
+            news = self.news.next() => news?,
             () = sleep(KEEP_ALIVE) => Bytes::from_static(b":\n\n"),
         };
         Some((Ok(event), self))

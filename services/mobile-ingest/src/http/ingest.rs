@@ -217,16 +217,30 @@ fn last_accepted(edge: &Edge, parts: &Parts) -> BTreeMap<String, i64> {
 
 /// `POST /api/v1/clients/{client_id}/pictures`: a JPEG as it is.
 pub(crate) async fn picture(
-    _: Writer,
+    writer: Result<Writer, Problem>,
     State(edge): State<Arc<Edge>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<PictureQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(client) = path?;
-    let written = query::checked(query)?;
-    let client = client_id_from_text(&client).map_err(|reject| counted(&edge, reject.into()))?;
+    let taken = async {
+        writer?;
+        take_picture(&edge, path?.0, query::checked(query)?, &headers, body).await
+    };
+    taken
+        .await
+        .inspect_err(|problem| edge.metrics.rejected(problem.reject_code()))
+}
+
+async fn take_picture(
+    edge: &Edge,
+    client: String,
+    written: PictureQuery,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let client = client_id_from_text(&client)?;
     let captured = query::timestamp(written.timestamp.as_deref())?;
     let place = WrittenPlace {
         latitude: written.latitude,
@@ -235,28 +249,22 @@ pub(crate) async fn picture(
         accuracy_m: written.accuracy_m,
         heading_deg: written.heading_deg,
     }
-    .check(Stream::Camera)
-    .map_err(|reject| counted(&edge, reject.into()))?;
-    require_jpeg(&headers)?;
+    .check(Stream::Camera)?;
+    require_jpeg(headers)?;
     let note = PictureNote {
         captured,
         place,
         simulated: written.simulated.unwrap_or(false),
     };
-    let held = body::read(body, &headers, edge.intake.max_picture(), &edge.bodies).await?;
+    let limit = edge.intake.limits().max_picture;
+    let held = body::read(body, headers, limit, &edge.bodies).await?;
     let receipt = edge
         .intake
         .picture(&client, held.bytes, note, now())
         .await
-        .map_err(|error| counted(&edge, error))?;
+        .inspect_err(log_queue_failure)?;
     drop(held.room);
     Ok(accepted(&receipt.frame_id, receipt.duplicate))
-}
-
-fn counted(edge: &Edge, error: IngestError) -> Problem {
-    log_queue_failure(&error);
-    edge.metrics.rejected(error.reject_code());
-    error.into()
 }
 
 /// The answer to a picture that is durably queued.

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use sovereign_service::{Code, HasCode, chain};
 
+use crate::domain::frame::{Reject, RejectCode};
 use crate::error::{CallError, IngestError};
 
 /// Seconds after which a refused request is worth another try.
@@ -15,9 +16,10 @@ pub(crate) const RETRY_AFTER_SECS: &str = "1";
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
-    code: String,
+    code: &'static str,
     detail: String,
     field: Option<String>,
+    reject: Option<RejectCode>,
 }
 
 #[derive(Serialize)]
@@ -33,17 +35,28 @@ struct Document<'a> {
 
 impl Problem {
     /// `code` tells problems of one status apart for programs, `detail` is a sentence for people.
-    pub(crate) fn new(
-        status: StatusCode,
-        code: impl Into<String>,
-        detail: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
-            code: code.into(),
+            code,
             detail: detail.into(),
             field: None,
+            reject: None,
         }
+    }
+
+    /// What tells it from other problems, as counters name it.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The code of the `av-v1` contract that it is counted under.
+    pub(crate) fn reject_code(&self) -> RejectCode {
+        self.reject.unwrap_or(match self.status {
+            StatusCode::UNAUTHORIZED => RejectCode::Unauthorized,
+            StatusCode::SERVICE_UNAVAILABLE => RejectCode::BufferFull,
+            _ => RejectCode::InvalidPayload,
+        })
     }
 
     /// A problem with the status of `code`.
@@ -82,7 +95,7 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
-            code: &self.code,
+            code: self.code,
             field: self.field.as_deref(),
         };
         // Strings and numbers always encode.
@@ -142,8 +155,38 @@ impl From<CallError> for Problem {
 
 impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
-        let code = error.reject_code().as_str().to_ascii_lowercase();
-        Self::new(error.code().http(), code, chain(&error))
+        let reject = error.reject_code();
+        let mut problem = Self::new(error.code().http(), problem_code(reject), chain(&error));
+        problem.reject = Some(reject);
+        problem
+    }
+}
+
+impl From<Reject> for Problem {
+    fn from(reject: Reject) -> Self {
+        IngestError::from(reject).into()
+    }
+}
+
+/// A code of the contract as problems write it.
+fn problem_code(code: RejectCode) -> &'static str {
+    match code {
+        RejectCode::InvalidPayload => "invalid_payload",
+        RejectCode::UnsupportedContractVersion => "unsupported_contract_version",
+        RejectCode::MissingClientId => "missing_client_id",
+        RejectCode::InvalidClientId => "invalid_client_id",
+        RejectCode::UnsupportedSensorType => "unsupported_sensor_type",
+        RejectCode::FutureTimestamp => "future_timestamp",
+        RejectCode::StaleTimestamp => "stale_timestamp",
+        RejectCode::InvalidLatitude => "invalid_latitude",
+        RejectCode::InvalidLongitude => "invalid_longitude",
+        RejectCode::MissingImageData => "missing_image_data",
+        RejectCode::MissingImuData => "missing_imu_data",
+        RejectCode::ClientNotRegistered => "client_not_registered",
+        RejectCode::DuplicateFrame => "duplicate_frame",
+        RejectCode::OutOfOrderFrame => "out_of_order_frame",
+        RejectCode::BufferFull => "buffer_full",
+        RejectCode::Unauthorized => "unauthorized",
     }
 }
 

@@ -38,14 +38,23 @@ fn key(detail: &str) -> Option<String> {
     (plain && !key.is_empty()).then(|| key.to_owned())
 }
 
-/// Reads an optional `timestamp`.
+/// Reads an optional `timestamp`. The epoch itself and what is before it is no time of a picture: on the
+/// wire it would read as unknown.
 ///
 /// # Errors
 /// A problem that names it.
 pub(crate) fn timestamp(text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
-    text.map(timestamp_from_rfc3339)
+    let wrong = |message: String| Problem::field("timestamp", message);
+    let time = text
+        .map(timestamp_from_rfc3339)
         .transpose()
-        .map_err(|message| Problem::field("timestamp", message))
+        .map_err(wrong)?;
+    if time.is_some_and(|time| time <= Timestamp::UNIX_EPOCH) {
+        return Err(wrong(
+            "timestamp must be after 1970-01-01T00:00:00Z".to_owned(),
+        ));
+    }
+    Ok(time)
 }
 
 /// Query of `GET /api/v1/keyframes`.

@@ -1,7 +1,8 @@
 //! From the bus to the event feed: one task reads, thins out and encodes.
 //!
 //! States, poses and phones may change hundreds of times a second; a page shows ten. The newest of each
-//! is kept until the next beat. Tile changes and mesh news pass at once.
+//! is kept until the next beat, and a beat is sent as a whole. Messages of the mesh wait for it too,
+//! every one of them. Tile changes pass at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::intake::Intake;
 use super::now;
-use crate::events::Events;
+use crate::events::{Batch, Events};
 use crate::grpc::upstream::Upstream;
 use crate::grpc::wire;
 use crate::views::LatencyNews;
@@ -87,6 +88,7 @@ impl Feed {
     ) -> Result<(), RunError> {
         let mut vehicles = BTreeMap::new();
         let mut poses = BTreeMap::new();
+        let mut batch = Batch::new(&events);
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry = interval(EXPIRY_BEAT);
@@ -117,23 +119,23 @@ impl Feed {
                 }
                 event = self.mesh_messages.recv() => {
                     let Some(event) = event else { return Ok(()) };
-                    events.send("mesh", &wire::mesh_message(event.message));
+                    batch.add("mesh", &wire::mesh_message(event.message));
                 }
                 _ = beat.tick() => {
                     let changed = intake.changed_phones();
                     let (vehicles, poses) = (std::mem::take(&mut vehicles), std::mem::take(&mut poses));
-                    if !events.has_readers() {
-                        continue;
+                    if events.has_readers() {
+                        for state in vehicles.into_values() {
+                            batch.add("vehicle", &wire::vehicle(state));
+                        }
+                        for pose in poses.into_values() {
+                            batch.add("pose", &wire::pose(pose));
+                        }
+                        for phone in changed {
+                            batch.add("phone", &phone);
+                        }
                     }
-                    for state in vehicles.into_values() {
-                        events.send("vehicle", &wire::vehicle(state));
-                    }
-                    for pose in poses.into_values() {
-                        events.send("pose", &wire::pose(pose));
-                    }
-                    for phone in changed {
-                        events.send("phone", &phone);
-                    }
+                    batch.send();
                 }
                 _ = expiry.tick() => intake.clients().expire(now()),
             }

@@ -67,9 +67,9 @@ impl Intake {
         }
     }
 
-    /// Largest picture, bytes.
-    pub(crate) fn max_picture(&self) -> usize {
-        self.limits.max_picture
+    /// What the door takes.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The phones; hold the guard briefly.
@@ -192,15 +192,12 @@ impl Intake {
         picture::check_jpeg(&image).map_err(|fault| invalid(format!("the body {fault}")))?;
         let lanes = self.clients().lanes(client)?;
         let captured = match note.captured {
-            Some(captured) if captured.since(now) > self.limits.max_clock_skew => {
-                return Err(Reject::new(
-                    RejectCode::FutureTimestamp,
-                    "timestamp is ahead of this server",
-                )
-                .into());
-            }
-            Some(captured) => captured,
-            None => picture::exposure_time(&image).unwrap_or(Timestamp::UNIX_EPOCH),
+            Some(captured) => self.limits.check_skew(captured, now).map(|()| captured)?,
+            // A camera whose clock is wrong does not know the time: that is no reason to refuse its picture.
+            None => picture::exposure_time(&image)
+                .filter(|exposure| *exposure > Timestamp::UNIX_EPOCH)
+                .filter(|exposure| self.limits.check_skew(*exposure, now).is_ok())
+                .unwrap_or(Timestamp::UNIX_EPOCH),
         };
         let _turn = lanes.0[Stream::Camera.index()].lock().await;
         let (frame_id, appended) = self

@@ -11,40 +11,28 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mobile_ingest::{Calls, Config, MobileService};
+use prometheus_client::registry::Registry;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sovereign_bus::Bus;
-use sovereign_proto::drone::v1 as drone;
-use sovereign_proto::drone::v1::drones_server::{Drones, DronesServer};
-use sovereign_proto::geo::v1 as geo;
-use sovereign_proto::mesh::v1 as mesh;
-use sovereign_proto::mesh::v1::mesh_server::{Mesh, MeshServer};
-use sovereign_proto::slam::v1 as slam;
-use sovereign_proto::slam::v1::slam_server::{Slam, SlamServer};
-use sovereign_proto::tile::v1 as tile;
-use sovereign_proto::tile::v1::tiles_server::{Tiles, TilesServer};
-use sovereign_service::{Channel, Context, RunError, Service, StopSource, chain};
+use sovereign_service::{Channel, Context, Metrics, RunError, Service, StopSource, chain};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tonic::{Request, Status};
 
+use self::backend::{Backend, calls};
+pub(crate) use self::events::Events;
 use self::flaky::FlakyTransport;
 
+mod backend;
+mod events;
 mod flaky;
 
 /// Payload limit of the bus in these tests.
 pub(crate) const LIMIT: usize = sovereign_bus::DEFAULT_PAYLOAD_LIMIT;
 /// Nothing here takes this long unless it hangs.
-const LIMIT_OF_PATIENCE: Duration = Duration::from_secs(20);
-
-/// What the services behind the edge were asked.
-#[derive(Default)]
-pub(crate) struct Backend {
-    /// Pictures that reached the drone door.
-    pub(crate) captures: Mutex<Vec<drone::SubmitCaptureRequest>>,
-}
+const LIMIT_OF_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes appends fail on request.
 #[derive(Clone, Default)]
@@ -66,6 +54,7 @@ pub(crate) struct Edge {
     pub(crate) routes: Routes,
     pub(crate) folder: Arc<TempDir>,
     pub(crate) flaky: Flaky,
+    registry: Arc<Mutex<Registry>>,
     address: SocketAddr,
     source: StopSource,
     running: JoinSet<Result<(), RunError>>,
@@ -189,7 +178,9 @@ impl Edge {
         change(&mut config);
         let token_file = config.token_file.clone();
         let cert_file = config.tls_cert.clone();
-        let context = Context::for_tests("mobile-ingest", bus.clone(), folder.path());
+        let mut context = Context::for_tests("mobile-ingest", bus.clone(), folder.path());
+        let registry = Arc::<Mutex<Registry>>::default();
+        context.metrics = Metrics::new(registry.clone(), "mobile-ingest");
         let ready = context.ready.clone();
         let service = MobileService::build(config, calls, context)
             .await
@@ -214,6 +205,7 @@ impl Edge {
             routes,
             folder,
             flaky,
+            registry,
             address,
             source,
             running,
@@ -275,6 +267,17 @@ impl Edge {
             .unwrap()
     }
 
+    /// A counter, with its labels as they are written; 0 before its first event.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock().unwrap())
+            .unwrap();
+        let name = format!("sovereign_mobile_ingest_{name} ");
+        text.lines()
+            .find_map(|line| line.strip_prefix(&name)?.parse().ok())
+            .unwrap_or(0)
+    }
+
     /// Another client that trusts this edge.
     pub(crate) fn client(
         &self,
@@ -318,69 +321,21 @@ fn trusting(
     change(builder).build().unwrap()
 }
 
-/// Server-sent events as they arrive.
-pub(crate) struct Events {
-    answer: Response,
-    text: String,
-}
-
-impl Events {
-    /// Opens the feed.
-    pub(crate) async fn open(edge: &Edge) -> Self {
-        let answer = edge.get("/api/v1/events").send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
-        assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
-        Self {
-            answer,
-            text: String::new(),
-        }
-    }
-
-    /// Name and data of the next event.
-    pub(crate) async fn next(&mut self) -> (String, Value) {
-        loop {
-            if let Some(end) = self.text.find("\n\n") {
-                let event: String = self.text.drain(..end + 2).collect();
-                let field = |name: &str| {
-                    event
-                        .lines()
-                        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-                };
-                if let (Some(name), Some(data)) = (field("event"), field("data")) {
-                    return (name.to_owned(), serde_json::from_str(data).unwrap());
-                }
-                continue;
-            }
-            let chunk = soon(self.answer.chunk())
-                .await
-                .unwrap()
-                .expect("the feed goes on");
-            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
-        }
-    }
-
-    /// Data of the next event of this name.
-    pub(crate) async fn until(&mut self, wanted: &str) -> Value {
-        loop {
-            let (name, data) = self.next().await;
-            if name == wanted {
-                return data;
-            }
-        }
-    }
-
-    /// Whether the feed ends in order.
-    pub(crate) async fn ended(&mut self) -> bool {
-        while let Some(_chunk) = soon(self.answer.chunk()).await.unwrap() {}
-        true
-    }
-}
-
 /// The value, unless it takes too long.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT_OF_PATIENCE, future)
         .await
         .expect("this takes too long")
+}
+
+/// Waits until `done`.
+pub(crate) async fn until(done: impl Fn() -> bool) {
+    soon(async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 /// Runs beside the test; the result is awaited, dropping it aborts.
@@ -473,203 +428,4 @@ pub(crate) fn frame(client_id: &str, stream: &str, nanos: i64) -> Value {
         _ => frame["imu_data"] = json!({"x": 1.5, "y": 0, "z": 9.8}),
     }
     frame
-}
-
-/// Channels to small services that answer what the tests expect.
-fn calls(backend: &Arc<Backend>) -> Calls {
-    Calls {
-        drones: Channel::local(Routes::new(DronesServer::new(Doors(backend.clone())))),
-        tiles: Channel::local(Routes::new(TilesServer::new(Map))),
-        slam: Channel::local(Routes::new(SlamServer::new(Poses))),
-        mesh: Some(Channel::local(Routes::new(MeshServer::new(Peers)))),
-    }
-}
-
-type Answer<T> = Result<tonic::Response<T>, Status>;
-
-struct Doors(Arc<Backend>);
-
-#[tonic::async_trait]
-impl Drones for Doors {
-    async fn list_vehicles(
-        &self,
-        _: Request<drone::ListVehiclesRequest>,
-    ) -> Answer<drone::ListVehiclesResponse> {
-        let vehicle = drone::VehicleState {
-            vehicle_id: "sys-1".to_owned(),
-            observed_unix_nanos: 1_500_000_000,
-            position: Some(geo::GeoPoint {
-                latitude_deg: 51.5,
-                longitude_deg: -0.25,
-                altitude_m: None,
-            }),
-            ..Default::default()
-        };
-        Ok(tonic::Response::new(drone::ListVehiclesResponse {
-            vehicles: vec![vehicle],
-        }))
-    }
-
-    async fn submit_capture(
-        &self,
-        request: Request<drone::SubmitCaptureRequest>,
-    ) -> Answer<drone::SubmitCaptureResponse> {
-        let request = request.into_inner();
-        match request.vehicle_id.as_str() {
-            "refused" => return Err(Status::invalid_argument("vehicle_id is refused")),
-            "down" => return Err(Status::unavailable("the journal is full")),
-            _ => {}
-        }
-        let frame_id = format!("frame-of-{}", request.vehicle_id);
-        self.0.captures.lock().unwrap().push(request);
-        Ok(tonic::Response::new(drone::SubmitCaptureResponse {
-            frame_id,
-            duplicate: false,
-        }))
-    }
-
-    async fn get_ingest_stats(
-        &self,
-        _: Request<drone::GetIngestStatsRequest>,
-    ) -> Answer<drone::GetIngestStatsResponse> {
-        Ok(tonic::Response::new(drone::GetIngestStatsResponse {
-            datagrams: 9,
-            ..Default::default()
-        }))
-    }
-}
-
-struct Map;
-
-#[tonic::async_trait]
-impl Tiles for Map {
-    async fn list_layers(
-        &self,
-        _: Request<tile::ListLayersRequest>,
-    ) -> Answer<tile::ListLayersResponse> {
-        let layer = tile::Layer {
-            name: "imagery".to_owned(),
-            min_zoom: 10,
-            max_zoom: 20,
-            bounds: Some(geo::Bounds {
-                west_deg: 1.0,
-                south_deg: 2.0,
-                east_deg: 3.0,
-                north_deg: 4.0,
-            }),
-            tiles: 5,
-            last_change: 6,
-            simulated: true,
-        };
-        Ok(tonic::Response::new(tile::ListLayersResponse {
-            layers: vec![layer],
-        }))
-    }
-
-    async fn get_tile(
-        &self,
-        request: Request<tile::GetTileRequest>,
-    ) -> Answer<tile::GetTileResponse> {
-        let request = request.into_inner();
-        let media_type = match request.format() {
-            tile::TileFormat::Unspecified => return Err(Status::invalid_argument("format")),
-            tile::TileFormat::Png => "image/png",
-            tile::TileFormat::Jpeg => "image/jpeg",
-            tile::TileFormat::Webp => "image/webp",
-        };
-        let coord = request.coord.unwrap();
-        if request.layer != "imagery" || coord.x == 0 {
-            return Err(Status::not_found("nothing there"));
-        }
-        Ok(tonic::Response::new(tile::GetTileResponse {
-            data: format!("{media_type} {}/{}/{}", coord.z, coord.x, coord.y).into(),
-            media_type: media_type.to_owned(),
-            digest: "digest".to_owned(),
-        }))
-    }
-
-    async fn list_changes(
-        &self,
-        _: Request<tile::ListChangesRequest>,
-    ) -> Answer<tile::ListChangesResponse> {
-        Err(Status::unimplemented("the edge does not ask for changes"))
-    }
-
-    async fn get_paint_stats(
-        &self,
-        _: Request<tile::GetPaintStatsRequest>,
-    ) -> Answer<tile::GetPaintStatsResponse> {
-        Ok(tonic::Response::new(tile::GetPaintStatsResponse {
-            frames_painted: 3,
-            tiles_written: 30,
-            latency: Some(tile::LatencySummary {
-                count: 3,
-                p50_nanos: 38_500_000,
-                p99_nanos: 90_000_000,
-            }),
-            ..Default::default()
-        }))
-    }
-}
-
-struct Poses;
-
-#[tonic::async_trait]
-impl Slam for Poses {
-    async fn get_keyframe(
-        &self,
-        _: Request<slam::GetKeyframeRequest>,
-    ) -> Answer<slam::GetKeyframeResponse> {
-        Err(Status::unimplemented("the edge does not ask for one"))
-    }
-
-    async fn list_keyframes(
-        &self,
-        request: Request<slam::ListKeyframesRequest>,
-    ) -> Answer<slam::ListKeyframesResponse> {
-        let request = request.into_inner();
-        let keyframe = slam::Keyframe {
-            frame_id: format!("{} {}", request.sensor_id, request.limit),
-            sensor_id: request.sensor_id,
-            state: geo::TrackingState::Tracking.into(),
-            ..Default::default()
-        };
-        Ok(tonic::Response::new(slam::ListKeyframesResponse {
-            keyframes: vec![keyframe],
-        }))
-    }
-}
-
-struct Peers;
-
-#[tonic::async_trait]
-impl Mesh for Peers {
-    type SubscribeStream = futures::stream::Empty<Result<mesh::MeshMessage, Status>>;
-
-    async fn get_node(&self, _: Request<mesh::GetNodeRequest>) -> Answer<mesh::GetNodeResponse> {
-        Ok(tonic::Response::new(mesh::GetNodeResponse {
-            peer_id: "peer-a".to_owned(),
-            ..Default::default()
-        }))
-    }
-
-    async fn list_peers(
-        &self,
-        _: Request<mesh::ListPeersRequest>,
-    ) -> Answer<mesh::ListPeersResponse> {
-        Ok(tonic::Response::new(mesh::ListPeersResponse {
-            peers: vec![mesh::Peer {
-                peer_id: "peer-b".to_owned(),
-                ..Default::default()
-            }],
-        }))
-    }
-
-    async fn publish(&self, _: Request<mesh::PublishRequest>) -> Answer<mesh::PublishResponse> {
-        Err(Status::unimplemented("the edge does not publish"))
-    }
-
-    async fn subscribe(&self, _: Request<mesh::SubscribeRequest>) -> Answer<Self::SubscribeStream> {
-        Err(Status::unimplemented("the edge does not subscribe"))
-    }
 }

@@ -1,0 +1,252 @@
+//! Who may read and write.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use reqwest::header;
+use reqwest::{Method, StatusCode};
+use sha2::Sha256;
+
+use crate::support::{self, Edge, now};
+
+#[tokio::test]
+async fn every_write_needs_the_token_even_from_this_machine() {
+    let edge = Edge::start().await;
+    let writes = [
+        "/api/v1/register",
+        "/api/v1/upload",
+        "/api/v1/session",
+        "/api/v1/clients/phone-1/pictures",
+        "/api/v1/drones/drone-1/captures",
+    ];
+    for path in writes {
+        for authorization in ["", "Bearer", "Bearer wrong", "Basic wrong", &edge.token] {
+            let mut request = edge.http.post(edge.url(path)).body("{}");
+            if !authorization.is_empty() {
+                request = request.header(header::AUTHORIZATION, authorization);
+            }
+            let answer = request.send().await.unwrap();
+            assert_eq!(
+                answer.status(),
+                StatusCode::UNAUTHORIZED,
+                "{path} {authorization}"
+            );
+            assert!(
+                answer.headers().contains_key(header::WWW_AUTHENTICATE),
+                "{path}"
+            );
+        }
+    }
+    // The cookie of a session reads, it does not write.
+    let session = edge.post("/api/v1/session").send().await.unwrap();
+    assert_eq!(session.status(), StatusCode::NO_CONTENT);
+    let cookie = session.headers()[header::SET_COOKIE].to_str().unwrap();
+    for part in ["HttpOnly", "Secure", "SameSite=Strict"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert!(!cookie.contains(&edge.token));
+    let pair = cookie.split(';').next().unwrap();
+    let answer = edge
+        .http
+        .post(edge.url("/api/v1/register"))
+        .header(header::COOKIE, pair)
+        .body(r#"{"client_id": "phone-1"}"#)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(edge.count("clients").await, 0);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn reads_for_somebody_else_need_the_token_or_a_session() {
+    let edge = Edge::start().await;
+    let reads = [
+        "/tiles",
+        "/tiles/imagery",
+        "/tiles/imagery/0/0/0.png",
+        "/api/v1/events",
+        "/api/v1/stream",
+        "/api/v1/vehicles",
+        "/api/v1/phones",
+        "/api/v1/keyframes",
+        "/api/v1/stats",
+        "/api/v1/mesh",
+    ];
+    let session = edge.post("/api/v1/session").send().await.unwrap();
+    let cookie = session.headers()[header::SET_COOKIE].to_str().unwrap();
+    let pair = cookie.split(';').next().unwrap().to_owned();
+    for path in reads {
+        let forwarded = || edge.get(path).header("x-forwarded-for", "192.0.2.1");
+        let answer = forwarded().send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(
+            answer.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        let answer = forwarded()
+            .header(header::COOKIE, "sovereign_session=1")
+            .send()
+            .await;
+        assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED, "{path}");
+        let answer = forwarded()
+            .header(header::COOKIE, &pair)
+            .send()
+            .await
+            .unwrap();
+        assert!(answer.status().is_success(), "{path} with a session");
+        let answer = forwarded().bearer_auth(&edge.token).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path} with the token");
+    }
+    for path in ["/", "/api/v1/health"] {
+        let answer = edge.get(path).header("via", "proxy").send().await.unwrap();
+        assert_eq!(
+            answer.status(),
+            StatusCode::OK,
+            "{path} holds nothing to guard"
+        );
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_or_forged_reads_nothing() {
+    let edge = Edge::start().await;
+    let reads = async |session: &str| {
+        let answer = edge
+            .get("/api/v1/vehicles")
+            .header("x-forwarded-for", "192.0.2.1")
+            .header(header::COOKIE, format!("sovereign_session={session}"))
+            .send();
+        answer.await.unwrap().status() == StatusCode::OK
+    };
+    let answer = edge.post("/api/v1/session").send().await.unwrap();
+    let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap();
+    let session = cookie.split([';', '=']).nth(1).unwrap();
+    assert!(reads(session).await);
+    let (ends, code) = session.split_once('.').unwrap();
+    let ends: i64 = ends.parse().unwrap();
+    let lasts = ends - now() / 1_000_000_000;
+    assert!((1..=12 * 3600).contains(&lasts), "{lasts} s");
+    assert!(!reads(&format!("{}.{code}", ends + 3600)).await);
+    assert!(!reads(code).await);
+    let made_with = |key: &str, ends: i64| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
+        mac.update(format!("sovereign console session\0{ends}").as_bytes());
+        format!(
+            "{ends}.{}",
+            URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+        )
+    };
+    assert_eq!(made_with(&edge.token, ends), session);
+    assert!(!reads(&made_with(&edge.token, now() / 1_000_000_000 - 1)).await);
+    assert!(!reads(&made_with("another token", ends)).await);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn public_read_access_opens_reads_and_nothing_else() {
+    let edge = Edge::with(|config| config.read_access = mobile_ingest::ReadAccess::Public).await;
+    let read = edge
+        .get("/api/v1/stats")
+        .header("x-forwarded-for", "192.0.2.1");
+    assert_eq!(read.send().await.unwrap().status(), StatusCode::OK);
+    let write = edge.http.post(edge.url("/api/v1/upload")).body("{}");
+    assert_eq!(
+        write.send().await.unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn other_sites_read_only_when_the_operator_says_so() {
+    let edge = Edge::with(|config| {
+        config.cors_origins = vec!["https://map.example".to_owned()];
+    })
+    .await;
+    let preflight = |origin: &'static str| {
+        edge.request(Method::OPTIONS, "/tiles")
+            .header(header::ORIGIN, origin)
+            .header(header::ACCESS_CONTROL_REQUEST_METHOD, "GET")
+            .send()
+    };
+    let allowed = preflight("https://map.example").await.unwrap();
+    assert_eq!(allowed.status(), StatusCode::NO_CONTENT);
+    assert_eq!(
+        allowed.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN],
+        "https://map.example"
+    );
+    assert_eq!(
+        allowed.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS],
+        "authorization, content-type, if-none-match"
+    );
+    let refused = preflight("https://evil.example").await.unwrap();
+    assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let from = |origin: &'static str| edge.get("/tiles").header(header::ORIGIN, origin).send();
+    let allowed = from("https://map.example").await.unwrap();
+    assert_eq!(
+        allowed.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN],
+        "https://map.example"
+    );
+    let other = from("https://evil.example").await.unwrap();
+    assert!(
+        !other
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+    );
+    edge.stop().await;
+    let closed = Edge::start().await;
+    let answer = closed
+        .get("/tiles")
+        .header(header::ORIGIN, "https://map.example")
+        .send()
+        .await
+        .unwrap();
+    assert!(
+        !answer
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+    );
+    closed.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_and_token_of_the_operator_are_used() {
+    let made = Edge::start().await;
+    let folder = made.folder.path().to_owned();
+    let token_file = folder.join("own-token");
+    support::write_private(
+        &token_file,
+        b"an operator's own token is refused for its blanks\n",
+    );
+    let config = |folder: &std::path::Path| {
+        let cert = folder.join("tls-cert.pem");
+        let key = folder.join("tls-key.pem");
+        let token_file = folder.join("own-token");
+        move |config: &mut mobile_ingest::Config| {
+            config.tls_cert = Some(cert);
+            config.tls_key = Some(key);
+            config.token_file = Some(token_file);
+        }
+    };
+    let error = Edge::try_with(config(&folder)).await.err().unwrap();
+    assert!(error.contains("own-token"), "{error}");
+    support::write_private(&token_file, b"0123456789-operator-token\n");
+    let own = Edge::with(config(&folder)).await;
+    let answer = made
+        .http
+        .post(own.url("/api/v1/session"))
+        .bearer_auth("0123456789-operator-token")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        answer.status(),
+        StatusCode::NO_CONTENT,
+        "trusted by the client of the first"
+    );
+    own.stop().await;
+    made.stop().await;
+}
