@@ -1,7 +1,7 @@
 use super::*;
 use crate::canvas::Canvas;
 use crate::domain::pyramid::Below;
-use crate::domain::raster::{Raster, Rect};
+use crate::domain::raster::{Raster, Rect, digest_of_rgbw};
 
 const CACHE: usize = 64 << 20;
 
