@@ -6,8 +6,10 @@ export type Tone = 'calm' | 'good' | 'warn' | 'bad';
 
 export interface Entry {
   tone: Tone;
-  /** What happened, given how often it did. */
-  text: (times: number) => string;
+  /** What happened, given how often it did and the sum of the amounts. */
+  text: (times: number, sum: number) => string;
+  /** How much of it; of repetitions in one row the amounts are added. */
+  amount?: number;
   /** Colour of the sensor it is about. */
   colour?: string;
   /** Entries of one kind and subject share a row while that row is recent. */
@@ -23,6 +25,7 @@ const MERGE_MS = 30_000;
 interface Row {
   same: string | undefined;
   times: number;
+  sum: number;
   since: number;
   item: HTMLLIElement;
   text: HTMLSpanElement;
@@ -34,20 +37,22 @@ export class Feed {
   readonly #rows: Row[] = [];
 
   add(entry: Entry, now = Date.now()): void {
+    const amount = entry.amount ?? 0;
     this.#none.hidden = true;
     const row = entry.same === undefined ? undefined : this.#repeated(entry.same, now);
     if (row) {
       row.times += 1;
-      setText(row.text, entry.text(row.times));
+      row.sum += amount;
+      setText(row.text, entry.text(row.times, row.sum));
       return;
     }
     const time = element('time', { datetime: new Date(now).toISOString() }, clock(now));
-    const text = element('span', { class: 'what' }, entry.text(1));
+    const text = element('span', { class: 'what' }, entry.text(1, amount));
     const dot = element('span', { class: 'dot', 'aria-hidden': 'true' });
     if (entry.colour) dot.style.background = entry.colour;
     const item = element('li', { class: `tone-${entry.tone}` }, dot, text, time);
     this.#list.prepend(item);
-    this.#rows.unshift({ same: entry.same, times: 1, since: now, item, text });
+    this.#rows.unshift({ same: entry.same, times: 1, sum: amount, since: now, item, text });
     while (this.#rows.length > MAX_ROWS) this.#rows.pop()?.item.remove();
   }
 

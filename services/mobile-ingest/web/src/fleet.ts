@@ -27,8 +27,10 @@ export type Change =
   | { kind: 'silent'; sensor: Sensor }
   | { kind: 'heard-again'; sensor: Sensor };
 
-/** The sensor not heard for longest makes room for a new one beyond this. */
+/** Beyond this a silent sensor makes room for a new one; while none is silent, a new one is only counted. */
 export const MAX_SENSORS = 256;
+/** Sensors that are counted without being shown; further ones are not counted. */
+const MAX_HIDDEN = 20_000;
 /** The oldest points of a track go beyond this: about five minutes at two positions a second. */
 export const MAX_TRACK_POINTS = 600;
 /** A vehicle sends several times a second, a phone about every second, a lone camera when it takes a picture. */
@@ -36,6 +38,8 @@ const SILENT_AFTER_MS: Record<Kind, number> = { vehicle: 5_000, phone: 20_000, c
 
 export class Fleet {
   readonly #sensors = new Map<string, Sensor>();
+  /** When those were last heard for whom there is no room. */
+  readonly #hidden = new Map<string, number>();
   readonly #onChange: (change: Change) => void;
   readonly #onGone: (sensor: Sensor) => void;
   #seen = 0;
@@ -49,13 +53,22 @@ export class Fleet {
     return [...this.#sensors.values()];
   }
 
+  /** Sensors that were heard lately and for whom there is no room. */
+  get hidden(): number {
+    return this.#hidden.size;
+  }
+
   get(id: string): Sensor | null {
     return this.#sensors.get(id) ?? null;
   }
 
-  /** A state as the node last had it (`live` false) or as it arrives now (`live` true). */
-  vehicle(state: Vehicle, now: number, live: boolean): Sensor {
-    const sensor = this.#sensor(state.vehicle_id, 'vehicle', state.simulated);
+  /**
+   * A state as the node last had it (`live` false) or as it arrives now (`live` true); `null` when there is no room
+   * for the sensor, here and below.
+   */
+  vehicle(state: Vehicle, now: number, live: boolean): Sensor | null {
+    const sensor = this.#sensor(state.vehicle_id, 'vehicle', state.simulated, now);
+    if (!sensor) return null;
     sensor.vehicle = state;
     this.#moved(sensor, state.latitude, state.longitude);
     sensor.headingDeg = state.heading_deg ?? state.yaw_deg ?? sensor.headingDeg;
@@ -63,8 +76,9 @@ export class Fleet {
     return sensor;
   }
 
-  phone(state: Phone, now: number, live: boolean): Sensor {
-    const sensor = this.#sensor(state.client_id, 'phone', state.simulated);
+  phone(state: Phone, now: number, live: boolean): Sensor | null {
+    const sensor = this.#sensor(state.client_id, 'phone', state.simulated, now);
+    if (!sensor) return null;
     sensor.phone = state;
     this.#moved(sensor, state.latitude, state.longitude);
     sensor.headingDeg = state.heading_deg ?? sensor.headingDeg;
@@ -73,8 +87,9 @@ export class Fleet {
   }
 
   /** Moves a sensor that is known only by its pictures; others report their own position more often. */
-  pose(pose: Pose, now: number): Sensor {
-    const sensor = this.#sensor(pose.sensor_id, 'camera', pose.simulated);
+  pose(pose: Pose, now: number): Sensor | null {
+    const sensor = this.#sensor(pose.sensor_id, 'camera', pose.simulated, now);
+    if (!sensor) return null;
     sensor.pose = pose;
     if (sensor.kind === 'camera') {
       this.#moved(sensor, pose.latitude, pose.longitude);
@@ -86,8 +101,9 @@ export class Fleet {
     return sensor;
   }
 
-  keyframe(keyframe: Keyframe, now: number): Sensor {
-    const sensor = this.#sensor(keyframe.sensor_id, 'camera', keyframe.simulated);
+  keyframe(keyframe: Keyframe, now: number): Sensor | null {
+    const sensor = this.#sensor(keyframe.sensor_id, 'camera', keyframe.simulated, now);
+    if (!sensor) return null;
     sensor.keyframe = keyframe;
     if (sensor.kind === 'camera') {
       this.#moved(sensor, keyframe.latitude, keyframe.longitude);
@@ -104,12 +120,19 @@ export class Fleet {
       sensor.silent = true;
       this.#onChange({ kind: 'silent', sensor });
     }
+    for (const [id, heard] of this.#hidden) {
+      if (now - heard > SILENT_AFTER_MS.camera) this.#hidden.delete(id);
+    }
   }
 
-  #sensor(id: string, kind: Kind, simulated: boolean): Sensor {
+  #sensor(id: string, kind: Kind, simulated: boolean, now: number): Sensor | null {
     let sensor = this.#sensors.get(id);
     if (!sensor) {
-      this.#makeRoom();
+      if (!this.#makeRoom()) {
+        if (this.#hidden.size < MAX_HIDDEN || this.#hidden.has(id)) this.#hidden.set(id, now);
+        return null;
+      }
+      this.#hidden.delete(id);
       sensor = {
         id,
         kind,
@@ -135,11 +158,18 @@ export class Fleet {
     return sensor;
   }
 
-  #makeRoom(): void {
-    if (this.#sensors.size < MAX_SENSORS) return;
-    const oldest = this.sensors.reduce((a, b) => ((a.heardUnixMs ?? 0) <= (b.heardUnixMs ?? 0) ? a : b));
+  /** The sensor that is silent for longest goes when there is no other room; `false` when none is silent. */
+  #makeRoom(): boolean {
+    if (this.#sensors.size < MAX_SENSORS) return true;
+    let oldest: Sensor | null = null;
+    for (const sensor of this.#sensors.values()) {
+      if (!sensor.silent && sensor.heardUnixMs !== null) continue;
+      if (!oldest || (sensor.heardUnixMs ?? 0) < (oldest.heardUnixMs ?? 0)) oldest = sensor;
+    }
+    if (!oldest) return false;
     this.#sensors.delete(oldest.id);
     this.#onGone(oldest);
+    return true;
   }
 
   #moved(sensor: Sensor, latitude: number | null, longitude: number | null): void {

@@ -12,6 +12,7 @@ import { Locator } from './locator';
 import { Login } from './login';
 import { ABOVE_IMAGERY, MapView, type Padding } from './map';
 import { Markers } from './markers';
+import { paced, throttled } from './pace';
 import { FleetPanel, verdict } from './panel';
 import { onThemeChange, sensorColour } from './theme';
 import { LiveTiles } from './tiles';
@@ -23,6 +24,8 @@ const KEYFRAMES = 300;
 const MAX_TOLD = 2_000;
 const PANEL_EVERY_MS = 250;
 const MAP_EVERY_MS = 1_000;
+/** The whole state is read again at most this often, however often events are missed. */
+const RELOAD_EVERY_MS = 2_000;
 const KEYFRAMES_EVERY_MS = 1_000;
 const FIT_EVERY_MS = 1_500;
 /** After a connection, everyone gets this long to be heard. */
@@ -64,25 +67,15 @@ const tiles = new LiveTiles(view.map, {
   onUnauthorized: () => login.ask(),
 });
 
-/** Runs `work` soon, and at most once in `ms` however often it is asked for. */
-function throttled(ms: number, work: () => void): () => void {
-  let timer: ReturnType<typeof setTimeout> | null = null;
-  return () => {
-    timer ??= setTimeout(() => {
-      timer = null;
-      work();
-    }, ms);
-  };
-}
-
 const renderPanel = throttled(PANEL_EVERY_MS, () => {
   const now = Date.now();
   const sensor = selected === null ? null : fleet.get(selected);
-  panel.render(fleet.sensors, sensor, followed, now);
+  panel.render(fleet.sensors, fleet.hidden, sensor, followed, now);
   byId('empty').hidden = !loaded || fleet.sensors.length > 0 || imagery !== null;
 });
 const renderTracks = throttled(MAP_EVERY_MS, () => view.setTracks(fleet.sensors));
 const refreshKeyframes = throttled(KEYFRAMES_EVERY_MS, () => void quietly(loadKeyframes()));
+const reload = paced(RELOAD_EVERY_MS, loadState);
 const refreshLayer = throttled(MAP_EVERY_MS, () => void quietly(loadLayer()));
 
 function sensorChanged({ kind, sensor }: Change): void {
@@ -93,7 +86,12 @@ function sensorChanged({ kind, sensor }: Change): void {
   if (kind === 'heard-again') feed.add({ tone: 'good', colour, text: () => `${sensor.id} is heard again` });
 }
 
-function show(sensor: Sensor): void {
+/** Shows what changed of a sensor; nothing when there is no room for it. */
+function show(sensor: Sensor | null): void {
+  if (!sensor) {
+    renderPanel();
+    return;
+  }
   markers.update(sensor, sensor.id === selected);
   if (sensor.simulated) showSimulated();
   if (sensor.id === followed && sensor.position) view.followTo(sensor.position);
@@ -169,12 +167,12 @@ async function loadKeyframes(): Promise<void> {
   view.setKeyframes(keyframes, (id) => fleet.get(id)?.index ?? 0);
 }
 
-function tellVerdict(keyframe: api.Keyframe, sensor: Sensor): void {
+function tellVerdict(keyframe: api.Keyframe, sensor: Sensor | null): void {
   const placed = keyframe.state === 'tracking';
   const text = verdict(keyframe.state, keyframe.reason);
   feed.add({
     tone: placed ? 'calm' : 'warn',
-    colour: sensorColour(sensor.index),
+    ...(sensor && { colour: sensorColour(sensor.index) }),
     same: `keyframe ${keyframe.sensor_id} ${text}`,
     text: (times) =>
       placed
@@ -238,8 +236,6 @@ async function quietly(work: Promise<void>): Promise<void> {
   }
 }
 
-const painted = new Map<string, number>();
-
 function tileChanged(change: api.TileChange): void {
   if (change.layer !== LAYER) return;
   tiles.changed(change.tiles);
@@ -251,9 +247,8 @@ function tileChanged(change: api.TileChange): void {
     tone: 'calm',
     ...(sensor && { colour: sensorColour(sensor.index) }),
     same: `tiles ${change.sensor_id}`,
-    text: (times) => {
-      const sum = (times === 1 ? 0 : (painted.get(change.sensor_id) ?? 0)) + change.tiles.length;
-      painted.set(change.sensor_id, sum);
+    amount: change.tiles.length,
+    text: (times, sum) => {
       const frames = times === 1 ? '' : ` of ${times} frames`;
       return `${change.sensor_id}: ${count(sum)} ${sum === 1 ? 'tile' : 'tiles'}${frames} painted, ${duration(change.latency_ms)}`;
     },
@@ -384,11 +379,16 @@ async function main(): Promise<void> {
     {
       hello: ({ node }) => {
         showNode(node);
-        void loadState();
+        reload();
       },
       missed: ({ events }) => {
-        feed.add({ tone: 'warn', text: () => `${count(events)} events missed, state read again` });
-        void loadState();
+        feed.add({
+          tone: 'warn',
+          same: 'missed',
+          amount: events,
+          text: (_, sum) => `${count(sum)} ${sum === 1 ? 'event' : 'events'} missed, state read again`,
+        });
+        reload();
       },
       vehicle: (state) => show(fleet.vehicle(state, Date.now(), true)),
       phone: (state) => show(fleet.phone(state, Date.now(), true)),

@@ -22,6 +22,7 @@ const KINDS = { vehicle: 'Vehicle', phone: 'Phone', camera: 'Camera' } as const;
 export class FleetPanel {
   readonly #list = byId('fleet');
   readonly #none = byId('fleet-none');
+  readonly #more = byId('fleet-more');
   readonly #rows = new Map<string, Row>();
   readonly #actions: PanelActions;
   readonly #details: Details;
@@ -31,8 +32,11 @@ export class FleetPanel {
     this.#details = new Details(actions);
   }
 
-  render(sensors: readonly Sensor[], selected: Sensor | null, followed: string | null, now: number): void {
+  /** `hidden` is the number of sensors for which there is no room among `sensors`. */
+  render(sensors: readonly Sensor[], hidden: number, selected: Sensor | null, followed: string | null, now: number): void {
     this.#none.hidden = sensors.length > 0;
+    this.#more.hidden = hidden === 0;
+    setText(this.#more, `${count(hidden)} more not shown`);
     for (const sensor of sensors) this.#renderRow(sensor, sensor === selected, now);
     this.#details.render(selected, followed, now);
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { LngLat, Vehicle } from '../src/api';
-import { type Change, Fleet, MAX_SENSORS, MAX_TRACK_POINTS } from '../src/fleet';
+import type { LngLat } from '../src/api';
+import { MAX_TRACK_POINTS } from '../src/fleet';
 import { ago, bearing, count, duration, position, quantity, UNKNOWN } from '../src/format';
 import { atLeast, closeRing, distanceMetres, extendTrack, graticule, graticuleStep, polygonContains, unwrap } from '../src/geo';
 import { sparkline } from '../src/latency';
@@ -65,61 +65,4 @@ test('a view around a point is wide enough to be seen', () => {
 
 test('the slowest frame touches the top of the line', () => {
   assert.deepEqual(sparkline([10, 20], 100, 50), [[0, 25], [100, 0]]);
-});
-
-function state(id: string, changes: Partial<Vehicle> = {}): Vehicle {
-  return {
-    vehicle_id: id,
-    observed_unix_ms: 0,
-    latitude: 1,
-    longitude: 2,
-    altitude_m: null,
-    relative_altitude_m: null,
-    roll_deg: null,
-    pitch_deg: null,
-    yaw_deg: null,
-    heading_deg: null,
-    ground_speed_mps: null,
-    battery_percent: null,
-    flight_mode: null,
-    armed: null,
-    source: 'mavlink2',
-    sensor_health: 'healthy',
-    link: null,
-    simulated: false,
-    ...changes,
-  };
-}
-
-test('a vehicle appears once, falls silent, and is heard again', () => {
-  const changes: string[] = [];
-  const fleet = new Fleet((change: Change) => changes.push(change.kind), () => undefined);
-  fleet.vehicle(state('a'), 1_000, true);
-  fleet.vehicle(state('a'), 1_100, true);
-  fleet.tick(5_000);
-  fleet.tick(9_000);
-  fleet.vehicle(state('a'), 9_100, true);
-  assert.deepEqual(changes, ['appeared', 'silent', 'heard-again']);
-});
-
-test('an old state read from the node is not a sign of life', () => {
-  const changes: string[] = [];
-  const fleet = new Fleet((change: Change) => changes.push(change.kind), () => undefined);
-  fleet.vehicle(state('a', { observed_unix_ms: 1_000 }), 60_000, false);
-  fleet.tick(60_000);
-  assert.deepEqual(changes, ['appeared', 'silent']);
-});
-
-test('a position that is unknown keeps the last one', () => {
-  const fleet = new Fleet(() => undefined, () => undefined);
-  fleet.vehicle(state('a'), 1, true);
-  assert.deepEqual(fleet.vehicle(state('a', { latitude: null, longitude: null }), 2, true).position, [2, 1]);
-});
-
-test('beyond the bound the sensor not heard for longest makes room', () => {
-  const gone: string[] = [];
-  const fleet = new Fleet(() => undefined, (sensor) => gone.push(sensor.id));
-  for (let i = 0; i <= MAX_SENSORS; i += 1) fleet.vehicle(state(`v${i}`), 1_000 + i, true);
-  assert.deepEqual(gone, ['v0']);
-  assert.equal(fleet.sensors.length, MAX_SENSORS);
 });
