@@ -13,7 +13,6 @@ mod domain;
 mod error;
 mod grpc;
 mod metrics;
-mod reader;
 mod service;
 
 pub use config::{CameraConfig, Config, SourceKind};

@@ -1,5 +1,7 @@
 //! The wiring: one blocking reader a camera, and one task that publishes what it reads.
 
+mod reader;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +19,7 @@ use crate::config::{Config, Plan, plans_from_config};
 use crate::error::CameraError;
 use crate::grpc::CamerasApi;
 use crate::metrics::CameraMetrics;
-use crate::reader::{Open, Reader, open};
+use reader::{Open, Reader, open};
 
 /// Frames between a reader and its publisher; a frame that finds no room is dropped and counted, but
 /// for a file, whose reader waits.

@@ -20,7 +20,6 @@ mod grpc;
 mod metrics;
 mod service;
 mod store;
-mod wire;
 
 pub use config::{CameraConfig, Config, HeadingConfig};
 pub use service::SlamService;

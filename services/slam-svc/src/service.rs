@@ -3,6 +3,8 @@
 //! The bus hands out one capture of a sensor at a time, so order per sensor is kept by settling each
 //! delivery on its own; different sensors overlap.
 
+mod wire;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,7 +36,6 @@ use crate::error::{SettleError, StoreError};
 use crate::grpc::SlamApi;
 use crate::metrics::SlamMetrics;
 use crate::store::{MAX_KEYFRAMES, Store};
-use crate::wire;
 
 /// Deliveries of one topic held at once, each of another sensor; beyond it the bus keeps them. A capture
 /// holds its picture, 8 MiB at most.

@@ -1,5 +1,8 @@
 //! The service: built, then run.
 
+mod feed;
+mod painter;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,12 +18,12 @@ use tokio::sync::mpsc;
 use tonic::service::Routes;
 
 use crate::config::{Config, Settings};
-use crate::feed::{Desk, Feed, Job};
 use crate::grpc::TilesGrpc;
 use crate::metrics::TileMetrics;
-use crate::painter::{JOBS, MAX_TILES_A_COMMIT, PREPARED, Painter, prepare_all};
 use crate::served::Served;
 use crate::store::Store;
+use feed::{Desk, Feed, Job};
+use painter::{JOBS, MAX_TILES_A_COMMIT, PREPARED, Painter, prepare_all};
 
 /// Says what time it is.
 pub(crate) type Clock = fn() -> Timestamp;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::SourceKind;
-use crate::reader::tests::{config, open_fake};
+use crate::service::reader::tests::{config, open_fake};
 use sovereign_service::StopSource;
 use std::time::Duration;
 

@@ -41,6 +41,9 @@ pub enum CaptureError {
     /// A live source stopped delivering.
     #[error("read a frame: the stream stopped")]
     Stopped,
+    /// The frame that was taken is damaged.
+    #[error("decode a frame")]
+    Undecodable,
     /// Scaling failed.
     #[error("scale a frame")]
     Scale(#[source] opencv::Error),
@@ -110,32 +113,32 @@ impl Capture {
         (rate > 0.0 && rate <= MAX_FRAME_RATE).then_some(rate)
     }
 
-    /// Moves past the next frame without encoding it; `false` at the end of a file.
+    /// Takes the next frame from the source, without decoding it; `false` at the end of a file.
     ///
     /// # Errors
     /// When the source fails.
-    pub fn skip(&mut self) -> Result<bool, CaptureError> {
+    pub fn grab(&mut self) -> Result<bool, CaptureError> {
         let grabbed = self.capture.grab().map_err(CaptureError::Read)?;
         self.end_or_stop(grabbed)
     }
 
-    /// The next frame, scaled down to fit `max_width_px` by `max_height_px`, encoded at `quality` (1 to
-    /// 100); `None` at the end of a file.
+    /// The frame that was grabbed, scaled down to fit `max_width_px` by `max_height_px`, encoded at
+    /// `quality` (1 to 100).
     ///
     /// # Errors
-    /// When the source fails or the frame cannot be encoded.
-    pub fn read_jpeg(
+    /// When none was grabbed, or it cannot be decoded or encoded.
+    pub fn jpeg(
         &mut self,
         max_width_px: u32,
         max_height_px: u32,
         quality: u8,
-    ) -> Result<Option<JpegFrame>, CaptureError> {
-        let read = self
+    ) -> Result<JpegFrame, CaptureError> {
+        let decoded = self
             .capture
-            .read(&mut self.raw)
+            .retrieve_def(&mut self.raw)
             .map_err(CaptureError::Read)?;
-        if !self.end_or_stop(read && !self.raw.empty())? {
-            return Ok(None);
+        if !decoded || self.raw.empty() {
+            return Err(CaptureError::Undecodable);
         }
         let (width, height) = (self.raw.cols(), self.raw.rows());
         let scale = (f64::from(max_width_px) / f64::from(width))
@@ -162,11 +165,11 @@ impl Capture {
         let mut jpeg = Vector::new();
         let options = Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, i32::from(quality)]);
         imgcodecs::imencode(".jpg", frame, &mut jpeg, &options).map_err(CaptureError::Encode)?;
-        Ok(Some(JpegFrame {
+        Ok(JpegFrame {
             width_px: frame.cols().unsigned_abs(),
             height_px: frame.rows().unsigned_abs(),
             jpeg: jpeg.into(),
-        }))
+        })
     }
 
     fn end_or_stop(&self, delivered: bool) -> Result<bool, CaptureError> {
@@ -206,13 +209,14 @@ mod tests {
         let mut capture = Capture::open(&Source::File(path)).unwrap();
         assert_eq!(capture.frame_rate(), Some(10.0));
         let mut frames = 0;
-        while let Some(frame) = capture.read_jpeg(1280, 720, 85).unwrap() {
+        while capture.grab().unwrap() {
+            let frame = capture.jpeg(1280, 720, 85).unwrap();
             assert_eq!((frame.width_px, frame.height_px), (320, 240));
             assert_eq!(frame.jpeg[..2], [0xFF, 0xD8]);
             frames += 1;
         }
         assert_eq!(frames, 12);
-        assert_eq!(capture.read_jpeg(1280, 720, 85).unwrap(), None);
+        assert!(!capture.grab().unwrap());
     }
 
     #[test]
@@ -220,7 +224,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = video(folder.path(), 2);
         let mut capture = Capture::open(&Source::File(path)).unwrap();
-        let frame = capture.read_jpeg(160, 160, 85).unwrap().unwrap();
+        assert!(capture.grab().unwrap());
+        let frame = capture.jpeg(160, 160, 85).unwrap();
         assert_eq!((frame.width_px, frame.height_px), (160, 120));
     }
 

@@ -26,11 +26,11 @@ pub(crate) trait Frames {
     /// As [`Capture::frame_rate`].
     fn frame_rate(&self) -> Option<f64>;
 
-    /// As [`Capture::skip`].
-    fn skip(&mut self) -> Result<bool, CaptureError>;
+    /// As [`Capture::grab`].
+    fn grab(&mut self) -> Result<bool, CaptureError>;
 
-    /// As [`Capture::read_jpeg`], for what is planned.
-    fn read(&mut self, plan: &Plan) -> Result<Option<JpegFrame>, CaptureError>;
+    /// As [`Capture::jpeg`], for what is planned.
+    fn jpeg(&mut self, plan: &Plan) -> Result<JpegFrame, CaptureError>;
 }
 
 impl Frames for Capture {
@@ -38,12 +38,12 @@ impl Frames for Capture {
         Self::frame_rate(self)
     }
 
-    fn skip(&mut self) -> Result<bool, CaptureError> {
-        Self::skip(self)
+    fn grab(&mut self) -> Result<bool, CaptureError> {
+        Self::grab(self)
     }
 
-    fn read(&mut self, plan: &Plan) -> Result<Option<JpegFrame>, CaptureError> {
-        self.read_jpeg(plan.width, plan.height, plan.quality)
+    fn jpeg(&mut self, plan: &Plan) -> Result<JpegFrame, CaptureError> {
+        Self::jpeg(self, plan.width, plan.height, plan.quality)
     }
 }
 
@@ -114,29 +114,23 @@ impl Reader {
                 }
                 due = Timestamp::from_unix_nanos(due.as_unix_nanos() + period.as_nanos() as i64);
             }
-            let read = if pacer.passes(if is_file { due } else { now() }) {
-                let Some(read) = source.read(plan)? else {
-                    return Ok(());
-                };
-                Some((read, now()))
-            } else {
-                if !source.skip()? {
-                    return Ok(());
-                }
-                None
-            };
+            if !source.grab()? {
+                return Ok(());
+            }
+            let captured = now();
             *sequence += 1;
             if !streaming {
                 streaming = true;
                 self.set_state(CameraState::Streaming);
             }
-            let Some((read, captured)) = read else {
+            if !pacer.passes(if is_file { due } else { captured }) {
                 self.metrics.frames_skipped.inc();
                 self.board.update(plan.key.as_str(), |status, _| {
                     status.frames_skipped += 1;
                 });
                 continue;
-            };
+            }
+            let read = source.jpeg(plan)?;
             let frame = Frame {
                 camera_id: plan.key.as_str().to_owned(),
                 sequence: *sequence,

@@ -29,7 +29,7 @@ impl Frames for Fake {
         Some(1e-20)
     }
 
-    fn skip(&mut self) -> Result<bool, CaptureError> {
+    fn grab(&mut self) -> Result<bool, CaptureError> {
         match (self.left, self.is_file) {
             (0, true) => return Ok(false),
             (0, false) => return Err(CaptureError::Stopped),
@@ -39,13 +39,12 @@ impl Frames for Fake {
         Ok(true)
     }
 
-    fn read(&mut self, plan: &Plan) -> Result<Option<JpegFrame>, CaptureError> {
-        let frame = JpegFrame {
+    fn jpeg(&mut self, plan: &Plan) -> Result<JpegFrame, CaptureError> {
+        Ok(JpegFrame {
             width_px: plan.width,
             height_px: plan.height,
             jpeg: vec![0xFF, 0xD8],
-        };
-        Ok(self.skip()?.then_some(frame))
+        })
     }
 }
 

@@ -26,11 +26,11 @@ use crate::domain::plan::{Plan, plan};
 use crate::domain::project::Frame;
 use crate::domain::sight::{Sight, Unpaintable};
 use crate::error::Refusal;
-use crate::feed::Job;
 use crate::metrics::TileMetrics;
 use crate::picture::{image_from_jpeg, open_jpeg};
 use crate::served::Served;
 use crate::service::Clock;
+use crate::service::feed::Job;
 use crate::store::{Commit, Entry, LAYER, Store, StoreError};
 
 /// Frames that wait to be decoded: more than one sensor flies at a time.

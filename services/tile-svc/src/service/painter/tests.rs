@@ -6,7 +6,7 @@ use sovereign_service::Context;
 
 use super::*;
 use crate::config::Config;
-use crate::feed::Verdict;
+use crate::service::feed::Verdict;
 
 /// A picture of 64 x 48 pixels and a pose above its own place, of a sensor of that number.
 fn shot(number: u32) -> (Capture, Keyframe) {
