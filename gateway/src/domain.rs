@@ -4,3 +4,4 @@ pub(crate) mod dial;
 pub(crate) mod envelope;
 pub(crate) mod seen;
 pub(crate) mod split;
+pub(crate) mod unconfirmed;

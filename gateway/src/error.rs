@@ -60,10 +60,10 @@ pub(crate) enum SwarmError {
     ListenersClosed,
 }
 
-/// The export cursor could not be read or written.
+/// The export store could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} the export cursor")]
-pub(crate) struct CursorError {
+#[error("{operation}")]
+pub(crate) struct StoreError {
     pub(crate) operation: &'static str,
     #[source]
     pub(crate) cause: redb::Error,

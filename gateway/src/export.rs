@@ -1,38 +1,39 @@
 //! What this node tells its peers: map changes, stored checkpoints, rounds, and hello.
 //!
 //! Only these four, and only of this node: the topics read here are written by the node's own
-//! services, never by [`crate::import`]. Nothing is skipped while the node is an island. Rounds and
-//! checkpoints wait in their durable topics and are acknowledged after GossipSub took them; map changes
-//! wait in the tile store and a cursor on disk moves after GossipSub took them. What is published twice
-//! because the process ended in between carries the same message id, and peers drop it.
+//! services, never by [`crate::import`]. Nothing is skipped while the node is an island: rounds and
+//! checkpoints wait in their durable topics, map changes in the tile store. What GossipSub took is not
+//! done yet, because the link may be dead: records then wait in an [`Outbox`] and the map's position on
+//! disk stays where it was until [`crate::domain::unconfirmed`] calls it confirmed, and it is published
+//! again when the link or the process ends before. It carries the same message id then, and peers that
+//! have it drop it.
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use prost::Message as _;
 use sovereign_bus::{Consumer, Mailbox};
 use sovereign_model::{Digest, Timestamp};
-use sovereign_proto::checkpoint::v1::CheckpointMeta;
 use sovereign_proto::mesh::v1::envelope::Body;
 use sovereign_proto::mesh::v1::{Envelope, Hello};
-use sovereign_proto::round::v1::RoundRecord;
 use sovereign_proto::tile::v1::tiles_client::TilesClient;
-use sovereign_proto::tile::v1::{
-    ListChangesRequest, ListChangesResponse, ListLayersRequest, TileChange,
-};
+use sovereign_proto::tile::v1::{ListChangesRequest, ListChangesResponse, TileChange};
 use sovereign_service::{Channel, RunError, Stop, chain};
 use uuid::Uuid;
 
-use crate::cursor::Cursor;
-use crate::domain::envelope::MAX_HELLO_ADDRS;
+use crate::domain::envelope::{Kind, MAX_HELLO_ADDRS};
 use crate::domain::split::ranges_within;
+use crate::domain::unconfirmed::{CONFIRMATION, Unconfirmed};
 use crate::error::PublishRefused;
 use crate::import::kind_of;
 use crate::metrics::Metrics;
+use crate::outbox::Outbox;
 use crate::service::now;
+use crate::store::{Position, Store};
 use crate::swarm::{Client, MAX_ENVELOPE_BYTES};
 use crate::topics::Topic;
 
-/// Changes asked for at a time; the cursor is written after each page.
+/// New changes asked for at a time.
 const PAGE: u32 = 100;
 /// Without a hint the tile store is asked this often, so that a lost hint costs a minute at most.
 const UNHINTED: Duration = Duration::from_secs(60);
@@ -60,128 +61,144 @@ pub(crate) struct Exporter {
 }
 
 impl Exporter {
-    /// Exports map changes after the cursor, now and whenever a hint says that there are more.
+    /// Exports map changes from where the store says, now and whenever a hint says that there are more.
     ///
     /// # Errors
     ///
-    /// When the cursor cannot be kept.
+    /// When the position cannot be kept.
     pub(crate) async fn map(
         self,
         mut tiles: TilesClient<Channel>,
         mut hints: Mailbox<TileChange>,
-        cursor: Cursor,
+        store: Store,
     ) -> Result<(), RunError> {
-        let mut sequence = cursor
-            .read()
-            .map_err(|error| RunError::new("export the map", error))?;
-        let mut started = false;
+        let position = store.position();
+        let mut confirmed = position.map_err(|error| RunError::new("export the map", error))?;
+        let mut at = confirmed;
+        let mut unconfirmed = Unconfirmed::new();
+        let mut state = self.client.watch();
         loop {
             // An island asks for nothing: the changes are safe in the tile store.
             if self.wait_for_subscriber(Topic::Map).await.is_err() {
                 return Ok(());
             }
-            if !started {
-                let Ok(newest) = self.newest_change(&mut tiles).await else {
-                    return Ok(());
-                };
-                if newest < sequence {
-                    tracing::warn!(
-                        newest,
-                        cursor = sequence,
-                        "the tile store began anew, exporting it from its start"
-                    );
-                    sequence = 0;
-                }
-                started = true;
+            let linked_since = state.borrow_and_update().linked_since(Topic::Map);
+            let settled = unconfirmed.settle(self.client.now(), linked_since);
+            if let Some(through) = settled.confirmed {
+                self.keep_position(&store, through).await?;
+                confirmed = through;
             }
-            let Ok(page) = self.changes_after(&mut tiles, sequence).await else {
+            if settled.lost {
+                self.metrics.export_rewinds.inc();
+                at = confirmed;
+            }
+            // From the last one on, to see that it is still the same store.
+            let after = at.sequence.saturating_sub(1);
+            let Ok(page) = self.changes_after(&mut tiles, after).await else {
                 return Ok(());
             };
-            let oldest_missed = page.oldest_kept.saturating_sub(1);
-            if oldest_missed > sequence {
-                let missed = oldest_missed - sequence;
-                self.metrics.changes_missed.inc_by(missed);
-                tracing::warn!(
-                    missed,
-                    "map changes were gone before they could be exported"
-                );
-                sequence = oldest_missed;
-            }
-            if page.changes.is_empty() {
+            let changes = match Resumed::of(page, at) {
+                Resumed::At { changes, missed } => {
+                    if missed > 0 {
+                        // Nothing before them can be exported any more, lost on its way or not.
+                        at = Position {
+                            sequence: at.sequence + missed,
+                            ..Position::default()
+                        };
+                        confirmed = at;
+                        self.metrics.changes_missed.inc_by(missed);
+                        tracing::warn!(
+                            missed,
+                            "map changes were gone before they could be exported"
+                        );
+                    }
+                    changes
+                }
+                Resumed::Anew => {
+                    tracing::warn!(
+                        exported = at.sequence,
+                        "the tile store began anew, exporting it from its start"
+                    );
+                    unconfirmed.clear();
+                    at = Position::default();
+                    confirmed = at;
+                    self.keep_position(&store, confirmed).await?;
+                    continue;
+                }
+            };
+            if changes.is_empty() {
+                let wait = unconfirmed.next().map_or(UNHINTED, |next| {
+                    next.saturating_sub(self.client.now()).min(UNHINTED)
+                });
                 tokio::select! {
-                    open = newer_hint(&mut hints, sequence) => if !open { return Ok(()) },
-                    () = tokio::time::sleep(UNHINTED) => {}
+                    open = hinted(&mut hints) => if !open { return Ok(()) },
+                    changed = state.changed() => if changed.is_err() { return Ok(()) },
+                    () = tokio::time::sleep(wait) => {}
                     () = self.stop.requested() => return Ok(()),
                 }
                 continue;
             }
-            let mut stopping = false;
-            for change in page.changes {
-                let last = change.sequence;
-                if self.publish_change(change).await.is_err() {
-                    stopping = true;
+            for change in changes {
+                let next = position_of(&change);
+                let Ok(published) = self.publish_change(change).await else {
+                    return Ok(());
+                };
+                unconfirmed.published(published, next);
+                at = next;
+                self.metrics.exported_sequence.set(at.sequence);
+                // Perhaps the link is lost, and what went over it comes first.
+                if state.has_changed().unwrap_or(true) {
                     break;
                 }
-                sequence = last;
-            }
-            self.keep_cursor(&cursor, sequence).await?;
-            if stopping {
-                return Ok(());
             }
         }
     }
 
-    /// Exports the rounds that this node opens.
+    /// Exports records: the rounds that this node opens, or what the checkpoint store announces.
     ///
     /// # Errors
     ///
-    /// When a record cannot be acknowledged.
-    pub(crate) async fn rounds(self, mut records: Consumer<RoundRecord>) -> Result<(), RunError> {
-        loop {
-            let delivery = tokio::select! {
-                delivery = records.next() => delivery,
-                () = self.stop.requested() => return Ok(()),
-            };
-            let Some(delivery) = delivery else {
-                return Ok(());
-            };
-            let body = Body::Round(delivery.message.clone());
-            if self.publish_content(Topic::Rounds, body).await.is_err() {
-                return Ok(());
-            }
-            delivery
-                .ack()
-                .await
-                .map_err(|error| RunError::new("export a round", error))?;
-        }
-    }
-
-    /// Exports what the checkpoint store announces.
-    ///
-    /// # Errors
-    ///
-    /// When an announcement cannot be acknowledged.
-    pub(crate) async fn checkpoints(
+    /// When a record cannot be kept or acknowledged.
+    pub(crate) async fn records<M: prost::Message + Default>(
         self,
-        mut stored: Consumer<CheckpointMeta>,
+        mut records: Consumer<M>,
+        mut outbox: Outbox,
+        body_of: fn(M) -> Body,
     ) -> Result<(), RunError> {
-        loop {
-            let delivery = tokio::select! {
-                delivery = stored.next() => delivery,
-                () = self.stop.requested() => return Ok(()),
-            };
-            let Some(delivery) = delivery else {
-                return Ok(());
-            };
-            let body = Body::Checkpoint(delivery.message.clone());
-            if self.publish_content(Topic::Rounds, body).await.is_err() {
-                return Ok(());
+        let kind = kind_of(&body_of(M::default()));
+        let mut state = self.client.watch();
+        let mut wait = FIRST_WAIT;
+        while !self.stop.is_requested() {
+            let linked_since = state.borrow_and_update().linked_since(Topic::Rounds);
+            let now = self.client.now();
+            if outbox.settle(now, linked_since).await? {
+                self.metrics.export_rewinds.inc();
             }
-            delivery
-                .ack()
-                .await
-                .map_err(|error| RunError::new("export a checkpoint", error))?;
+            let linked = linked_since.is_some();
+            if linked && let Some(record) = outbox.unsent().await? {
+                if let Some(published) = self.attempt(Topic::Rounds, kind, record).await {
+                    outbox.published(published);
+                    wait = FIRST_WAIT;
+                } else if self.wait(&mut wait).await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+            let next = outbox.next().unwrap_or(now + CONFIRMATION);
+            tokio::select! {
+                delivery = records.next(), if linked && outbox.has_room() => {
+                    let Some(mut delivery) = delivery else { return Ok(()) };
+                    let record = self.seal_content(body_of(std::mem::take(&mut delivery.message)));
+                    outbox.push(record).await?;
+                    let acknowledged = delivery.ack().await;
+                    acknowledged.map_err(|error| RunError::new("acknowledge a record", error))?;
+                }
+                changed = state.changed() => if changed.is_err() { return Ok(()) },
+                () = tokio::time::sleep(next.saturating_sub(now)) => {}
+                () = self.stop.requested() => {}
+            }
         }
+        Ok(())
     }
 
     /// Says hello to the first peer and repeats it.
@@ -196,11 +213,9 @@ impl Exporter {
                 mode: mode.to_owned(),
                 listen_addrs: listen.map(ToString::to_string).collect(),
             });
-            if self
-                .publish(Topic::Rounds, body, Uuid::new_v4().to_string())
-                .await
-                .is_err()
-            {
+            let data = seal(&self.node_id, Uuid::new_v4().to_string(), body, now());
+            let published = self.publish(Topic::Rounds, Kind::Hello, data).await;
+            if published.is_err() {
                 return;
             }
             // Alone again means new peers later, who have not heard it.
@@ -213,8 +228,10 @@ impl Exporter {
         }
     }
 
-    async fn publish_change(&self, change: TileChange) -> Result<(), Stopping> {
+    /// Publishes a change, in parts when it is large. When the first part was, or later.
+    async fn publish_change(&self, change: TileChange) -> Result<Duration, Stopping> {
         let sizes: Vec<usize> = change.tiles.iter().map(framed_len).collect();
+        let mut first = None;
         for range in ranges_within(&sizes, MAX_ENVELOPE_BYTES - CHANGE_OVERHEAD_BYTES) {
             let part = TileChange {
                 tiles: change.tiles[range].to_vec(),
@@ -223,57 +240,63 @@ impl Exporter {
                 sensor_id: change.sensor_id.clone(),
                 ..change
             };
-            self.publish_content(Topic::Map, Body::TileChange(part))
-                .await?;
+            let data = self.seal_content(Body::TileChange(part));
+            let published = self.publish(Topic::Map, Kind::TileChange, data).await?;
+            first.get_or_insert(published);
         }
-        Ok(())
+        Ok(first.unwrap_or_else(|| self.client.now()))
     }
 
-    /// Publishes a body under an id made from its content, the same when it is published again.
-    async fn publish_content(&self, topic: Topic, body: Body) -> Result<(), Stopping> {
-        let envelope = Envelope {
+    /// An envelope under an id made from its content, the same when it is made again.
+    fn seal_content(&self, body: Body) -> Vec<u8> {
+        let content = Envelope {
             body: Some(body.clone()),
             ..Envelope::default()
         };
-        let mut message_id = Digest::of(&envelope.encode_to_vec()).to_hex();
+        let mut message_id = Digest::of(&content.encode_to_vec()).to_hex();
         message_id.truncate(32);
-        self.publish(topic, body, message_id).await
+        seal(&self.node_id, message_id, body, now())
     }
 
-    /// Publishes until GossipSub took it.
-    async fn publish(&self, topic: Topic, body: Body, message_id: String) -> Result<(), Stopping> {
-        let kind = kind_of(&body);
-        let data = seal(&self.node_id, message_id, body, now());
+    /// Publishes until GossipSub took it. When that was, or later.
+    async fn publish(&self, topic: Topic, kind: Kind, data: Vec<u8>) -> Result<Duration, Stopping> {
         let mut wait = FIRST_WAIT;
         loop {
             self.wait_for_subscriber(topic).await?;
-            let refused = match self.client.publish(topic, data.clone()).await {
-                Ok(()) => {
-                    self.metrics.count_published(kind);
-                    return Ok(());
-                }
-                Err(refused) => refused,
-            };
-            match refused {
-                // Trying again cannot help; counted and said, so that it does not block what follows.
-                PublishRefused::TooLarge { size, limit } => {
-                    self.metrics.export_too_large.inc();
-                    tracing::error!(
-                        kind = kind.label(),
-                        size,
-                        limit,
-                        "an export fits no message"
-                    );
-                    return Ok(());
-                }
-                PublishRefused::NoSubscriber { .. }
-                | PublishRefused::Busy
-                | PublishRefused::Sign(_)
-                | PublishRefused::Restarting => {
-                    self.metrics.export_retries.inc();
-                    tracing::debug!(reason = %chain(&refused), "an export waits");
-                    self.wait(&mut wait).await?;
-                }
+            if let Some(published) = self.attempt(topic, kind, data.clone()).await {
+                return Ok(published);
+            }
+            self.wait(&mut wait).await?;
+        }
+    }
+
+    /// Publishes once. When GossipSub took it, or later; absent when it is to be tried again.
+    async fn attempt(&self, topic: Topic, kind: Kind, data: Vec<u8>) -> Option<Duration> {
+        // Before it is sent: whoever subscribes in between may not get it.
+        let at = self.client.now();
+        let Err(refused) = self.client.publish(topic, data).await else {
+            self.metrics.count_published(kind);
+            return Some(at);
+        };
+        match refused {
+            // Trying again cannot help; counted and said, so that it does not block what follows.
+            PublishRefused::TooLarge { size, limit } => {
+                self.metrics.export_too_large.inc();
+                tracing::error!(
+                    kind = kind.label(),
+                    size,
+                    limit,
+                    "an export fits no message"
+                );
+                Some(at)
+            }
+            PublishRefused::NoSubscriber { .. }
+            | PublishRefused::Busy
+            | PublishRefused::Sign(_)
+            | PublishRefused::Restarting => {
+                self.metrics.export_retries.inc();
+                tracing::debug!(reason = %chain(&refused), "an export waits");
+                None
             }
         }
     }
@@ -288,19 +311,6 @@ impl Exporter {
         }
     }
 
-    async fn newest_change(&self, tiles: &mut TilesClient<Channel>) -> Result<u64, Stopping> {
-        let mut wait = FIRST_WAIT;
-        loop {
-            match tiles.list_layers(ListLayersRequest {}).await {
-                Ok(response) => {
-                    let layers = response.into_inner().layers;
-                    return Ok(layers.iter().map(|l| l.last_change).max().unwrap_or(0));
-                }
-                Err(status) => self.tiles_failed(&status, &mut wait).await?,
-            }
-        }
-    }
-
     async fn changes_after(
         &self,
         tiles: &mut TilesClient<Channel>,
@@ -308,7 +318,10 @@ impl Exporter {
     ) -> Result<ListChangesResponse, Stopping> {
         let mut wait = FIRST_WAIT;
         loop {
-            let request = ListChangesRequest { after, limit: PAGE };
+            let request = ListChangesRequest {
+                after,
+                limit: PAGE + 1,
+            };
             match tiles.list_changes(request).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => self.tiles_failed(&status, &mut wait).await?,
@@ -335,27 +348,61 @@ impl Exporter {
         }
     }
 
-    async fn keep_cursor(&self, cursor: &Cursor, sequence: u64) -> Result<(), RunError> {
-        let cursor = cursor.clone();
-        let written = tokio::task::spawn_blocking(move || cursor.write(sequence));
-        written
-            .await
-            .map_err(|error| RunError::new("write the export cursor", error))?
-            .map_err(|error| RunError::new("export the map", error))?;
-        self.metrics.exported_sequence.set(sequence);
-        Ok(())
+    async fn keep_position(&self, store: &Store, position: Position) -> Result<(), RunError> {
+        let store = store.clone();
+        let kept = tokio::task::spawn_blocking(move || store.keep_position(position));
+        kept.await
+            .map_err(|error| RunError::new("use the export store", error))?
+            .map_err(|error| RunError::new("export the map", error))
     }
 }
 
-/// Waits for a hint of a change that was not exported; hints that waited since before are passed over.
-/// False when the bus is closed.
-async fn newer_hint(hints: &mut Mailbox<TileChange>, exported: u64) -> bool {
-    while let Some(hint) = hints.recv().await {
-        if hint.message.sequence > exported {
-            return true;
+/// Where to go on in the tile store.
+#[derive(Debug, PartialEq)]
+enum Resumed {
+    /// After the last exported change.
+    At {
+        changes: Vec<TileChange>,
+        /// Changes that were not exported and are no longer kept.
+        missed: u64,
+    },
+    /// It is not the store that was exported: what was is gone, or another change has its sequence.
+    Anew,
+}
+
+impl Resumed {
+    /// Judges a page that begins with the change `at`, if there is such a change.
+    fn of(page: ListChangesResponse, at: Position) -> Self {
+        let mut changes = page.changes;
+        if changes.first().map(|change| change.sequence) == Some(at.sequence) {
+            if position_of(&changes.remove(0)) != at {
+                return Resumed::Anew;
+            }
+        } else if at.sequence > 0 && page.oldest_kept <= at.sequence {
+            return Resumed::Anew;
         }
+        let missed = page.oldest_kept.saturating_sub(1 + at.sequence);
+        Resumed::At { changes, missed }
     }
-    false
+}
+
+/// The position after a change.
+fn position_of(change: &TileChange) -> Position {
+    let committed = change.committed_unix_nanos.to_le_bytes();
+    let fingerprint = Digest::of_parts(&[&committed, change.frame_id.as_bytes()]);
+    Position {
+        sequence: change.sequence,
+        fingerprint: *fingerprint.as_bytes(),
+    }
+}
+
+/// Waits for a hint and passes over those that wait behind it. False when the bus is closed.
+async fn hinted(hints: &mut Mailbox<TileChange>) -> bool {
+    let mut open = hints.recv().await.is_some();
+    while open && let Some(next) = hints.recv().now_or_never() {
+        open = next.is_some();
+    }
+    open
 }
 
 /// Length of a tile within its change: itself, its tag, and its length.

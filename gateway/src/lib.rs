@@ -9,13 +9,14 @@
 //! * Each message is delivered once, as long as it is among the newest that are remembered.
 //! * Export reads only topics of this node's own services, import writes only under `mesh.`, and the
 //!   two sets do not meet: loops are impossible by construction.
-//! * An island loses nothing: what could not be published waits on disk, in order.
+//! * An island loses nothing: what could not be published waits on disk, in order, and what was
+//!   published over a link that turns out dead is published again. A peer that is connected and too
+//!   slow for what waits for it does lose messages; they are counted.
 //! * The identity is kept in a file that only its owner may read.
 //!
 //! Absent on purpose: pictures, tiles and model weights. They are announced by content id.
 
 mod config;
-mod cursor;
 mod domain;
 mod error;
 mod export;
@@ -23,7 +24,9 @@ mod grpc;
 mod import;
 mod key;
 mod metrics;
+mod outbox;
 mod service;
+mod store;
 mod swarm;
 mod topics;
 

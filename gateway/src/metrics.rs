@@ -46,6 +46,8 @@ pub(crate) struct Metrics {
     pub(crate) changes_missed: Counter,
     /// Exports that were tried again.
     pub(crate) export_retries: Counter,
+    /// Times that exports began again because the link they went over was lost.
+    pub(crate) export_rewinds: Counter,
     /// Exports given up because they fit no message.
     pub(crate) export_too_large: Counter,
     /// Sequence of the last exported map change.
@@ -114,6 +116,11 @@ impl Metrics {
             "export_retries",
             "Exports that were tried again",
             m.export_retries.clone(),
+        );
+        registry.register(
+            "export_rewinds",
+            "Times that exports began again because the link they went over was lost",
+            m.export_rewinds.clone(),
         );
         registry.register(
             "export_too_large",

@@ -9,6 +9,7 @@ use sovereign_bus::{Consumer, Mailbox, Select};
 use sovereign_model::Timestamp;
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::checkpoint::v1::CheckpointMeta;
+use sovereign_proto::mesh::v1::envelope::Body;
 use sovereign_proto::mesh::v1::mesh_server;
 use sovereign_proto::round::v1::RoundRecord;
 use sovereign_proto::tile::v1::TileChange;
@@ -21,11 +22,12 @@ use tokio::sync::broadcast;
 use tonic::service::Routes;
 
 use crate::config::{Config, Mode};
-use crate::cursor::Cursor;
 use crate::export::Exporter;
 use crate::grpc::{self, transport_of};
 use crate::import::{Importer, Inspector};
 use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::store::Store;
 use crate::swarm::{self, Client, Identity, Supervisor};
 use crate::topics::TopicNames;
 
@@ -47,9 +49,9 @@ pub struct GatewayService {
     routes: Routes,
     tiles: TilesClient<Channel>,
     hints: Mailbox<TileChange>,
-    rounds: Consumer<RoundRecord>,
-    checkpoints: Consumer<CheckpointMeta>,
-    cursor: Cursor,
+    rounds: (Consumer<RoundRecord>, Outbox),
+    checkpoints: (Consumer<CheckpointMeta>, Outbox),
+    store: Store,
     node_id: String,
     mode: Mode,
     metrics: Metrics,
@@ -81,8 +83,10 @@ impl Service for GatewayService {
         let metrics = context.metrics.register(Metrics::registered);
         let keypair = crate::key::load_or_create(&context.data_dir)
             .map_err(|error| BuildError::new("have an identity", error))?;
-        let cursor = Cursor::open(&context.data_dir, &settings.network)
-            .map_err(|error| BuildError::new("remember what was exported", error))?;
+        let remember = |error| BuildError::new("remember what was exported", error);
+        let store = Store::open(&context.data_dir, &settings.network).map_err(remember)?;
+        let outbox = |queue| Outbox::open(store.clone(), queue).map_err(remember);
+        let outboxes = (outbox("rounds")?, outbox("checkpoints")?);
         let names = TopicNames::new(settings.topic.clone());
         let (network, mode) = (settings.network.clone(), settings.mode);
         let identity = Identity {
@@ -126,9 +130,9 @@ impl Service for GatewayService {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
             hints: hints.map_err(subscribe)?,
-            rounds: rounds.map_err(subscribe)?,
-            checkpoints: checkpoints.map_err(subscribe)?,
-            cursor,
+            rounds: (rounds.map_err(subscribe)?, outboxes.0),
+            checkpoints: (checkpoints.map_err(subscribe)?, outboxes.1),
+            store,
             node_id: context.node,
             mode,
             metrics,
@@ -164,13 +168,13 @@ impl Service for GatewayService {
         });
         tasks.spawn("import", self.importer.run(stop));
         let map = exporter.clone();
-        tasks.spawn("export-map", map.map(self.tiles, self.hints, self.cursor));
-        tasks.spawn("export-rounds", exporter.clone().rounds(self.rounds));
-        let checkpoints = exporter.clone();
-        tasks.spawn(
-            "export-checkpoints",
-            checkpoints.checkpoints(self.checkpoints),
-        );
+        tasks.spawn("export-map", map.map(self.tiles, self.hints, self.store));
+        let (records, outbox) = self.rounds;
+        let rounds = exporter.clone().records(records, outbox, Body::Round);
+        tasks.spawn("export-rounds", rounds);
+        let (records, outbox) = self.checkpoints;
+        let checkpoints = exporter.clone().records(records, outbox, Body::Checkpoint);
+        tasks.spawn("export-checkpoints", checkpoints);
         let mode = self.mode.as_str();
         tasks.spawn("hello", async move {
             exporter.hello(mode).await;

@@ -20,9 +20,14 @@ const MAX_RPC_BYTES: usize = MAX_ENVELOPE_BYTES + (8 << 10) + 512;
 /// Messages queued for one peer, 32 MiB at most; further ones are lost to that peer and counted.
 const PEER_QUEUE: usize = 512;
 /// An own message waits this long for a slow peer before it is lost to that peer and counted.
+/// [`crate::domain::unconfirmed::CONFIRMATION`] builds on it.
 const PUBLISH_QUEUE_TIME: Duration = Duration::from_secs(30);
 /// A message of another peer waits this long for a slow peer.
 const FORWARD_QUEUE_TIME: Duration = Duration::from_secs(5);
+/// A connection is tried this often.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// An answer takes this long at most.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections in handshake at a time, each way; more are refused.
 const MAX_PENDING: u32 = 64;
 /// Connections to one peer: two, because both sides may dial each other at the same time.
@@ -67,7 +72,11 @@ pub(super) fn build_swarm(shared: &Shared) -> Result<Swarm<Behaviour>, SwarmErro
         limits: connection_limits::Behaviour::new(limits),
         gossipsub: build_gossipsub(shared)?,
         identify: identify::Behaviour::new(identify),
-        ping: ping::Behaviour::default(),
+        ping: ping::Behaviour::new(
+            ping::Config::new()
+                .with_interval(PING_INTERVAL)
+                .with_timeout(PING_TIMEOUT),
+        ),
         mdns: mdns.into(),
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)

@@ -1,5 +1,7 @@
 //! How the rest of the gateway speaks to the swarm's event loop.
 
+use std::time::{Duration, Instant};
+
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -16,16 +18,41 @@ pub(crate) struct State {
     pub(crate) listen: Vec<Multiaddr>,
     /// Connected peers.
     pub(crate) peers: usize,
-    pub(super) rounds_subscribers: usize,
-    pub(super) map_subscribers: usize,
+    pub(super) rounds: Subscribers,
+    pub(super) map: Subscribers,
+}
+
+/// The connected peers that are subscribed to a topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Subscribers {
+    count: usize,
+    since: Option<Duration>,
+}
+
+impl Subscribers {
+    /// One more, who has been subscribed without interruption since then.
+    pub(super) fn add(&mut self, since: Duration) {
+        self.count += 1;
+        self.since = Some(self.since.map_or(since, |earliest| earliest.min(since)));
+    }
 }
 
 impl State {
     /// Connected peers that are subscribed to `topic`.
     pub(crate) fn subscribers(&self, topic: Topic) -> usize {
+        self.of(topic).count
+    }
+
+    /// Since when, by [`Client::now`], some peer has been connected and subscribed to `topic` without
+    /// interruption; absent when nobody is. Of what was published before then nothing is known.
+    pub(crate) fn linked_since(&self, topic: Topic) -> Option<Duration> {
+        self.of(topic).since
+    }
+
+    fn of(&self, topic: Topic) -> Subscribers {
         match topic {
-            Topic::Rounds => self.rounds_subscribers,
-            Topic::Map => self.map_subscribers,
+            Topic::Rounds => self.rounds,
+            Topic::Map => self.map,
         }
     }
 }
@@ -58,6 +85,7 @@ pub(super) enum Command {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(super) peer_id: PeerId,
+    pub(super) started: Instant,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) state: watch::Receiver<State>,
 }
@@ -66,6 +94,11 @@ impl Client {
     /// Identity of this node.
     pub(crate) fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// Time since the gateway started; a swarm that is built again changes nothing.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// What the swarm is like now.
@@ -78,7 +111,8 @@ impl Client {
         self.state.clone()
     }
 
-    /// Publishes an encoded envelope. Returns when GossipSub has queued it for at least one peer.
+    /// Publishes an encoded envelope. Returns when GossipSub has queued it for at least one peer, whose
+    /// link may be dead already: see [`State::linked_since`].
     ///
     /// # Errors
     ///

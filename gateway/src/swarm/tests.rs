@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use libp2p::gossipsub::{self, IdentTopic};
+use libp2p::{Multiaddr, PeerId};
 use sovereign_proto::mesh::v1::envelope::Body;
 use sovereign_service::StopSource;
 use tokio::task::JoinSet;
@@ -9,6 +11,7 @@ use super::*;
 use crate::config::Config;
 use crate::export::seal;
 use crate::service::now;
+use crate::topics::Topic;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -46,7 +46,7 @@ async fn a_tile_change_appears_on_the_bus_of_the_others_under_the_peer() {
     }
 }
 
-fn round(id: &str) -> RoundRecord {
+pub(crate) fn round(id: &str) -> RoundRecord {
     RoundRecord {
         round_id: id.to_owned(),
         phase: RoundPhase::Open.into(),
@@ -58,7 +58,7 @@ fn round(id: &str) -> RoundRecord {
     }
 }
 
-fn checkpoint(version: &str) -> CheckpointMeta {
+pub(crate) fn checkpoint(version: &str) -> CheckpointMeta {
     let digest = Digest::of(version.as_bytes());
     CheckpointMeta {
         version: version.to_owned(),
@@ -161,6 +161,27 @@ async fn a_change_too_large_for_one_message_arrives_in_several() {
     }
     assert!(parts > 1);
     assert_eq!(received, change.tiles);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_map_that_began_anew_is_exported_from_its_start() {
+    let dirs = dirs(2);
+    let a = Node::start(dirs[0].path(), "a", listening(QUIC)).await;
+    let b = Node::start(dirs[1].path(), "b", joining(QUIC, &a.me().await)).await;
+    let mut tiles = b.bus.subscribe(&MESH_TILE, Select::All).await.unwrap();
+    a.wait_for_peers(1).await;
+    // The second map is past the end of the first when the gateway hears of it, the third is not.
+    for count in [5, 7, 3] {
+        a.tiles.begin_anew();
+        let changes: Vec<TileChange> = (0..count).map(|_| a.tiles.commit(1)).collect();
+        let hint = changes.last().unwrap();
+        a.bus.publish(&TILE_CHANGED, None, hint).await.unwrap();
+        for change in changes {
+            assert_eq!(next_change(&mut tiles).await.1, change);
+        }
+    }
     a.stop().await;
     b.stop().await;
 }

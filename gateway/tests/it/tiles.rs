@@ -16,15 +16,24 @@ use tonic::{Request, Response, Status};
 #[derive(Clone, Default)]
 pub(crate) struct TileStore {
     changes: Arc<Mutex<Vec<TileChange>>>,
+    /// How often the map was removed.
+    removed: Arc<Mutex<u64>>,
 }
 
 impl TileStore {
+    /// Forgets everything and begins at sequence 1 again.
+    pub(crate) fn begin_anew(&self) {
+        self.changes.lock().unwrap().clear();
+        *self.removed.lock().unwrap() += 1;
+    }
+
     pub(crate) fn commit(&self, tiles: u32) -> TileChange {
         let mut changes = self.changes.lock().unwrap();
         let sequence = changes.len() as u64 + 1;
+        let removed = *self.removed.lock().unwrap();
         let tile = |x| ChangedTile {
             coord: Some(TileCoord { z: 20, x, y: 3 }),
-            digest: Digest::of(format!("{sequence} {x}").as_bytes())
+            digest: Digest::of(format!("{removed} {sequence} {x}").as_bytes())
                 .as_bytes()
                 .to_vec()
                 .into(),
@@ -32,7 +41,7 @@ impl TileStore {
         let change = TileChange {
             sequence,
             layer: "imagery".to_owned(),
-            frame_id: Digest::of(&sequence.to_le_bytes()).to_hex(),
+            frame_id: Digest::of(format!("{removed} {sequence}").as_bytes()).to_hex(),
             sensor_id: "sys-1".to_owned(),
             tiles: (0..tiles).map(tile).collect(),
             committed_unix_nanos: 1_000,
