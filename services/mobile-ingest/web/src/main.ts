@@ -30,6 +30,8 @@ const KEYFRAMES_EVERY_MS = 1_000;
 const FIT_EVERY_MS = 1_500;
 /** After a connection, everyone gets this long to be heard. */
 const SETTLE_MS = 5_000;
+/** Ticks of a second that are so far apart tell that the page was held up. */
+const SLEPT_MS = 2_500;
 const MESH_EVERY_MS = 10_000;
 const NARROW = matchMedia('(max-width: 760px)');
 
@@ -365,9 +367,14 @@ async function main(): Promise<void> {
     onThemeChange(locate);
     locate();
   });
+  let ticked = Date.now();
   setInterval(() => {
+    const now = Date.now();
+    // A page that slept has news waiting that it has not read yet.
+    if (liveSince !== null && now - ticked > SLEPT_MS) liveSince = now;
+    ticked = now;
     // Silence says nothing about a vehicle while the page itself hears nothing.
-    if (liveSince !== null && Date.now() - liveSince > SETTLE_MS) fleet.tick(Date.now());
+    if (liveSince !== null && now - liveSince > SETTLE_MS) fleet.tick(now);
     for (const sensor of fleet.sensors) markers.update(sensor, sensor.id === selected);
     renderPanel();
   }, 1_000);

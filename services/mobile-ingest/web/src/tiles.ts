@@ -12,6 +12,8 @@ export const SOURCE = 'imagery';
 const REFRESH_EVERY_MS = 400;
 /** Remembered tile numbers; the oldest are forgotten, which costs a count or one late refresh. */
 const MAX_REMEMBERED = 20_000;
+/** Pictures kept for when the node cannot be asked; the one fetched longest ago goes beyond this. */
+const MAX_KEPT = 512;
 /** The picture's fade-in when a tile is seen for the first time. */
 const FADE_MS = 250;
 
@@ -25,6 +27,7 @@ export class LiveTiles {
   readonly #onCount: (tiles: number) => void;
   readonly #onUnauthorized: () => void;
   readonly #withContent = new Set<string>();
+  readonly #kept = new Map<string, Blob>();
   readonly #revisions = new Map<string, number>();
   readonly #pending = new Map<string, Coordinate>();
   #revision = 0;
@@ -115,7 +118,7 @@ export class LiveTiles {
     const key = keyOf(coordinate);
     const before = this.#revisions.get(key);
     try {
-      const blob = await api.tile(this.#name, z, x, y, signal);
+      const blob = await this.#fetch(key, coordinate, signal);
       if (this.#revisions.get(key) !== before) {
         this.#pending.set(key, coordinate);
         this.#schedule();
@@ -129,6 +132,22 @@ export class LiveTiles {
     }
   }
 
+  /** The tile as the node has it now, or as it had it when it cannot be asked: what was seen stays in view. */
+  async #fetch(key: string, { z, x, y }: Coordinate, signal: AbortSignal): Promise<Blob | null> {
+    let blob: Blob | null;
+    try {
+      blob = await api.tile(this.#name, z, x, y, signal);
+    } catch (error) {
+      const kept = this.#kept.get(key);
+      if (!kept || signal.aborted || error instanceof api.Unauthorized) throw error;
+      return kept;
+    }
+    this.#kept.delete(key);
+    if (blob) this.#kept.set(key, blob);
+    trim(this.#kept, MAX_KEPT);
+    return blob;
+  }
+
   #remember(key: string, content: boolean): void {
     if (content) this.#withContent.add(key);
     else this.#withContent.delete(key);
@@ -137,9 +156,9 @@ export class LiveTiles {
   }
 }
 
-function trim(remembered: Set<string> | Map<string, unknown>): void {
+function trim(remembered: Set<string> | Map<string, unknown>, most = MAX_REMEMBERED): void {
   for (const key of remembered.keys()) {
-    if (remembered.size <= MAX_REMEMBERED) return;
+    if (remembered.size <= most) return;
     remembered.delete(key);
   }
 }
