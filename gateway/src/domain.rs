@@ -2,6 +2,7 @@
 
 pub(crate) mod dial;
 pub(crate) mod envelope;
+pub(crate) mod rate;
 pub(crate) mod seen;
 pub(crate) mod split;
 pub(crate) mod unconfirmed;

@@ -78,6 +78,8 @@ pub(crate) enum PublishRefused {
     Busy,
     #[error("the message has {size} bytes with its envelope, the limit is {limit}")]
     TooLarge { size: usize, limit: usize },
+    #[error("the node publishes more than {per_second} messages a second")]
+    TooFast { per_second: u32 },
     #[error("sign the message")]
     Sign(#[source] libp2p::gossipsub::PublishError),
     #[error("the mesh is restarting")]
@@ -117,7 +119,9 @@ impl HasCode for CallError {
                 PublishRefused::NoSubscriber { .. } | PublishRefused::Restarting => {
                     Code::Unavailable
                 }
-                PublishRefused::Busy | PublishRefused::TooLarge { .. } => Code::ResourceExhausted,
+                PublishRefused::Busy
+                | PublishRefused::TooLarge { .. }
+                | PublishRefused::TooFast { .. } => Code::ResourceExhausted,
                 PublishRefused::Sign(_) => Code::Internal,
             },
             CallError::TooManySubscriptions { .. } | CallError::Lagged { .. } => {

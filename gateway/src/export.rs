@@ -292,6 +292,7 @@ impl Exporter {
             }
             PublishRefused::NoSubscriber { .. }
             | PublishRefused::Busy
+            | PublishRefused::TooFast { .. }
             | PublishRefused::Sign(_)
             | PublishRefused::Restarting => {
                 self.metrics.export_retries.inc();

@@ -4,6 +4,7 @@
 //! writes what was accepted. It writes to `mesh.` topics only, and [`crate::export`] reads none of
 //! them, so nothing that came from the mesh goes back to it.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
@@ -17,12 +18,18 @@ use sovereign_service::{RunError, Stop, chain};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::domain::envelope::{BodyClaim, Claim, Kind, Refusal, TileClaim, admit};
+use crate::domain::rate::{AUTHOR, Buckets, FORWARDER};
 use crate::domain::seen::{REMEMBERED, Seen};
 use crate::metrics::Metrics;
 use crate::topics::{Topic, TopicNames};
 
 /// Wait before a durable import that the bus did not take is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Authors whose rate is known; a new identity is in its first burst in any case.
+const AUTHORS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// Forwarders whose rate is known; with more peers connected, the one heard longest ago begins anew.
+const FORWARDERS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// An accepted message.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ pub(crate) enum Verdict {
     Accepted(Box<Received>),
     /// It was delivered before: neither, and nobody is to blame.
     Duplicate,
+    /// It is more than its author or forwarder may say: neither, and the forwarder may not know.
+    Excess,
     /// It breaks the contract: neither, and the forwarder is to blame.
     Refused,
 }
@@ -61,6 +70,8 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Inspector {
     seen: Seen,
+    authors: Buckets<PeerId>,
+    forwarders: Buckets<PeerId>,
     metrics: Metrics,
 }
 
@@ -69,12 +80,33 @@ impl Inspector {
     pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
             seen: Seen::new(REMEMBERED),
+            authors: Buckets::new(AUTHOR, AUTHORS),
+            forwarders: Buckets::new(FORWARDER, FORWARDERS),
             metrics,
         }
     }
 
-    /// Decides on bytes that `origin` signed.
-    pub(crate) fn inspect(&mut self, origin: PeerId, topic: Topic, data: &[u8]) -> Verdict {
+    /// Decides on bytes that `origin` signed and `forwarder` brought at `now`, in time since the
+    /// gateway started.
+    pub(crate) fn inspect(
+        &mut self,
+        forwarder: PeerId,
+        origin: PeerId,
+        topic: Topic,
+        data: &[u8],
+        now: Duration,
+    ) -> Verdict {
+        let excess = if !self.forwarders.admit(forwarder, now) {
+            Some(Refusal::ForwarderRate)
+        } else if !self.authors.admit(origin, now) {
+            Some(Refusal::AuthorRate)
+        } else {
+            None
+        };
+        if let Some(excess) = excess {
+            self.metrics.count_refused(excess);
+            return Verdict::Excess;
+        }
         let envelope = match self.open(topic, data) {
             Ok(envelope) => envelope,
             Err(refusal) => {

@@ -6,6 +6,7 @@
 //!
 //! Invariants:
 //! * Nothing of a peer is delivered or forwarded before its signature and its content were checked.
+//! * Nobody is heard beyond a rate, neither an author nor a forwarder, and this node keeps to its own.
 //! * Each message is delivered once, as long as it is among the newest that are remembered.
 //! * Export reads only topics of this node's own services, import writes only under `mesh.`, and the
 //!   two sets do not meet: loops are impossible by construction.

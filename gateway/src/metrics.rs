@@ -154,4 +154,10 @@ impl Metrics {
         let reason = refusal.label();
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
+
+    #[cfg(test)]
+    pub(crate) fn refused(&self, refusal: Refusal) -> u64 {
+        let reason = refusal.label();
+        self.refused.get_or_create(&ReasonLabel { reason }).get()
+    }
 }

@@ -22,6 +22,7 @@ use tokio::sync::broadcast;
 use tonic::service::Routes;
 
 use crate::config::{Config, Mode};
+use crate::domain::rate::OWN;
 use crate::export::Exporter;
 use crate::grpc::{self, transport_of};
 use crate::import::{Importer, Inspector};
@@ -95,7 +96,7 @@ impl Service for GatewayService {
         };
         let inspector = Inspector::new(metrics.clone());
         let (client, received, supervisor) =
-            swarm::start(settings, identity, inspector, metrics.clone())
+            swarm::start(settings, identity, OWN, inspector, metrics.clone())
                 .await
                 .map_err(|error| BuildError::new("start the mesh", error))?;
 

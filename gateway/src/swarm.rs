@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Settings;
 use crate::domain::dial::Wanted;
+use crate::domain::rate::Rate;
 use crate::error::SwarmError;
 use crate::import::{Inspector, Received};
 use crate::metrics::Metrics;
@@ -52,7 +53,8 @@ pub(crate) struct Identity {
     pub(crate) node_id: String,
 }
 
-/// Binds every listener of the settings and waits until each has an address.
+/// Binds every listener of the settings and waits until each has an address. The node publishes no
+/// more than `pace`.
 ///
 /// # Errors
 ///
@@ -60,6 +62,7 @@ pub(crate) struct Identity {
 pub(crate) async fn start(
     settings: Settings,
     identity: Identity,
+    pace: Rate,
     inspector: Inspector,
     metrics: Metrics,
 ) -> Result<(Client, mpsc::Receiver<Box<Received>>, Supervisor), SwarmError> {
@@ -76,6 +79,7 @@ pub(crate) async fn start(
     let started = Instant::now();
     let shared = Arc::new(Shared {
         started,
+        pace,
         names: TopicNames::new(settings.topic.clone()),
         book_seed: (wanted, settings.bootstrap.clone()),
         settings,
@@ -150,6 +154,7 @@ impl Supervisor {
 #[derive(Debug)]
 struct Shared {
     started: Instant,
+    pace: Rate,
     settings: Settings,
     identity: Identity,
     names: TopicNames,

@@ -136,6 +136,10 @@ pub(crate) enum Refusal {
     Round,
     /// A hello of an unknown mode, or with addresses over the limits.
     Hello,
+    /// The author says more than [`super::rate::AUTHOR`]; ignored, and the forwarder is not to blame.
+    AuthorRate,
+    /// The forwarder brings more than [`super::rate::FORWARDER`]; ignored as well.
+    ForwarderRate,
 }
 
 impl Refusal {
@@ -152,6 +156,8 @@ impl Refusal {
             Refusal::Checkpoint => "checkpoint",
             Refusal::Round => "round",
             Refusal::Hello => "hello",
+            Refusal::AuthorRate => "author_rate",
+            Refusal::ForwarderRate => "forwarder_rate",
         }
     }
 }

@@ -45,3 +45,89 @@ async fn what_is_accepted_after_a_stop_is_imported() {
     assert_eq!(delivery.message.record.unwrap().round_id, "late");
     bus.close().await;
 }
+
+/// Bytes that hold to the contract, each time others.
+fn envelope(number: u32) -> Vec<u8> {
+    Envelope {
+        message_id: number.to_string(),
+        published_unix_nanos: 1,
+        node_id: "node".to_owned(),
+        body: Some(Body::Payload(b"x".as_slice().into())),
+    }
+    .encode_to_vec()
+}
+
+fn is_accepted(inspector: &mut Inspector, by: [PeerId; 2], number: u32, now: Duration) -> bool {
+    let [forwarder, author] = by;
+    match inspector.inspect(forwarder, author, Topic::Rounds, &envelope(number), now) {
+        Verdict::Accepted(_) => true,
+        Verdict::Excess => false,
+        refused @ (Verdict::Duplicate | Verdict::Refused) => panic!("{refused:?}"),
+    }
+}
+
+#[test]
+fn a_peer_with_ever_new_identities_is_heard_up_to_its_rate() {
+    let metrics = Metrics::default();
+    let mut inspector = Inspector::new(metrics.clone());
+    let [hostile, honest] = [PeerId::random(), PeerId::random()];
+    let start = Duration::from_secs(1);
+    let flood = 2 * FORWARDER.burst;
+    let heard = (0..flood)
+        .filter(|number| {
+            let fresh = PeerId::random();
+            is_accepted(&mut inspector, [hostile, fresh], *number, start)
+        })
+        .count();
+    assert_eq!(heard, FORWARDER.burst as usize);
+    let ignored = metrics.refused(Refusal::ForwarderRate);
+    assert_eq!(ignored, u64::from(flood - FORWARDER.burst));
+    // Others are heard as before, and so is it after a while.
+    assert!(is_accepted(&mut inspector, [honest, honest], 0, start));
+    let later = start + Duration::from_secs(1);
+    assert!(is_accepted(&mut inspector, [hostile, hostile], 0, later));
+}
+
+#[test]
+fn an_author_is_heard_up_to_its_rate_whoever_brings_it() {
+    let metrics = Metrics::default();
+    let mut inspector = Inspector::new(metrics.clone());
+    let author = PeerId::random();
+    let forwarders: Vec<PeerId> = (0..8).map(|_| PeerId::random()).collect();
+    let flood = 2 * AUTHOR.burst;
+    let heard = (0..flood)
+        .zip(forwarders.iter().cycle())
+        .filter(|(number, forwarder)| {
+            is_accepted(
+                &mut inspector,
+                [**forwarder, author],
+                *number,
+                Duration::ZERO,
+            )
+        })
+        .count();
+    assert_eq!(heard, AUTHOR.burst as usize);
+    let ignored = metrics.refused(Refusal::AuthorRate);
+    assert_eq!(ignored, u64::from(flood - AUTHOR.burst));
+}
+
+#[test]
+fn ten_busy_nodes_behind_one_forwarder_are_all_heard() {
+    let mut inspector = Inspector::new(Metrics::default());
+    let forwarder = PeerId::random();
+    let nodes: Vec<PeerId> = (0..10).map(|_| PeerId::random()).collect();
+    let mut number = 0;
+    let mut say = |count: u32, now: Duration| {
+        for node in &nodes {
+            for _ in 0..count {
+                number += 1;
+                assert!(is_accepted(&mut inspector, [forwarder, *node], number, now));
+            }
+        }
+    };
+    // A hundred rounds and the backlog of an island each at once, then five changes a second.
+    say(100 + crate::domain::rate::OWN.burst, Duration::ZERO);
+    for second in 0..100 {
+        say(5, Duration::from_secs(second));
+    }
+}

@@ -18,6 +18,7 @@ use super::build::{Behaviour, BehaviourEvent, build_swarm, identify_protocol};
 use super::client::{Command, MAX_ENVELOPE_BYTES, PeerInfo};
 use super::state::Connected;
 use crate::domain::dial::{DialBook, TargetId};
+use crate::domain::rate::Bucket;
 use crate::error::{PublishRefused, SwarmError};
 use crate::import::{Inspector, Received, Verdict};
 use crate::topics::Topic;
@@ -36,6 +37,7 @@ pub(super) struct EventLoop {
     pub(super) dials: HashMap<ConnectionId, TargetId>,
     pub(super) peers: HashMap<PeerId, Connected>,
     listeners: usize,
+    pace: Bucket,
     pub(super) island: bool,
 }
 
@@ -61,6 +63,7 @@ impl EventLoop {
         let mut event_loop = Self {
             book: DialBook::new(*swarm.local_peer_id(), wanted, seeds),
             listeners: waiting.len(),
+            pace: Bucket::new(shared.pace, shared.started.elapsed()),
             island: false,
             started: Instant::now(),
             dials: HashMap::new(),
@@ -138,9 +141,17 @@ impl EventLoop {
     fn publish(&mut self, topic: Topic, data: Vec<u8>) -> Result<(), PublishRefused> {
         let name = self.shared.names.name(topic);
         let size = data.len();
+        if !self.pace.has_one(self.shared.started.elapsed()) {
+            return Err(PublishRefused::TooFast {
+                per_second: self.shared.pace.per_second,
+            });
+        }
         let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;
         match gossipsub.publish(IdentTopic::new(name), data) {
-            Ok(_) | Err(PublishError::Duplicate) => Ok(()),
+            Ok(_) | Err(PublishError::Duplicate) => {
+                self.pace.take_one();
+                Ok(())
+            }
             Err(PublishError::NoPeersSubscribedToTopic) => Err(PublishRefused::NoSubscriber {
                 topic: name.to_owned(),
             }),
@@ -201,13 +212,16 @@ impl EventLoop {
     ) -> Option<Box<Received>> {
         let topic = self.shared.names.named(message.topic.as_str());
         let verdict = match (message.source, topic) {
-            (Some(origin), Some(topic)) => inspector.inspect(origin, topic, &message.data),
+            (Some(origin), Some(topic)) => {
+                let now = self.shared.started.elapsed();
+                inspector.inspect(*forwarder, origin, topic, &message.data, now)
+            }
             // Strict validation lets no unsigned message through, and no other topic is joined.
             (None, _) | (_, None) => Verdict::Refused,
         };
         let (acceptance, received) = match verdict {
             Verdict::Accepted(received) => (MessageAcceptance::Accept, Some(received)),
-            Verdict::Duplicate => (MessageAcceptance::Ignore, None),
+            Verdict::Duplicate | Verdict::Excess => (MessageAcceptance::Ignore, None),
             Verdict::Refused => (MessageAcceptance::Reject, None),
         };
         let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;

@@ -9,6 +9,8 @@ use tokio::task::JoinSet;
 use super::build::message_id;
 use super::*;
 use crate::config::Config;
+use crate::domain::rate::{OWN, Rate};
+use crate::error::PublishRefused;
 use crate::export::seal;
 use crate::service::now;
 use crate::topics::Topic;
@@ -22,6 +24,15 @@ struct Running {
 }
 
 async fn run(bootstrap: &[Multiaddr], stop: &StopSource, tasks: &mut JoinSet<()>) -> Running {
+    run_at(OWN, bootstrap, stop, tasks).await
+}
+
+async fn run_at(
+    pace: Rate,
+    bootstrap: &[Multiaddr],
+    stop: &StopSource,
+    tasks: &mut JoinSet<()>,
+) -> Running {
     let settings = Config {
         bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
         ..Config::default()
@@ -33,9 +44,10 @@ async fn run(bootstrap: &[Multiaddr], stop: &StopSource, tasks: &mut JoinSet<()>
     let metrics = Metrics::default();
     let inspector = Inspector::new(metrics.clone());
     let settings = settings.validate().unwrap();
-    let (client, received, supervisor) = start(settings, identity, inspector, metrics.clone())
-        .await
-        .unwrap();
+    let (client, received, supervisor) =
+        start(settings, identity, pace, inspector, metrics.clone())
+            .await
+            .unwrap();
     tasks.spawn(supervisor.run(stop.stop()));
     Running {
         client,
@@ -83,6 +95,30 @@ async fn a_swarm_that_panics_is_built_again_and_finds_its_peers() {
 }
 
 #[tokio::test]
+async fn a_node_publishes_no_more_than_its_pace() {
+    let (stop, mut tasks) = (StopSource::new(), JoinSet::new());
+    let pace = Rate {
+        per_second: 0,
+        burst: 2,
+    };
+    let slow = run_at(pace, &[], &stop, &mut tasks).await;
+    let listen = slow.client.state().listen;
+    let mut other = run(&listen, &stop, &mut tasks).await;
+    for message_id in ["1", "2"] {
+        send_and_receive(&slow.client, &mut other, message_id).await;
+    }
+    let refused = slow.client.publish(Topic::Rounds, b"third".to_vec()).await;
+    assert!(
+        matches!(refused, Err(PublishRefused::TooFast { .. })),
+        "{refused:?}"
+    );
+    stop.request();
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_listener_that_cannot_be_had_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
@@ -96,7 +132,7 @@ async fn a_listener_that_cannot_be_had_is_named() {
     };
     let inspector = Inspector::new(Metrics::default());
     let settings = settings.validate().unwrap();
-    let started = start(settings, identity, inspector, Metrics::default()).await;
+    let started = start(settings, identity, OWN, inspector, Metrics::default()).await;
     let error = started
         .map(|_| ())
         .expect_err("the port is taken")
