@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 use crate::domain::envelope::Kind;
 use crate::error::CallError;
-use crate::export::seal;
 use crate::metrics::Metrics;
+use crate::service::export::seal;
 use crate::service::now;
 use crate::swarm::{Client, PeerInfo};
 use crate::topics::{Topic, TopicNames};

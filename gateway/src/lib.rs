@@ -20,9 +20,7 @@
 mod config;
 mod domain;
 mod error;
-mod export;
 mod grpc;
-mod import;
 mod key;
 mod metrics;
 mod outbox;

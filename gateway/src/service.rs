@@ -1,5 +1,8 @@
 //! The wiring: identity, swarm, import, exports.
 
+pub(crate) mod export;
+pub(crate) mod import;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
@@ -23,14 +26,14 @@ use tonic::service::Routes;
 
 use crate::config::{Config, Mode};
 use crate::domain::rate::OWN;
-use crate::export::Exporter;
 use crate::grpc::{self, transport_of};
-use crate::import::{Importer, Inspector};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::Store;
 use crate::swarm::{self, Client, Identity, Supervisor};
 use crate::topics::TopicNames;
+use export::Exporter;
+use import::{Importer, Inspector};
 
 /// Messages kept for each gRPC subscriber; one that is further behind is told how many it missed.
 const SUBSCRIBER_MESSAGES: usize = 256;

@@ -20,7 +20,7 @@ use super::state::Connected;
 use crate::domain::dial::{DialBook, TargetId};
 use crate::domain::rate::Bucket;
 use crate::error::{PublishRefused, SwarmError};
-use crate::import::{Inspector, Received, Verdict};
+use crate::service::import::{Inspector, Received, Verdict};
 use crate::topics::Topic;
 
 /// A listener must have an address within this time.

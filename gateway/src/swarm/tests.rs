@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use libp2p::gossipsub::{self, IdentTopic};
 use libp2p::{Multiaddr, PeerId};
-use sovereign_proto::mesh::v1::envelope::Body;
 use sovereign_service::StopSource;
 use tokio::task::JoinSet;
 
@@ -11,8 +10,7 @@ use super::*;
 use crate::config::Config;
 use crate::domain::rate::{OWN, Rate};
 use crate::error::PublishRefused;
-use crate::export::seal;
-use crate::service::now;
+use crate::service::import::tests::envelope;
 use crate::topics::Topic;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -64,9 +62,8 @@ async fn until(client: &Client, holds: impl FnMut(&State) -> bool) {
 
 async fn send_and_receive(from: &Client, to: &mut Running, message_id: &str) {
     until(from, |state| state.subscribers(Topic::Rounds) > 0).await;
-    let body = Body::Payload(b"hello".as_slice().into());
-    let data = seal("node", message_id.to_owned(), body, now());
-    from.publish(Topic::Rounds, data).await.unwrap();
+    let published = from.publish(Topic::Rounds, envelope(message_id));
+    published.await.unwrap();
     let received = tokio::time::timeout(LIMIT, to.received.recv()).await;
     let received = received.expect("within the limit").unwrap();
     assert_eq!(received.origin, from.peer_id());

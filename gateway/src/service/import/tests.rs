@@ -46,10 +46,10 @@ async fn what_is_accepted_after_a_stop_is_imported() {
     bus.close().await;
 }
 
-/// Bytes that hold to the contract, each time others.
-fn envelope(number: u32) -> Vec<u8> {
+/// Bytes that hold to the contract.
+pub(crate) fn envelope(message_id: &str) -> Vec<u8> {
     Envelope {
-        message_id: number.to_string(),
+        message_id: message_id.to_owned(),
         published_unix_nanos: 1,
         node_id: "node".to_owned(),
         body: Some(Body::Payload(b"x".as_slice().into())),
@@ -59,7 +59,13 @@ fn envelope(number: u32) -> Vec<u8> {
 
 fn is_accepted(inspector: &mut Inspector, by: [PeerId; 2], number: u32, now: Duration) -> bool {
     let [forwarder, author] = by;
-    match inspector.inspect(forwarder, author, Topic::Rounds, &envelope(number), now) {
+    match inspector.inspect(
+        forwarder,
+        author,
+        Topic::Rounds,
+        &envelope(&number.to_string()),
+        now,
+    ) {
         Verdict::Accepted(_) => true,
         Verdict::Excess => false,
         refused @ (Verdict::Duplicate | Verdict::Refused) => panic!("{refused:?}"),

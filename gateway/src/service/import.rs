@@ -1,7 +1,7 @@
 //! What peers say: held against the contract, then put on the bus under `mesh.<peer>`.
 //!
 //! [`Inspector`] decides within the swarm's event loop, before a message is forwarded; [`Importer`]
-//! writes what was accepted. It writes to `mesh.` topics only, and [`crate::export`] reads none of
+//! writes what was accepted. It writes to `mesh.` topics only, and [`crate::service::export`] reads none of
 //! them, so nothing that came from the mesh goes back to it.
 
 use std::num::NonZeroUsize;
@@ -309,4 +309,4 @@ impl Importer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

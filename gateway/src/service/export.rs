@@ -1,7 +1,7 @@
 //! What this node tells its peers: map changes, stored checkpoints, rounds, and hello.
 //!
 //! Only these four, and only of this node: the topics read here are written by the node's own
-//! services, never by [`crate::import`]. Nothing is skipped while the node is an island: rounds and
+//! services, never by [`crate::service::import`]. Nothing is skipped while the node is an island: rounds and
 //! checkpoints wait in their durable topics, map changes in the tile store. What GossipSub took is not
 //! done yet, because the link may be dead: records then wait in an [`Outbox`] and the map's position on
 //! disk stays where it was until [`crate::domain::unconfirmed`] calls it confirmed, and it is published
@@ -25,9 +25,9 @@ use crate::domain::envelope::{Kind, MAX_HELLO_ADDRS};
 use crate::domain::split::ranges_within;
 use crate::domain::unconfirmed::{CONFIRMATION, Unconfirmed};
 use crate::error::PublishRefused;
-use crate::import::kind_of;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::service::import::kind_of;
 use crate::service::now;
 use crate::store::{Position, Store};
 use crate::swarm::{Client, MAX_ENVELOPE_BYTES};
