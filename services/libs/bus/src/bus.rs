@@ -273,6 +273,12 @@ impl Bus {
         self.inner.metrics.register(registry);
     }
 
+    /// Ready when the bus can store nothing any more, with the reason: the process should end and be
+    /// started again.
+    pub async fn failed(&self) -> TransportError {
+        self.inner.transport.failed().await
+    }
+
     /// Writes what is pending and ends every mailbox and consumer of this bus.
     pub async fn close(&self) {
         self.inner.transport.close().await;

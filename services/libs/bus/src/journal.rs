@@ -3,6 +3,9 @@
 //! Appends queue up while the writer is in a commit, and the next commit takes them all: many share one
 //! sync to disk, and each waits for about one. Acknowledgements are written with the next commit or
 //! after [`ACK_DELAY`]; after a crash the messages whose acknowledgement was not written come again.
+//!
+//! A commit that fails ends the writer: what the index says and what the file holds differ from then on,
+//! so nothing is stored any more, and only opening the file again makes it right.
 
 mod file;
 mod index;
@@ -16,7 +19,7 @@ use std::{
 };
 
 use redb::Database;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SetOnce, oneshot};
 
 use self::{
     file::{EntryRecord, Write},
@@ -51,7 +54,9 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the writer.
     work: Condvar,
-    room: Semaphore,
+    room: Arc<Semaphore>,
+    /// Why the writer ended before the journal closed.
+    failure: SetOnce<Arc<redb::Error>>,
     /// For reading; taken away at close, so that the file is free although deliveries are still held.
     database: Mutex<Option<Arc<Database>>>,
 }
@@ -68,6 +73,8 @@ struct Pending {
     key: String,
     message: RawMessage,
     reply: oneshot::Sender<Result<Appended, Arc<redb::Error>>>,
+    /// Stays with the message although its publisher went away.
+    _room: OwnedSemaphorePermit,
 }
 
 impl Journal {
@@ -82,7 +89,8 @@ impl Journal {
                 closing: false,
             }),
             work: Condvar::new(),
-            room: Semaphore::new(QUEUE_KIB as usize),
+            room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            failure: SetOnce::new(),
             database: Mutex::new(Some(Arc::clone(&database))),
         });
         let writer = std::thread::Builder::new()
@@ -104,12 +112,15 @@ impl Journal {
         key: Option<&Key>,
         message: RawMessage,
     ) -> Result<Appended, TransportError> {
-        let _room = self.shared.room_for(message.payload.len()).await?;
+        let room = self.shared.room_for(message.payload.len()).await?;
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.shared.lock();
             if state.closing {
                 return Err(TransportError::Closed);
+            }
+            if let Some(error) = self.shared.failure.get() {
+                return Err(not_written(error));
             }
             let topic = state.index.use_topic(spec);
             state.queue.push(Pending {
@@ -117,11 +128,17 @@ impl Journal {
                 key: key.map(Key::to_string).unwrap_or_default(),
                 message,
                 reply,
+                _room: room,
             });
         }
         self.shared.work.notify_one();
         let stored = answer.await.map_err(|_closed| TransportError::Closed)?;
-        stored.map_err(|error| TransportError::failed("write to the journal", error))
+        stored.map_err(|error| not_written(&error))
+    }
+
+    /// Ready when nothing can be stored any more.
+    pub(crate) async fn failed(&self) -> TransportError {
+        not_written(self.shared.failure.wait().await)
     }
 
     pub(crate) fn consume(
@@ -174,6 +191,10 @@ impl Journal {
     }
 }
 
+fn not_written(error: &Arc<redb::Error>) -> TransportError {
+    TransportError::failed("write to the journal", Arc::clone(error))
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
         self.stop();
@@ -213,15 +234,15 @@ impl Shared {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn room_for(&self, payload_bytes: usize) -> Result<SemaphorePermit<'_>, TransportError> {
+    async fn room_for(&self, payload_bytes: usize) -> Result<OwnedSemaphorePermit, TransportError> {
         let kib = u32::try_from(payload_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        self.room
-            .acquire_many(kib.clamp(1, QUEUE_KIB))
+        Arc::clone(&self.room)
+            .acquire_many_owned(kib.clamp(1, QUEUE_KIB))
             .await
             .map_err(|_closed| TransportError::Closed)
     }
 
-    /// The writer's thread: one commit after the other until the journal closes.
+    /// The writer's thread: one commit after the other until the journal closes or one fails.
     fn write(&self, database: &Database) {
         let mut next_retention = Instant::now();
         loop {
@@ -248,8 +269,9 @@ impl Shared {
             } else {
                 file::commit(database, &writes)
             };
+            let failed = result.is_err();
             self.publish_results(result, prepared);
-            if closing {
+            if closing || failed {
                 return;
             }
         }
@@ -300,11 +322,23 @@ impl Shared {
         }
         if let Err(error) = &result {
             tracing::error!(%error, "the journal could not be written");
+            replies.extend(self.fail(error));
         }
         for (reply, answer) in replies {
             // A publisher that went away does not want its answer.
             drop(reply.send(answer));
         }
+    }
+
+    /// Refuses all that waits and all that comes.
+    fn fail(&self, error: &Arc<redb::Error>) -> Vec<Reply> {
+        let mut state = self.lock();
+        // There is one writer, and it ends with its first failure.
+        drop(self.failure.set(Arc::clone(error)));
+        let refused = state.queue.drain(..);
+        refused
+            .map(|pending| (pending.reply, Err(Arc::clone(error))))
+            .collect()
     }
 }
 
@@ -317,6 +351,12 @@ impl State {
         self.unwritten_since.map(|since| since + ACK_DELAY)
     }
 }
+
+/// A publisher and what it is told.
+type Reply = (
+    oneshot::Sender<Result<Appended, Arc<redb::Error>>>,
+    Result<Appended, Arc<redb::Error>>,
+);
 
 /// An append of the running batch, with its number and time unless it is a duplicate.
 struct Prepared {

@@ -125,6 +125,10 @@ impl Transport for MemoryTransport {
         Box::pin(std::future::ready(result))
     }
 
+    fn failed(&self) -> BoxFuture<'_, TransportError> {
+        Box::pin(self.journal.failed())
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.live.close();

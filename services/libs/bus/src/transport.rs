@@ -198,6 +198,12 @@ pub trait Transport: Send + Sync + 'static {
         group: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn RawConsumer>, TransportError>>;
 
+    /// Ready when the transport can store nothing any more until it is opened again. One that recovers
+    /// by itself never says so.
+    fn failed(&self) -> BoxFuture<'_, TransportError> {
+        Box::pin(std::future::pending())
+    }
+
     /// Writes what is pending and ends all subscriptions and members.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

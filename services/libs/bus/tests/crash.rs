@@ -10,11 +10,15 @@ use std::{
     time::Duration,
 };
 
-use sovereign_bus::{Bus, DurableTopic, Key, Retention, contract::Probe};
+use sovereign_bus::{Appended, Bus, DurableTopic, Key, PublishError, Retention, contract::Probe};
 
 /// Set in the child: the journal that it appends to until it is killed.
 const CHILD: &str = "SOVEREIGN_BUS_CRASH_JOURNAL";
 const THIS_TEST: &str = "a_killed_process_loses_nothing_that_it_acknowledged";
+
+/// Set in the child of the other test: the journal that does not get all the room that it wants.
+const FULL_CHILD: &str = "SOVEREIGN_BUS_FULL_JOURNAL";
+const FULL_TEST: &str = "a_journal_that_cannot_be_written_refuses_and_says_that_it_failed";
 const TOPIC: DurableTopic<Probe> = DurableTopic::new(
     "crash.*.probe",
     Retention {
@@ -42,6 +46,75 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
             &mut consumed,
         );
         runtime.block_on(verify(&journal, &acknowledged, &mut consumed));
+    }
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_refuses_and_says_that_it_failed() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Some(journal) = std::env::var_os(FULL_CHILD) {
+        runtime.block_on(append_until_full(Path::new(&journal)));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("bus.redb");
+    // A file of 16 MiB at most, as a disk would be full: without the signal, writing is an error.
+    let child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 32768; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", FULL_TEST, "--nocapture"])
+        .env(FULL_CHILD, &journal)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout).into_owned();
+    assert!(child.status.success(), "{said}");
+    let acknowledged: BTreeSet<String> = said
+        .lines()
+        .filter_map(|line| Some(line.split_once("acked ")?.1.to_owned()))
+        .collect();
+    assert!(!acknowledged.is_empty(), "{said}");
+    // With room again, what was acknowledged is there and the next is stored.
+    runtime.block_on(async {
+        let bus = Bus::memory(&journal, "parent").unwrap();
+        let all = drain(&bus, "verify").await;
+        assert!(acknowledged.is_subset(&all), "{acknowledged:?} {all:?}");
+        append(&bus, "after", &probe(1, 1 << 20)).await.unwrap();
+        bus.close().await;
+    });
+}
+
+async fn append_until_full(journal: &Path) {
+    let bus = Bus::memory(journal, "child").unwrap();
+    let mut number = 0;
+    let refused = loop {
+        let id = format!("0/full/{number:08}");
+        let message = probe(number, 1 << 20);
+        match append(&bus, &id, &message).await {
+            Ok(_) => say("acked", &id),
+            Err(refused) => break refused,
+        }
+        number += 1;
+    };
+    assert!(matches!(refused, PublishError::Transport(_)), "{refused:?}");
+    let failed = tokio::time::timeout(Duration::from_secs(60), bus.failed()).await;
+    failed.unwrap();
+    let refused = append(&bus, "later", &probe(1, 1)).await.unwrap_err();
+    assert!(matches!(refused, PublishError::Transport(_)), "{refused:?}");
+    bus.close().await;
+}
+
+async fn append(bus: &Bus, id: &str, message: &Probe) -> Result<Appended, PublishError> {
+    bus.append(&TOPIC, Some(&key("k0")), id, message).await
+}
+
+fn key(text: &str) -> Key {
+    Key::parse(text).unwrap()
+}
+
+fn probe(number: u64, size: usize) -> Probe {
+    Probe {
+        number,
+        body: vec![number as u8; size].into(),
     }
 }
 
@@ -93,7 +166,7 @@ async fn append_until_killed(journal: &Path) {
     for writer in 0..WRITERS {
         let bus = bus.clone();
         tasks.spawn(async move {
-            let key = Key::parse(&format!("k{writer}")).unwrap();
+            let key = key(&format!("k{writer}"));
             for number in 0.. {
                 let id = format!("{writer}/{run}/{number:08}");
                 let size = (number as usize * 977) % 200_000;

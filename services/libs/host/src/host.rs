@@ -236,6 +236,13 @@ impl Host {
             let ended = admin.serve(listener, admin_stop).await;
             ended.map_err(|error| RunError::new("serve the admin door", error))
         });
+        let (bus, bus_stop) = (self.bus.clone(), doors_stop.stop());
+        doors.spawn(async move {
+            tokio::select! {
+                () = bus_stop.requested() => Ok(()),
+                error = bus.failed() => Err(RunError::new("store events", error)),
+            }
+        });
         let grpc = Grpc::new(self.mounted, self.board)?;
         let (listener, metrics) = (self.grpc, self.metrics);
         let (grpc_stop, grpc_cut) = (source.stop(), cut.clone());

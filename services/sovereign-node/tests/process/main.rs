@@ -54,7 +54,26 @@ impl Drop for Running {
 impl Running {
     fn spawn(command: &str, args: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
-        let process = node(dir.path(), command, args)
+        let process = node(dir.path(), command, args);
+        Self::of(process, dir)
+    }
+
+    /// A node none of whose files may become larger than 4 MiB: to it the disk is full.
+    fn spawn_without_room(command: &str, args: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let node = node(dir.path(), command, args);
+        let mut process = Command::new("sh");
+        process
+            .current_dir(dir.path())
+            // Without the signal a write beyond the limit is an error.
+            .args(["-c", "trap '' XFSZ; ulimit -f 8192; exec \"$@\"", "sh"])
+            .arg(node.get_program())
+            .args(node.get_args());
+        Self::of(process, dir)
+    }
+
+    fn of(mut process: Command, dir: TempDir) -> Self {
+        let process = process
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -168,6 +187,37 @@ async fn a_node_starts_says_where_it_listens_and_stops_on_sigterm() {
         assert!(!log.contains(level), "{log}");
     }
     assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn a_node_whose_bus_cannot_be_written_ends_with_the_reason() {
+    let mut running = Running::spawn_without_room("start", &[]);
+    running.ready().await;
+    let addresses = std::fs::read_to_string(running.data().join("addresses.json")).unwrap();
+    let addresses: BTreeMap<String, SocketAddr> = serde_json::from_str(&addresses).unwrap();
+    let drone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    drone.connect(addresses["drone-ingest.udp"]).unwrap();
+    let points = vec![0.5; 9000];
+    let deadline = Instant::now() + LIMIT;
+    let mut number = 0;
+    let status = loop {
+        if let Some(status) = running.process.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "the node does not end");
+        number += 1;
+        let scan = serde_json::json!({
+            "contract_version": "av-v1", "drone_id": format!("scout-{}", number % 8),
+            "latitude": 12.5, "longitude": 100.25, "lidar_points": points,
+        });
+        // Refused once nobody listens any more.
+        let _ = drone.send(scan.to_string().as_bytes());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(status.code(), Some(1));
+    let log = running.log();
+    assert!(log.contains("write to the journal"), "{log}");
+    assert!(log.contains("File too large"), "{log}");
 }
 
 #[tokio::test]

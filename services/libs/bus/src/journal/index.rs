@@ -31,7 +31,8 @@ pub(super) const MAX_HELD: usize = 1024;
 /// A message that was given back is delivered again after this, doubled each time up to 32 times.
 const REDELIVERY_DELAY: Duration = Duration::from_millis(100);
 
-/// Recent messages that are delivered without reading the file. Above it the oldest are forgotten.
+/// Recent messages that are delivered without reading the file, with [`MESSAGE_OVERHEAD_BYTES`] each.
+/// Above it the oldest are forgotten.
 const CACHE_BYTES: usize = 32 << 20;
 
 #[derive(Default)]
@@ -570,7 +571,7 @@ impl Group {
 impl Cache {
     fn insert(&mut self, topic: &Arc<str>, number: u64, message: RawMessage) {
         let id = (Arc::clone(topic), number);
-        self.bytes += message.payload.len();
+        self.bytes += cached_bytes(&message);
         self.order.push_back(id.clone());
         self.messages.insert(id, message);
         while self.bytes > CACHE_BYTES
@@ -592,9 +593,13 @@ impl Cache {
 
     fn remove(&mut self, topic: &Arc<str>, number: u64) {
         if let Some(message) = self.messages.remove(&(Arc::clone(topic), number)) {
-            self.bytes -= message.payload.len();
+            self.bytes -= cached_bytes(&message);
         }
     }
+}
+
+fn cached_bytes(message: &RawMessage) -> usize {
+    message.payload.len() + MESSAGE_OVERHEAD_BYTES as usize
 }
 
 fn first_after(keys: &HashMap<Arc<str>, VecDeque<u64>>, key: &str, acked: u64) -> Option<u64> {

@@ -257,7 +257,7 @@ proptest! {
 fn the_cache_forgets_the_oldest_and_stays_bounded() {
     let mut cache = Cache::default();
     let topic: Arc<str> = PATTERN.into();
-    let body = Bytes::from(vec![0; CACHE_BYTES / 8]);
+    let body = Bytes::from(vec![0; CACHE_BYTES / 8 - MESSAGE_OVERHEAD_BYTES as usize]);
     for number in 0..20 {
         cache.insert(
             &topic,
@@ -275,4 +275,15 @@ fn the_cache_forgets_the_oldest_and_stays_bounded() {
     assert_eq!(kept, (12..20).collect());
     (0..20).for_each(|number| cache.remove(&topic, number));
     assert_eq!(cache.bytes, 0);
+    // Messages without a body take room too.
+    let most = CACHE_BYTES / MESSAGE_OVERHEAD_BYTES as usize;
+    for number in 0..2 * most as u64 {
+        let empty = RawMessage {
+            subject: "s".into(),
+            headers: Headers::default(),
+            payload: Bytes::new(),
+        };
+        cache.insert(&topic, number, empty);
+    }
+    assert_eq!(cache.messages.len(), most);
 }
