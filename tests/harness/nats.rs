@@ -101,6 +101,34 @@ impl NatsServer {
         self.wait_until_it_answers()
     }
 
+    /// Makes the server read and answer nothing, with its connections open, until
+    /// [`NatsServer::resume`].
+    ///
+    /// # Errors
+    /// The server does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets a paused server go on.
+    ///
+    /// # Errors
+    /// The server does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let process = self.process();
+        let child = process.as_ref().context("the server does not run")?;
+        let status = Command::new("kill")
+            .args(["-s", signal, &child.id().to_string()])
+            .status()
+            .context("run kill")?;
+        ensure!(status.success(), "kill -s {signal} failed");
+        Ok(())
+    }
+
     fn process(&self) -> MutexGuard<'_, Option<Child>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }

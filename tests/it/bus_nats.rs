@@ -194,6 +194,108 @@ async fn a_delivery_may_be_held_longer_than_the_server_waits_for_an_acknowledgem
     assert!(again.is_err(), "{again:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_reading_is_an_error_and_not_a_wait_without_end() {
+    const MORE_THAN_FITS: u64 = 2000;
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let key = key("a");
+    server.pause().unwrap();
+    let mut refused = None;
+    for number in 0..MORE_THAN_FITS {
+        let message = probe(number, 64 << 10);
+        let publish = bus.publish(&LIVE, Some(&key), &message);
+        if let Err(error) = timeout(LIMIT, publish).await.unwrap() {
+            refused = Some(error);
+            break;
+        }
+    }
+    server.resume().unwrap();
+    assert!(
+        matches!(refused, Some(PublishError::Transport(_))),
+        "{refused:?}"
+    );
+    timeout(LIMIT, async {
+        while bus.publish(&LIVE, Some(&key), &probe(1, 8)).await.is_err() {}
+    })
+    .await
+    .unwrap();
+}
+
+#[test]
+fn what_was_published_before_the_bus_closed_has_left_when_the_process_ends() {
+    const SENT: u64 = 2000;
+    let server = NatsServer::start().unwrap();
+    let rest = tokio::runtime::Runtime::new().unwrap();
+    let (reader, mut mailbox) = rest.block_on(async {
+        let bus = connect(&server).await;
+        let mailbox = bus.subscribe(&LIVE, Select::All).await.unwrap();
+        (bus, mailbox)
+    });
+    let ending = tokio::runtime::Runtime::new().unwrap();
+    ending.block_on(async {
+        let bus = connect(&server).await;
+        for number in 0..SENT {
+            let message = probe(number, 1000);
+            bus.publish(&LIVE, Some(&key("a")), &message).await.unwrap();
+        }
+        bus.close().await;
+    });
+    ending.shutdown_background();
+    rest.block_on(async {
+        for number in 0..SENT {
+            let event = timeout(LIMIT, mailbox.recv()).await.unwrap().unwrap();
+            assert_eq!(event.message.number, number);
+        }
+    });
+    drop(reader);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_the_server_lost_is_made_again() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let key = key("a");
+    let stored = bus.append(&DURABLE, Some(&key), "1", &probe(1, 8)).await;
+    assert_eq!(stored.unwrap(), Appended::Stored);
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let operator = async_nats::jetstream::new(client);
+    operator.delete_stream("IT_DURABLE").await.unwrap();
+    let lost = bus.append(&DURABLE, Some(&key), "2", &probe(2, 8)).await;
+    assert!(matches!(lost, Err(PublishError::Transport(_))), "{lost:?}");
+    let stored = bus.append(&DURABLE, Some(&key), "2", &probe(2, 8)).await;
+    assert_eq!(stored.unwrap(), Appended::Stored);
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    assert_eq!(delivery.message.number, 2);
+    delivery.ack().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_group_removes_from_its_bucket_is_forgotten_in_the_end() {
+    const KEY_ENTRY: &str = "$KV.sovereign_groups.IT_DURABLE.reader.key.a";
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    let appended = bus
+        .append(&DURABLE, Some(&key("a")), "1", &probe(1, 8))
+        .await;
+    assert_eq!(appended.unwrap(), Appended::Stored);
+    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    delivery.ack().await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let operator = async_nats::jetstream::new(client);
+    let bucket = operator.get_stream("KV_sovereign_groups").await.unwrap();
+    let entry = bucket.get_last_raw_message_by_subject(KEY_ENTRY).await;
+    assert!(entry.unwrap().headers.get("KV-Operation").is_none());
+    drop(consumer);
+    bus.close().await;
+    let marker = bucket.get_last_raw_message_by_subject(KEY_ENTRY).await;
+    let headers = marker.unwrap().headers;
+    assert_eq!(headers.get("KV-Operation").unwrap().as_str(), "PURGE");
+    assert_eq!(headers.get("Nats-TTL").unwrap().as_str(), "3600");
+}
+
 fn key(text: &str) -> Key {
     Key::parse(text).unwrap()
 }

@@ -40,6 +40,10 @@ const PING_PERIOD: Duration = Duration::from_secs(20);
 /// of whatever size of message. The reader, or the sweep while it is away, empties it in one turn.
 const SUBSCRIPTION_CAPACITY: usize = 64 << 10;
 
+/// Messages that wait for the socket: at 8 MiB each 2 GiB. When it is full a publisher waits, and then
+/// gets an error.
+const CLIENT_CAPACITY: usize = 256;
+
 /// How to reach NATS.
 #[derive(Debug, Clone)]
 pub struct NatsConfig {
@@ -141,6 +145,7 @@ async fn options(config: &NatsConfig, node: &str) -> Result<ConnectOptions, Conn
     Ok(options
         .name(node)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .client_capacity(CLIENT_CAPACITY)
         .ping_interval(PING_PERIOD)
         .max_reconnects(None)
         .reconnect_delay_callback(|attempt| {

@@ -1,17 +1,17 @@
 //! The transport: live messages over core NATS, durable ones through [`crate::durable`].
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use async_nats::{
-    Client, Subscriber,
+    Client, Subject, Subscriber,
     connection::State,
     jetstream::{
         self,
-        context::{AccountError, ContextBuilder},
+        context::{AccountError, ContextBuilder, PublishErrorKind},
         kv, stream,
     },
 };
-use futures::StreamExt;
+use futures::{StreamExt, poll};
 use sovereign_bus::{
     Appended, DEFAULT_PAYLOAD_LIMIT, Headers, Key,
     transport::{
@@ -38,6 +38,9 @@ pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Longest time that closing waits for tasks to give their keys and deliveries back.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
+/// Longest time that a live message may wait for the connection, whose server reads too slowly.
+const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
+
 /// Appends that wait for their acknowledgement. At the bound `append` waits.
 const MAX_APPENDS: usize = 4096;
 
@@ -46,6 +49,10 @@ const MAX_DUPLICATE_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Bucket of the leases of all consumer groups.
 const GROUPS_BUCKET: &str = "sovereign_groups";
+
+/// How long the bucket knows that an entry was removed. Without an end it would keep the name of every
+/// member and key that there ever was.
+pub(crate) const REMOVAL_MARKER_AGE: Duration = Duration::from_secs(3600);
 
 pub(crate) struct NatsTransport {
     shared: Arc<Shared>,
@@ -185,15 +192,26 @@ impl Shared {
     }
 
     async fn publish(&self, message: RawMessage) -> Result<(), TransportError> {
+        const OPERATION: &str = "publish";
         self.check_open()?;
         // The client would queue it for the next connection, and then make publishers wait.
         if self.client.connection_state() != State::Connected {
-            return Err(TransportError::failed("publish", "NATS is not connected"));
+            return Err(TransportError::failed(OPERATION, "NATS is not connected"));
         }
-        self.client
-            .publish(message.subject.to_string(), message.payload)
-            .await
-            .map_err(|error| TransportError::failed("publish", error))
+        let subject = Subject::from(&*message.subject);
+        let mut publish = pin!(self.client.publish(subject, message.payload));
+        // Without a look at the clock where there is room, as there nearly always is.
+        let published = match poll!(publish.as_mut()) {
+            Poll::Ready(published) => published,
+            Poll::Pending => {
+                let waited = timeout(PUBLISH_LIMIT, publish).await;
+                waited.map_err(|_elapsed| TransportError::TimedOut {
+                    operation: OPERATION,
+                    limit: PUBLISH_LIMIT,
+                })?
+            }
+        };
+        published.map_err(|error| TransportError::failed(OPERATION, error))
     }
 
     async fn subscribe(&self, filter: &Filter) -> Result<Subscriber, TransportError> {
@@ -247,9 +265,16 @@ impl Shared {
                 .publish_with_headers(subject, headers, message.payload)
                 .await
                 .map_err(|error| TransportError::failed(OPERATION, error))?;
-            acknowledgement
-                .await
-                .map_err(|error| TransportError::failed(OPERATION, error))
+            match acknowledgement.await {
+                Ok(stored) => Ok(stored),
+                Err(error) => {
+                    if error.kind() == PublishErrorKind::StreamNotFound {
+                        // A server that lost its disk: the next append makes the stream again.
+                        self.streams.lock().await.remove(topic.pattern);
+                    }
+                    Err(TransportError::failed(OPERATION, error))
+                }
+            }
         };
         let stored =
             timeout(APPEND_LIMIT, store)
@@ -312,6 +337,7 @@ impl Shared {
                 history: 1,
                 storage: stream::StorageType::File,
                 num_replicas: self.replicas,
+                limit_markers: Some(REMOVAL_MARKER_AGE),
                 ..kv::Config::default()
             })
         };
@@ -326,12 +352,15 @@ impl Shared {
         self.tasks.close();
         let farewell = async {
             self.tasks.wait().await;
-            self.client.drain().await
+            // Draining only asks for it: what was published has left when the flush is done.
+            self.client.flush().await?;
+            self.client.drain().await?;
+            Ok::<(), async_nats::Error>(())
         };
         match timeout(CLOSE_LIMIT, farewell).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the connection was gone before its end"),
-            Err(_elapsed) => tracing::warn!(limit = ?CLOSE_LIMIT, "NATS tasks did not end in time"),
+            Err(_elapsed) => tracing::warn!(limit = ?CLOSE_LIMIT, "NATS did not close in time"),
         }
     }
 }

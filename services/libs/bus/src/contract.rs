@@ -45,6 +45,7 @@ macro_rules! contract_tests {
             what_append_acknowledged_survives_a_crash,
             many_appends_share_the_way_to_disk,
             messages_of_a_key_come_in_order_one_at_a_time,
+            a_key_may_be_any_of_its_alphabet,
             a_delivery_that_is_given_back_comes_again,
             other_keys_flow_while_a_delivery_is_held,
             a_topic_without_keys_is_one_ordered_queue,
@@ -399,6 +400,20 @@ pub async fn messages_of_a_key_come_in_order_one_at_a_time(stage: &impl Stage) {
         acknowledge(delivery).await;
     }
     nothing(consumer.next(), "an acknowledged message came again").await;
+}
+
+/// (10) A key is served whatever it is made of.
+pub async fn a_key_may_be_any_of_its_alphabet(stage: &impl Stage) {
+    let bus = stage.bus().await;
+    let mut consumer = consume(&bus, DURABLE, "reader").await;
+    let longest = "k".repeat(64);
+    for name in ["-", "_", "key", "0", &longest] {
+        append(&bus, name, &format!("id-{name}"), probe(1)).await;
+        let delivery = next(&mut consumer).await;
+        assert_eq!(delivery.key, Some(key(name)));
+        acknowledge(delivery).await;
+    }
+    nothing(consumer.next(), "a message came twice").await;
 }
 
 /// (10) Until it is acknowledged a message comes again, before the next one of its key.

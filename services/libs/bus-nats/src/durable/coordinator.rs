@@ -26,7 +26,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Member, RETRY_DELAY, pending::Pending, worker::Worker};
-use crate::transport::{REQUEST_LIMIT, stream_name};
+use crate::transport::{REMOVAL_MARKER_AGE, REQUEST_LIMIT, stream_name};
 
 /// How often a member says that it is there, and looks at what retention removed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ const CLAIM_PERIOD: Duration = Duration::from_millis(100);
 /// Longest time that a leaving member tries to say so; after it its keys wait for [`MEMBER_TTL`].
 const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 
-/// Stands for the key of a topic without keys.
+/// Name of the entry of a topic without keys, which has no other.
 const KEYLESS: &str = "-";
 
 pub(super) struct Coordinator {
@@ -328,11 +328,8 @@ impl Coordinator {
             }
             None => self.store.create(&entry, value).await.map_err(Into::into),
         };
-        let subject = if key == KEYLESS {
-            self.member.spec.pattern.to_owned()
-        } else {
-            self.member.spec.pattern.replacen('*', key, 1)
-        };
+        // Where the topic has no keys there is nothing to replace.
+        let subject = self.member.spec.pattern.replacen('*', key, 1);
         let Some(state) = self.keys.get_mut(key) else {
             return;
         };
@@ -384,7 +381,7 @@ impl Coordinator {
         let entry = format!("{}key.{key}", self.prefix);
         let deleted = self
             .store
-            .delete_expect_revision(&entry, Some(state.revision))
+            .purge_expect_revision_with_ttl(&entry, state.revision, REMOVAL_MARKER_AGE)
             .await;
         match deleted {
             Ok(()) => state.owner = None,
@@ -445,7 +442,8 @@ impl Coordinator {
             .collect();
         for member in gone {
             let entry = format!("{}member.{member}", self.prefix);
-            match self.store.purge(entry).await {
+            let purged = self.store.purge_with_ttl(entry, REMOVAL_MARKER_AGE);
+            match purged.await {
                 Ok(()) => {
                     self.others.remove(&member);
                 }
@@ -507,7 +505,8 @@ impl Coordinator {
             }
             self.announce().await?;
             let entry = format!("{}member.{}", self.prefix, self.me);
-            Ok::<(), async_nats::Error>(self.store.purge(entry).await?)
+            self.store.purge_with_ttl(entry, REMOVAL_MARKER_AGE).await?;
+            Ok::<(), async_nats::Error>(())
         };
         match timeout(LEAVE_LIMIT, farewell).await {
             Ok(Ok(())) => {}
@@ -541,14 +540,4 @@ async fn discover(member: &Member, seen: u64) -> Result<push::Ordered, async_nat
 
 async fn watch(store: &kv::Store, prefix: &str) -> Result<kv::Watch, async_nats::Error> {
     Ok(store.watch_with_history(format!("{prefix}>")).await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_stand_in_for_a_missing_key_is_a_key_itself() {
-        assert!(sovereign_bus::Key::parse(KEYLESS).is_ok());
-    }
 }
