@@ -126,8 +126,8 @@ impl MailboxSink {
             state.push(message, self.shared.per_subject);
         }
         let dropped = state.dropped - dropped_before;
-        drop(state);
         if dropped > 0 {
+            // Under the lock: whoever sees that a message arrived sees what it pushed out counted too.
             self.shared.counters.dropped.inc_by(dropped);
         }
     }
@@ -394,6 +394,21 @@ mod tests {
         assert!(source.recv(&Pushed).await.is_some());
         assert!(source.recv(&Pushed).await.is_none());
         assert_eq!(source.received(), 1);
+    }
+
+    #[test]
+    fn what_a_mailbox_dropped_is_counted_at_once() {
+        const MESSAGES: u64 = 200_000;
+        let counters = Arc::<TopicCounters>::default();
+        let (sink, source) = mailbox(1, Arc::clone(&counters));
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..MESSAGES).for_each(|_| sink.push(message("a", 0))));
+            while source.received() < MESSAGES {
+                let dropped = source.dropped();
+                assert!(counters.dropped.get() >= dropped, "a drop is not counted");
+            }
+        });
+        assert_eq!(counters.dropped.get(), MESSAGES - 1);
     }
 
     proptest! {
