@@ -1,8 +1,8 @@
 //! Free-form numbers of a sensor (`imu_data`), flattened while they are read.
 //!
 //! `{"accel": {"x": 1}, "t": [2, 3]}` becomes `accel.x = 1`, `t.0 = 2`, `t.1 = 3`. What is not a number
-//! (a unit, a flag) is no measurement and is not carried. Reading stops with an error at the bounds, so
-//! that a large body costs no more memory than itself.
+//! (a unit, a flag) is no measurement and is not carried. Reading stops with an error at the bounds, and
+//! a name is cut while it is made, so that a large body costs no more than reading it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,9 @@ use serde::{Deserialize, Deserializer};
 
 /// Numbers one sample may carry; a sample with more is refused.
 const MAX_VALUES: usize = 32;
-/// Longest flattened name, bytes; a sample with a longer one is refused.
+/// Members and elements of any kind, numbers or not, at all levels; a sample with more is refused.
+const MAX_ELEMENTS: usize = 8 * MAX_VALUES;
+/// Longest flattened name of a number, bytes; a sample with a longer one is refused.
 const MAX_NAME: usize = 64;
 /// Deepest nesting; a sample nested deeper is refused.
 const MAX_DEPTH: usize = 4;
@@ -23,21 +25,55 @@ pub(crate) struct Values(pub(crate) BTreeMap<String, f64>);
 
 impl<'de> Deserialize<'de> for Values {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut values = BTreeMap::new();
+        let mut taken = Taken::default();
         deserializer.deserialize_map(Object {
             prefix: "",
             depth: 1,
-            values: &mut values,
+            taken: &mut taken,
         })?;
-        Ok(Self(values))
+        Ok(Self(taken.values))
     }
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Taken {
+    values: BTreeMap<String, f64>,
+    elements: usize,
+}
+
+impl Taken {
+    /// Counts a member or element before anything is made of it.
+    fn element<E: de::Error>(&mut self) -> Result<(), E> {
+        if self.elements >= MAX_ELEMENTS {
+            return Err(E::custom(format_args!(
+                "more than {MAX_ELEMENTS} members and elements"
+            )));
+        }
+        self.elements += 1;
+        Ok(())
+    }
+}
+
+/// The name of `key` within `prefix`. One that is too long is cut just beyond [`MAX_NAME`]: long enough
+/// to be refused if a number bears it, never as long as what was sent.
+fn nested_name(prefix: &str, key: &str) -> String {
+    let separator = if prefix.is_empty() { "" } else { "." };
+    let mut name = String::new();
+    for character in [prefix, separator, key].into_iter().flat_map(str::chars) {
+        if name.len() > MAX_NAME {
+            break;
+        }
+        name.push(character);
+    }
+    name
 }
 
 /// Reads one value under a name.
 struct Leaf<'v> {
     name: String,
     depth: usize,
-    values: &'v mut BTreeMap<String, f64>,
+    taken: &'v mut Taken,
 }
 
 impl<'de> DeserializeSeed<'de> for Leaf<'_> {
@@ -58,10 +94,10 @@ impl Leaf<'_> {
         if !value.is_finite() {
             return Err(E::custom(format_args!("`{}` is not finite", self.name)));
         }
-        if self.values.len() >= MAX_VALUES {
+        if self.taken.values.len() >= MAX_VALUES {
             return Err(E::custom(format_args!("more than {MAX_VALUES} numbers")));
         }
-        self.values.insert(self.name, value);
+        self.taken.values.insert(self.name, value);
         Ok(())
     }
 
@@ -119,7 +155,7 @@ impl<'de> Visitor<'de> for Leaf<'_> {
         Object {
             prefix: &self.name,
             depth,
-            values: self.values,
+            taken: self.taken,
         }
         .visit_map(map)
     }
@@ -129,12 +165,13 @@ impl<'de> Visitor<'de> for Leaf<'_> {
         let mut index = 0_usize;
         while seq
             .next_element_seed(Leaf {
-                name: format!("{}.{index}", self.name),
+                name: nested_name(&self.name, &index.to_string()),
                 depth,
-                values: &mut *self.values,
+                taken: &mut *self.taken,
             })?
             .is_some()
         {
+            self.taken.element()?;
             index += 1;
         }
         Ok(())
@@ -145,7 +182,7 @@ impl<'de> Visitor<'de> for Leaf<'_> {
 struct Object<'v> {
     prefix: &'v str,
     depth: usize,
-    values: &'v mut BTreeMap<String, f64>,
+    taken: &'v mut Taken,
 }
 
 impl<'de> Visitor<'de> for Object<'_> {
@@ -157,17 +194,66 @@ impl<'de> Visitor<'de> for Object<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
-            let name = if self.prefix.is_empty() {
-                key
-            } else {
-                format!("{}.{key}", self.prefix)
-            };
+            self.taken.element()?;
             map.next_value_seed(Leaf {
-                name,
+                name: nested_name(self.prefix, &key),
                 depth: self.depth,
-                values: &mut *self.values,
+                taken: &mut *self.taken,
             })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Values, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_name_is_never_made_much_longer_than_one_may_be() {
+        let long = "\u{20ac}".repeat(1 << 20);
+        for name in [
+            nested_name("", &long),
+            nested_name(&long, "x"),
+            nested_name("x", &long),
+        ] {
+            assert!(name.len() > MAX_NAME, "a number under it is refused");
+            assert!(name.len() <= MAX_NAME + '\u{20ac}'.len_utf8());
+        }
+        let longest = "x".repeat(MAX_NAME - 2);
+        assert_eq!(nested_name(&longest, "y"), format!("{longest}.y"));
+        for refused in [
+            format!(r#"{{"{long}": 1}}"#),
+            format!(r#"{{"{long}": [1]}}"#),
+            format!(r#"{{"x": {{"{long}": 1}}}}"#),
+        ] {
+            let error = read(&refused).unwrap_err();
+            assert!(error.contains("a name is longer"));
+        }
+        let without_number = format!(r#"{{"{long}": ["a", {{"b": null}}], "x": 1}}"#);
+        assert_eq!(read(&without_number).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_number_is_counted_and_nothing_is_read_beyond_the_bound() {
+        for element in [r#""a""#, "true", "null", "{}", "[]"] {
+            // Reading on would find that this is no JSON.
+            let elements = format!("{element},").repeat(MAX_ELEMENTS + 1);
+            let members = format!(r#""x":{element},"#).repeat(MAX_ELEMENTS + 1);
+            for endless in [
+                format!(r#"{{"t": [{elements} ?"#),
+                format!(r#"{{{members} ?"#),
+                format!(r#"{{"t": {{{members} ?"#),
+            ] {
+                let error = read(&endless).unwrap_err();
+                assert!(error.contains("members and elements"), "{element}: {error}");
+            }
+        }
+        let elements = vec!["null"; MAX_ELEMENTS - 2].join(",");
+        assert!(read(&format!(r#"{{"t": [{elements}], "x": 1}}"#)).is_ok());
     }
 }
