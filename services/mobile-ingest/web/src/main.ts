@@ -1,6 +1,7 @@
 /** Wires the node's routes and events to the map and the panel. */
 import 'maplibre-gl/dist/maplibre-gl.css';
 import * as api from './api';
+import { Commits } from './commits';
 import { byId, setText } from './dom';
 import { loadEarth } from './earth';
 import { Feed } from './feed';
@@ -32,12 +33,14 @@ const FIT_EVERY_MS = 1_500;
 const SETTLE_MS = 5_000;
 /** Ticks of a second that are so far apart tell that the page was held up. */
 const SLEPT_MS = 2_500;
-const MESH_EVERY_MS = 10_000;
+/** What nothing may tell of, or only an event that may be lost, is read this often. */
+const LOOK_EVERY_MS = 10_000;
 const NARROW = matchMedia('(max-width: 760px)');
 
 const root = document.documentElement;
 const feed = new Feed();
 const latency = new LatencyView();
+const commits = new Commits();
 const view = new MapView(byId('map'), padding());
 const login = new Login(() => location.reload());
 
@@ -79,6 +82,7 @@ const renderTracks = throttled(MAP_EVERY_MS, () => view.setTracks(fleet.sensors)
 const refreshKeyframes = throttled(KEYFRAMES_EVERY_MS, () => void quietly(loadKeyframes()));
 const reload = paced(RELOAD_EVERY_MS, loadState);
 const refreshLayer = throttled(MAP_EVERY_MS, () => void quietly(loadLayer()));
+const refreshTiles = paced(RELOAD_EVERY_MS, async () => tiles.refreshAll());
 
 function sensorChanged({ kind, sensor }: Change): void {
   const colour = sensorColour(sensor.index);
@@ -144,7 +148,9 @@ function fitUntilMoved(): void {
 }
 
 async function loadLayer(): Promise<void> {
+  const looked = commits.look();
   const layer = await api.layer(LAYER);
+  if (looked(layer.last_change)) refreshTiles();
   if (!layer.bounds) return;
   imagery = layer.bounds;
   tiles.setZooms(layer.minzoom, layer.maxzoom);
@@ -239,6 +245,7 @@ async function quietly(work: Promise<void>): Promise<void> {
 }
 
 function tileChanged(change: api.TileChange): void {
+  if (commits.told(change.sequence)) refreshTiles();
   if (change.layer !== LAYER) return;
   tiles.changed(change.tiles);
   latency.frame(change.latency_ms);
@@ -380,8 +387,10 @@ async function main(): Promise<void> {
   }, 1_000);
   setInterval(fitUntilMoved, FIT_EVERY_MS);
   setInterval(() => {
+    if (liveSince === null) return;
+    void quietly(loadLayer());
     if (meshed) void quietly(loadMesh());
-  }, MESH_EVERY_MS);
+  }, LOOK_EVERY_MS);
   await api.follow(
     {
       hello: ({ node }) => {
