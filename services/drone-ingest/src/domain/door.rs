@@ -338,6 +338,11 @@ impl Door {
         tenant.vehicle.count_message(frame.version, signed);
         match telemetry {
             Some(said) if speaks_for(frame.component_id, tenant.link, &said) => {
+                let said = if is_autopilot(frame.component_id, tenant.link) {
+                    said
+                } else {
+                    said.undated()
+                };
                 tenant.vehicle.merge(said, now);
                 Ok(Some(slot))
             }
@@ -444,9 +449,15 @@ fn makes_a_vehicle(component_id: u8, telemetry: Option<&Telemetry>) -> bool {
 
 /// Whether a component may say this of its vehicle: cameras and gimbals only what they know best.
 fn speaks_for(component_id: u8, link: Link, telemetry: &Telemetry) -> bool {
-    match (link, telemetry) {
-        (_, Telemetry::Gimbal { .. } | Telemetry::ImageCaptured { .. }) => true,
-        (Link::Mavlink { autopilot, .. }, _) => component_id == autopilot,
-        (Link::Json, _) => false,
+    matches!(
+        telemetry,
+        Telemetry::Gimbal { .. } | Telemetry::ImageCaptured { .. }
+    ) || is_autopilot(component_id, link)
+}
+
+fn is_autopilot(component_id: u8, link: Link) -> bool {
+    match link {
+        Link::Mavlink { autopilot, .. } => component_id == autopilot,
+        Link::Json => false,
     }
 }

@@ -130,8 +130,8 @@ pub enum Telemetry {
     },
     /// MOUNT_ORIENTATION or GIMBAL_DEVICE_ATTITUDE_STATUS.
     Gimbal {
-        /// When.
-        boot_ms: u32,
+        /// When; `None` when it is not known on the autopilot's clock.
+        boot_ms: Option<u32>,
         /// Of the camera; its yaw is measured as `yaw_frame` says.
         attitude: Attitude,
         /// What yaw is measured from.
@@ -141,8 +141,8 @@ pub enum Telemetry {
     ImageCaptured {
         /// Exposure, nanoseconds since the Unix epoch.
         unix_nanos: Option<i64>,
-        /// Exposure since boot.
-        boot_ms: u32,
+        /// Exposure since boot; `None` when it is not known on the autopilot's clock.
+        boot_ms: Option<u32>,
         /// Where.
         position: Option<Position>,
         /// Above ground.
@@ -150,6 +150,27 @@ pub enum Telemetry {
         /// Of the camera, in the earth frame.
         attitude: Option<Attitude>,
     },
+}
+
+impl Telemetry {
+    /// The same without its time since boot: said by a component that booted by itself.
+    pub fn undated(mut self) -> Telemetry {
+        match &mut self {
+            Telemetry::Gimbal { boot_ms, .. } | Telemetry::ImageCaptured { boot_ms, .. } => {
+                *boot_ms = None;
+            }
+            // Only autopilots are believed in these.
+            Telemetry::Heartbeat { .. }
+            | Telemetry::SystemStatus { .. }
+            | Telemetry::Battery { .. }
+            | Telemetry::SystemTime { .. }
+            | Telemetry::Gps { .. }
+            | Telemetry::GlobalPosition { .. }
+            | Telemetry::Attitude { .. }
+            | Telemetry::Hud { .. } => {}
+        }
+        self
+    }
 }
 
 /// Decodes the messages that say something about a vehicle; `None` for every other message.
@@ -288,7 +309,7 @@ fn mount(m: &Mount) -> Option<Telemetry> {
     // NaN is how the protocol says that an axis is not known: then the camera's attitude is not either.
     let attitude = attitude_from_degrees(roll, pitch, yaw).ok()?;
     Some(Telemetry::Gimbal {
-        boot_ms: m.time_boot_ms,
+        boot_ms: Some(m.time_boot_ms),
         attitude,
         yaw_frame: YawFrame::Vehicle,
     })
@@ -313,7 +334,7 @@ fn gimbal(m: &dialect::GIMBAL_DEVICE_ATTITUDE_STATUS_DATA) -> Option<Telemetry> 
         YawFrame::Vehicle
     };
     Some(Telemetry::Gimbal {
-        boot_ms: m.time_boot_ms,
+        boot_ms: Some(m.time_boot_ms),
         attitude: attitude_from_quaternion(m.q)?,
         yaw_frame,
     })
@@ -325,7 +346,7 @@ fn image_captured(m: &dialect::CAMERA_IMAGE_CAPTURED_DATA) -> Result<Option<Tele
     }
     Ok(Some(Telemetry::ImageCaptured {
         unix_nanos: nanos_from_unix_usec(m.time_utc),
-        boot_ms: m.time_boot_ms,
+        boot_ms: Some(m.time_boot_ms),
         position: place(m.lat, m.lon, Some(m.alt))?,
         relative_altitude_m: f64::from(m.relative_alt) / 1000.0,
         attitude: attitude_from_quaternion(m.q),

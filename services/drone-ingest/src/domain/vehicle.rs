@@ -7,7 +7,9 @@
 //! matched with, a message that says when it was measured (`time_boot_ms`) is put at that time once
 //! SYSTEM_TIME has said when the vehicle started, provided the result is within the allowed clock skew
 //! of the arrival; otherwise at its arrival. When a vehicle changes from one to the other its history
-//! starts anew, because the two cannot be compared.
+//! starts anew, because the two cannot be compared. What does not say when it was measured, or says it on
+//! a clock that started apart (cameras and gimbals boot by themselves), is put as long after the last
+//! dated message as it arrived after that one.
 
 mod state;
 
@@ -47,6 +49,8 @@ pub struct Vehicle {
     sequences: Vec<(u8, u8)>,
     boot_unix_nanos: Option<i64>,
     time_base: TimeBase,
+    /// Of the last message that was put at the vehicle's time.
+    last_dated: Option<Dated>,
     max_clock_skew: Duration,
     history: History,
     last_sample: Option<AcceptedSample>,
@@ -56,6 +60,13 @@ pub struct Vehicle {
 enum TimeBase {
     Arrival,
     Vehicle,
+}
+
+/// When a message was measured, and when it arrived.
+#[derive(Clone, Copy, Debug)]
+struct Dated {
+    measured: Timestamp,
+    arrived: Timestamp,
 }
 
 /// The sample that later ones are ordered after.
@@ -113,6 +124,7 @@ impl Vehicle {
             sequences: Vec::new(),
             boot_unix_nanos: None,
             time_base: TimeBase::Arrival,
+            last_dated: None,
             max_clock_skew,
             history: History::default(),
             last_sample: None,
@@ -191,7 +203,8 @@ impl Vehicle {
         self.carries_payload = true;
     }
 
-    /// Merges what a message says.
+    /// Merges what a message says. A time since boot in it is on the autopilot's clock, see
+    /// [`Telemetry::undated`].
     pub fn merge(&mut self, telemetry: Telemetry, now: Timestamp) {
         self.state.observed = now;
         match telemetry {
@@ -228,7 +241,7 @@ impl Vehicle {
                     .is_none_or(|heard| now.since(heard) > GPS_TAKES_OVER_AFTER);
                 if better_is_silent {
                     self.state.ground_speed_mps = ground_speed_mps.or(self.state.ground_speed_mps);
-                    self.set_position(now, position);
+                    self.set_position(self.undated(now), position);
                 }
             }
             Telemetry::GlobalPosition {
@@ -266,7 +279,10 @@ impl Vehicle {
                 attitude,
                 yaw_frame,
             } => {
-                let time = self.measured(boot_ms, now);
+                let time = match boot_ms {
+                    Some(boot_ms) => self.measured(boot_ms, now),
+                    None => self.undated(now),
+                };
                 if let Some(attitude) = self.in_earth_frame(attitude, yaw_frame, now) {
                     self.history.add_camera(time, attitude);
                 }
@@ -278,8 +294,11 @@ impl Vehicle {
                 relative_altitude_m: _,
                 attitude,
             } => {
-                let measured = self.measured(boot_ms, now);
-                let time = self.near(unix_nanos, now).unwrap_or(measured);
+                // It may come long after the exposure, so it says nothing of other messages' times.
+                let time = self
+                    .near(unix_nanos, now)
+                    .or_else(|| self.near(self.since_boot(boot_ms?), now))
+                    .unwrap_or_else(|| self.undated(now));
                 // Its altitude is above ground, ours above the take-off point: not the same thing.
                 if let Some(position) = position.filter(|p| self.gps_fix || !p.is_zero()) {
                     let relative_altitude_m = self.state.relative_altitude_m;
@@ -365,10 +384,7 @@ impl Vehicle {
 
     /// When something was measured, see the text at the top of this file.
     fn measured(&mut self, boot_ms: u32, now: Timestamp) -> Timestamp {
-        let unix_nanos = self
-            .boot_unix_nanos
-            .and_then(|boot| boot.checked_add(i64::from(boot_ms) * 1_000_000));
-        let (base, time) = match self.near(unix_nanos, now) {
+        let (base, time) = match self.near(self.since_boot(boot_ms), now) {
             Some(time) => (TimeBase::Vehicle, time),
             None => (TimeBase::Arrival, now),
         };
@@ -376,7 +392,27 @@ impl Vehicle {
             self.time_base = base;
             self.history.clear();
         }
+        self.last_dated = match base {
+            TimeBase::Vehicle => Some(Dated {
+                measured: time,
+                arrived: now,
+            }),
+            TimeBase::Arrival => None,
+        };
         time
+    }
+
+    /// Where something belongs among the dated messages that does not say when it was measured.
+    fn undated(&self, now: Timestamp) -> Timestamp {
+        self.last_dated
+            .and_then(|last| last.measured.checked_add(now.since(last.arrived)))
+            .and_then(|time| self.near(Some(time.as_unix_nanos()), now))
+            .unwrap_or(now)
+    }
+
+    fn since_boot(&self, boot_ms: u32) -> Option<i64> {
+        let boot = self.boot_unix_nanos?;
+        boot.checked_add(i64::from(boot_ms) * 1_000_000)
     }
 
     /// The time, when it is within the allowed clock skew of now.

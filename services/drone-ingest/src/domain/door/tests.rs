@@ -6,6 +6,7 @@ use super::*;
 use crate::domain::fixtures::{
     address, bytes_from_hex, data, frame_v1, frame_v2, items, json_lines, ms,
 };
+use crate::domain::history::Looking;
 use crate::domain::sample;
 use crate::domain::signing::{self, SigningKey};
 use crate::domain::telemetry::Position;
@@ -310,6 +311,68 @@ fn telemetry_of_a_moment_says_whether_waiting_helps() {
     assert_eq!(door.newest(&id, ms(0), ms(0)), Newest::Reached);
     assert_eq!(door.newest(&id, ms(900), ms(950)), Newest::Before);
     assert_eq!(door.newest(&id, ms(900), ms(2_001)), Newest::Silent, "gone");
+}
+
+#[test]
+fn what_booted_by_itself_is_put_among_the_times_of_its_autopilot() {
+    /// From the moment of a measurement to its arrival.
+    const ON_THE_WAY: i64 = 40;
+    let unix_usec = |t| u64::try_from(ms(t).as_unix_nanos() / 1_000).unwrap();
+    let autopilot_ms = |arrives: i64| u32::try_from(100_000 + arrives - ON_THE_WAY).unwrap();
+    let place = |arrives, lat| {
+        MavMessage::GLOBAL_POSITION_INT(dialect::GLOBAL_POSITION_INT_DATA {
+            time_boot_ms: autopilot_ms(arrives),
+            lat,
+            lon: 1,
+            ..Default::default()
+        })
+    };
+    // Far from the autopilot's start, and so near that the difference looks like a clock's skew.
+    for booted_ms in [0, 97_000, 103_000, 90_000_000] {
+        let gimbal = |arrives: i64, pitch_deg: f32| {
+            let half = pitch_deg.to_radians() / 2.0;
+            MavMessage::GIMBAL_DEVICE_ATTITUDE_STATUS(dialect::GIMBAL_DEVICE_ATTITUDE_STATUS_DATA {
+                time_boot_ms: booted_ms + u32::try_from(arrives).unwrap(),
+                flags: dialect::GimbalDeviceFlags::GIMBAL_DEVICE_FLAGS_YAW_IN_EARTH_FRAME,
+                q: [half.cos(), 0.0, half.sin(), 0.0],
+                ..Default::default()
+            })
+        };
+        let picture = MavMessage::CAMERA_IMAGE_CAPTURED(dialect::CAMERA_IMAGE_CAPTURED_DATA {
+            time_boot_ms: booted_ms + 150,
+            lat: 25_000_000,
+            lon: 1,
+            capture_result: dialect::MavBool::MAV_BOOL_TRUE,
+            ..Default::default()
+        });
+        let clock = MavMessage::SYSTEM_TIME(dialect::SYSTEM_TIME_DATA {
+            time_unix_usec: unix_usec(-ON_THE_WAY),
+            time_boot_ms: autopilot_ms(0),
+        });
+        let mut door = Door::new(rules());
+        for (arrives, component, message) in [
+            (0, 1, clock),
+            (100, 1, place(100, 10_000_000)),
+            (100, 154, gimbal(100, -10.0)),
+            (150, 100, picture),
+            (200, 154, gimbal(200, -20.0)),
+            (200, 1, place(200, 30_000_000)),
+        ] {
+            let frame = frame_v2(1, component, 0, &message);
+            door.hear_mavlink(ms(arrives), address(1), &frame);
+        }
+        let id = SensorId::parse("sys-1").unwrap();
+        let at = |arrives| door.fix_at(&id, ms(arrives - ON_THE_WAY)).unwrap();
+        for (arrives, latitude_deg) in [(100, 1.0), (150, 2.5), (200, 3.0)] {
+            let fix = at(arrives);
+            assert_eq!(fix.place.position.latitude_deg, latitude_deg, "{booted_ms}");
+            assert_eq!(fix.offset, Duration::ZERO, "{booted_ms}");
+        }
+        let Some(Looking::Camera(attitude)) = at(150).looking else {
+            panic!("{booted_ms}: {:?}", at(150).looking);
+        };
+        assert!((attitude.pitch_deg + 15.0).abs() < 0.01, "{attitude:?}");
+    }
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn the_vehicles_own_clock_is_used_once_it_is_known_and_near() {
 #[test]
 fn a_gimbal_that_turns_with_the_body_needs_the_bodys_heading() {
     let gimbal = |yaw_frame| Telemetry::Gimbal {
-        boot_ms: 0,
+        boot_ms: Some(0),
         attitude: Attitude {
             roll_deg: 0.0,
             pitch_deg: -90.0,
@@ -254,7 +254,7 @@ fn an_exposure_reported_after_the_fact_is_matched_exactly() {
     vehicle.merge(global(0, position(3.0, 1.0), 0.0, 0.0), ms(400));
     let captured = Telemetry::ImageCaptured {
         unix_nanos: Some(ms(100).as_unix_nanos()),
-        boot_ms: 0,
+        boot_ms: Some(0),
         position: position(1.2, 1.0),
         relative_altitude_m: 9.0,
         attitude: Some(attitude(45.0)),
