@@ -28,7 +28,16 @@ impl IngestError {
     pub(crate) fn reject_code(&self) -> RejectCode {
         match self {
             Self::Refused(reject) => reject.code,
-            Self::Full(_) | Self::Queue(_) | Self::QueueTimeout => RejectCode::BufferFull,
+            // It will be as large when it is sent again.
+            Self::Queue(PublishError::TooLarge { .. }) => RejectCode::InvalidPayload,
+            Self::Full(_)
+            | Self::Queue(
+                PublishError::InvalidMessageId
+                | PublishError::Subject(_)
+                | PublishError::Closed
+                | PublishError::Transport(_),
+            )
+            | Self::QueueTimeout => RejectCode::BufferFull,
         }
     }
 }
@@ -82,5 +91,22 @@ impl CallError {
 impl HasCode for CallError {
     fn code(&self) -> Code {
         self.code
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_pass_later_is_asked_for_again() {
+        let too_large = PublishError::TooLarge { limit: 1, size: 2 };
+        assert_eq!(IngestError::Queue(too_large).code(), Code::InvalidArgument);
+        for error in [
+            IngestError::Queue(PublishError::Closed),
+            IngestError::QueueTimeout,
+        ] {
+            assert_eq!(error.code(), Code::Unavailable);
+        }
     }
 }

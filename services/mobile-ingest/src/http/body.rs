@@ -21,6 +21,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Memory reserved at once for a body of announced size; the rest as it arrives.
 const FIRST_RESERVATION: usize = 1 << 20;
 
+/// Code of a problem with something that is larger than it may be.
+pub(crate) const TOO_LARGE: &str = "too_large";
+
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyFault {
@@ -37,7 +40,7 @@ pub(crate) enum BodyFault {
 impl From<BodyFault> for Problem {
     fn from(fault: BodyFault) -> Self {
         let (status, code) = match fault {
-            BodyFault::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            BodyFault::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
             BodyFault::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
             BodyFault::BrokeOff => (StatusCode::BAD_REQUEST, "broke_off"),
             BodyFault::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use sovereign_model::{Intrinsics, SensorId};
+use sovereign_service::Code;
 
 use super::Edge;
 use super::auth::Writer;
@@ -16,6 +17,7 @@ use super::ingest::{accepted, require_jpeg};
 use super::problem::Problem;
 use super::query::{self, CaptureQuery};
 use crate::domain::picture;
+use crate::error::CallError;
 use crate::grpc::upstream::{Calibration, DroneCapture};
 use crate::service::now;
 
@@ -76,13 +78,25 @@ async fn take(
     };
     let submitted = edge.upstream.submit_capture(capture).await;
     drop(held.room);
-    let receipt = submitted?;
+    let receipt = submitted.map_err(problem_from_call)?;
     edge.metrics.capture(if receipt.duplicate {
         "duplicate"
     } else {
         "accepted"
     });
     Ok(accepted(&receipt.frame_id, receipt.duplicate))
+}
+
+/// The drone door has one limit, the size of the picture; sending it again later would not help.
+fn problem_from_call(error: CallError) -> Problem {
+    if error.code == Code::ResourceExhausted {
+        return Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            body::TOO_LARGE,
+            error.message,
+        );
+    }
+    error.into()
 }
 
 /// A camera is described as a whole or not at all; distortion may be left out.

@@ -293,6 +293,31 @@ async fn every_refused_picture_is_counted_with_its_reason() {
     edge.stop().await;
 }
 
+#[tokio::test]
+async fn a_picture_that_is_too_large_is_not_asked_for_again() {
+    let edge = Edge::start().await;
+    edge.register("phone-1").await;
+    // The drone door keeps 64 KiB of a bus payload for what travels beside the picture.
+    let just_too_large = || vec![0xFF; LIMIT - (64 << 10) + 1];
+    for (path, body) in [
+        ("/api/v1/clients/phone-1/pictures", just_too_large()),
+        ("/api/v1/drones/drone-1/captures", just_too_large()),
+        ("/api/v1/drones/large/captures", jpeg(1)),
+    ] {
+        let request = edge.post(path).header(header::CONTENT_TYPE, "image/jpeg");
+        let answer = request.body(body).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE, "{path}");
+        assert!(
+            !answer.headers().contains_key(header::RETRY_AFTER),
+            "{path}"
+        );
+        assert_eq!(support::problem(answer).await["code"], "too_large");
+    }
+    let refused = "captures_refused_total{reason=\"too_large\"}";
+    assert_eq!(edge.metric(refused), 2);
+    edge.stop().await;
+}
+
 #[test]
 fn a_full_capture_fits_the_bus() {
     // What travels beside a picture is far below the room kept for it.
@@ -303,7 +328,7 @@ fn a_full_capture_fits_the_bus() {
         received_unix_nanos: i64::MAX,
         image_digest: vec![1; 32].into(),
         media_type: "image/jpeg".to_owned(),
-        image: vec![1; LIMIT - (4 << 10)].into(),
+        image: vec![1; LIMIT - (64 << 10)].into(),
         simulated: true,
         ..Default::default()
     };

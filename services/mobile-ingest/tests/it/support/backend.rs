@@ -65,6 +65,7 @@ impl Drones for Doors {
         let request = request.into_inner();
         match request.vehicle_id.as_str() {
             "refused" => return Err(Status::invalid_argument("vehicle_id is refused")),
+            "large" => return Err(Status::resource_exhausted("`image` has too many bytes")),
             "down" => return Err(Status::unavailable("the journal is full")),
             _ => {}
         }
