@@ -4,7 +4,8 @@
 //! never used. `source` is accepted for compatibility and not used either: a state says `av-v1`. Values
 //! that cannot be (a battery of 130 %, a negative speed) count as not sent. What the contract requires is
 //! checked in this order: version, drone id, times, place, speed, payload; the first failure is the answer.
-//! `simulated` is our extension: true for data that no real vehicle sent.
+//! `simulated` is our extension: true for data that no real vehicle sent. What a sender in Go writes for a
+//! field that was never set (year 1, exactly zero on both axes) counts as not sent.
 
 use std::borrow::Cow;
 
@@ -19,6 +20,8 @@ use super::telemetry::{MAX_ALTITUDE_M, MAX_SPEED_MPS, Position, wrap_360};
 
 /// The version we understand.
 pub const CONTRACT_VERSION: &str = "av-v1";
+/// How senders in Go write a time that was never set.
+const GO_ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 /// Longest flight mode and sensor health kept, in characters; the rest is cut. Control characters are
 /// left out: these texts reach terminals.
 pub const MAX_TEXT_CHARS: usize = 64;
@@ -74,7 +77,10 @@ pub fn parse(datagram: &[u8]) -> Result<Sample, Reject> {
     if is_reserved(drone_id.as_str()) {
         return Err(Reject::ReservedDroneId);
     }
-    let timestamp = wire.timestamp.as_deref().map(time_from_text).transpose()?;
+    let timestamp = match wire.timestamp.as_deref() {
+        None | Some(GO_ZERO_TIME) => None,
+        Some(text) => Some(time_from_text(text)?),
+    };
     let position = position(&wire)?;
     if wire
         .ground_speed_ms
@@ -157,11 +163,12 @@ fn position(wire: &Wire<'_>) -> Result<Option<Position>, Reject> {
     if !(-180.0..=180.0).contains(&longitude_deg) {
         return Err(Reject::InvalidLongitude);
     }
-    Ok(Some(Position {
+    let position = Position {
         latitude_deg,
         longitude_deg,
         altitude_m: wire.altitude_meters,
-    }))
+    };
+    Ok((!position.is_zero()).then_some(position))
 }
 
 fn image_from_base64(text: &str) -> Result<Vec<u8>, Reject> {

@@ -33,7 +33,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Exactly zero on both axes, which is what autopilots send before the first fix.
+    /// Exactly zero on both axes, which is what senders write before the first fix.
     pub fn is_zero(&self) -> bool {
         self.latitude_deg == 0.0 && self.longitude_deg == 0.0
     }

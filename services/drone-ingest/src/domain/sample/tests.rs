@@ -124,6 +124,28 @@ fn what_cannot_be_counts_as_not_sent() {
 }
 
 #[test]
+fn what_a_sender_in_go_never_set_counts_as_not_sent() {
+    let unset = json!({
+        "contract_version": "av-v1", "drone_id": "alpha", "timestamp": "0001-01-01T00:00:00Z",
+        "latitude": 0, "longitude": 0.0, "altitude_meters": 0, "flight_mode": "",
+        "image_data": null, "lidar_points": null
+    });
+    let sample = parsed(&unset).unwrap();
+    assert_eq!(sample, parsed(&with("drone_id", json!("alpha"))).unwrap());
+    // Zero on one axis is a place.
+    for (latitude, longitude) in [(0.0, 1e-7), (-1e-7, 0.0)] {
+        let mut sample = unset.clone();
+        sample["latitude"] = json!(latitude);
+        sample["longitude"] = json!(longitude);
+        let position = parsed(&sample).unwrap().position.unwrap();
+        assert_eq!(position.latitude_deg, latitude);
+        assert_eq!(position.longitude_deg, longitude);
+    }
+    let other = with("timestamp", json!("0001-01-01T00:00:01Z"));
+    assert_eq!(parsed(&other), Err(Reject::InvalidPayload));
+}
+
+#[test]
 fn texts_keep_no_control_character_and_end_somewhere() {
     let mode = format!("\u{1b}[2J\u{9b}31mAUTO\r\n{}", "x".repeat(100));
     let sample = parsed(&with("flight_mode", json!(mode))).unwrap();
