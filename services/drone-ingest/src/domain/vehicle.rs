@@ -26,7 +26,8 @@ use super::telemetry::{Position, Telemetry, YawFrame, wrap_360};
 
 pub use state::{LinkCounts, Snapshot, Source};
 
-/// GPS_RAW_INT is the place only while the better GLOBAL_POSITION_INT has been silent for this long.
+/// GPS_RAW_INT is the place only while the better GLOBAL_POSITION_INT has been silent for this long;
+/// height above the take-off point and velocity, which only the latter says, are unknown then.
 const GPS_TAKES_OVER_AFTER: Duration = Duration::from_secs(2);
 /// A gimbal's yaw relative to the body is resolved with a body attitude at most this old.
 const BODY_YAW_AGE: Duration = Duration::from_secs(1);
@@ -236,10 +237,10 @@ impl Vehicle {
                 ground_speed_mps,
             } => {
                 self.gps_fix = fix;
-                let better_is_silent = self
-                    .position_heard
-                    .is_none_or(|heard| now.since(heard) > GPS_TAKES_OVER_AFTER);
-                if better_is_silent {
+                if self.better_is_silent(now) {
+                    // It does not say these, and what was last said of them is of another place.
+                    self.state.relative_altitude_m = None;
+                    self.state.velocity = None;
                     self.state.ground_speed_mps = ground_speed_mps.or(self.state.ground_speed_mps);
                     self.set_position(self.undated(now), position);
                 }
@@ -301,7 +302,8 @@ impl Vehicle {
                     .unwrap_or_else(|| self.undated(now));
                 // Its altitude is above ground, ours above the take-off point: not the same thing.
                 if let Some(position) = position.filter(|p| self.gps_fix || !p.is_zero()) {
-                    let relative_altitude_m = self.state.relative_altitude_m;
+                    let last_known = self.state.relative_altitude_m;
+                    let relative_altitude_m = last_known.filter(|_| !self.better_is_silent(now));
                     self.history.add_place(
                         time,
                         Place {
@@ -374,6 +376,12 @@ impl Vehicle {
             };
             self.history.add_place(time, place);
         }
+    }
+
+    /// Whether GLOBAL_POSITION_INT is not heard, or no longer.
+    fn better_is_silent(&self, now: Timestamp) -> bool {
+        self.position_heard
+            .is_none_or(|heard| now.since(heard) > GPS_TAKES_OVER_AFTER)
     }
 
     fn learn_boot_time(&mut self, unix_nanos: Option<i64>, boot_ms: u32, now: Timestamp) {

@@ -122,6 +122,36 @@ fn gps_is_the_place_only_while_the_better_source_is_silent() {
 }
 
 #[test]
+fn height_and_velocity_are_unknown_once_only_gps_is_heard() {
+    let mut vehicle = vehicle();
+    vehicle.merge(global(0, position(1.0, 1.0), 3.0, 4.0), ms(0));
+    vehicle.merge(gps(true, position(1.0, 1.0)), ms(500));
+    assert_eq!(vehicle.snapshot().relative_altitude_m, Some(12.5));
+    assert!(vehicle.snapshot().velocity.is_some());
+    vehicle.merge(gps(true, position(2.0, 2.0)), ms(3_000));
+    let state = vehicle.snapshot();
+    assert_eq!(state.position, position(2.0, 2.0));
+    assert_eq!((state.relative_altitude_m, state.velocity), (None, None));
+    let height = |vehicle: &Vehicle, t| {
+        let fix = vehicle.history().at(ms(t), Duration::ZERO).unwrap();
+        fix.place.relative_altitude_m
+    };
+    assert_eq!(height(&vehicle, 3_000), None);
+    vehicle.merge(global(0, position(3.0, 3.0), 3.0, 4.0), ms(3_100));
+    assert_eq!(height(&vehicle, 3_100), Some(12.5));
+    // Nor is the last height that of a picture long after it.
+    let captured = Telemetry::ImageCaptured {
+        unix_nanos: Some(ms(6_000).as_unix_nanos()),
+        boot_ms: None,
+        position: position(4.0, 4.0),
+        relative_altitude_m: 9.0,
+        attitude: None,
+    };
+    vehicle.merge(captured, ms(6_100));
+    assert_eq!(height(&vehicle, 6_000), None);
+}
+
+#[test]
 fn an_unknown_battery_is_absent_and_the_better_source_is_shown() {
     let mut vehicle = vehicle();
     let system = |battery_percent| Telemetry::SystemStatus { battery_percent };
