@@ -16,6 +16,9 @@ use super::frame::{Place, Reject, RejectCode, Stream};
 pub(crate) const MAX_CLIENTS: usize = 10_000;
 /// A phone that neither registers nor gets a sample accepted for this long is forgotten.
 pub(crate) const CLIENT_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// A sample that arrived so far ahead of now, or further, arrived before the clock of this server was set
+/// back: its times say nothing about what comes after. Less is the disorder of tasks that run side by side.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
 /// Streams a phone may announce; a registration with more is refused.
 const MAX_STREAMS: usize = 16;
 /// Longest name of a stream or device, bytes; a registration with a longer one is refused.
@@ -61,6 +64,18 @@ impl Announcement {
 #[error("{MAX_CLIENTS} clients are registered, which is the limit")]
 pub(crate) struct TableFull;
 
+/// The newest accepted sample of a stream.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    observed: Timestamp,
+    arrived: Timestamp,
+}
+
+/// Whether `arrived` is in the future by more than tasks can disagree about.
+fn before_clock_step(arrived: Timestamp, now: Timestamp) -> bool {
+    arrived.since(now) > CLOCK_STEP
+}
+
 /// A phone. `L` is what the owner of the table keeps with each of them.
 #[derive(Debug)]
 pub(crate) struct Client<L> {
@@ -70,12 +85,12 @@ pub(crate) struct Client<L> {
     pub(crate) last_seen: Option<Timestamp>,
     /// Samples and pictures accepted.
     pub(crate) accepted: u64,
-    /// Last known place, with the time it was observed.
+    /// Last known place, with the time it was observed, at most that of its arrival.
     pub(crate) place: Option<(Place, Timestamp)>,
     /// Whether the last accepted sample was simulated.
     pub(crate) simulated: bool,
-    /// Newest accepted timestamp of each stream, by [`Stream::index`].
-    newest: [Option<Timestamp>; Stream::ALL.len()],
+    /// Newest accepted sample of each stream, by [`Stream::index`].
+    newest: [Option<Newest>; Stream::ALL.len()],
     /// Last arrival time given to a picture.
     last_received: Option<Timestamp>,
     lanes: Arc<L>,
@@ -84,7 +99,15 @@ pub(crate) struct Client<L> {
 impl<L> Client<L> {
     /// Newest accepted timestamp over all streams.
     pub(crate) fn newest(&self) -> Option<Timestamp> {
-        self.newest.iter().flatten().max().copied()
+        let observed = self.newest.iter().flatten().map(|newest| newest.observed);
+        observed.max()
+    }
+
+    /// Newest accepted timestamp of a stream that later ones have to be after.
+    fn newest_of(&self, stream: Stream, now: Timestamp) -> Option<Timestamp> {
+        self.newest[stream.index()]
+            .filter(|newest| !before_clock_step(newest.arrived, now))
+            .map(|newest| newest.observed)
     }
 
     fn last_active(&self) -> Timestamp {
@@ -175,8 +198,9 @@ impl<L: Default> ClientTable<L> {
         id: &SensorId,
         stream: Stream,
         observed: Timestamp,
+        now: Timestamp,
     ) -> Result<(), Reject> {
-        match self.client(id)?.newest[stream.index()] {
+        match self.client(id)?.newest_of(stream, now) {
             Some(newest) if observed == newest => Err(duplicate(stream)),
             Some(newest) if observed < newest => Err(Reject::new(
                 RejectCode::OutOfOrderFrame,
@@ -204,7 +228,7 @@ impl<L: Default> ClientTable<L> {
 
     /// Remembers a sample that is durably queued.
     pub(crate) fn accept(&mut self, id: &SensorId, accepted: Accepted, now: Timestamp) {
-        self.remember_order(id, accepted.order);
+        self.remember_order(id, accepted.order, now);
         // The phone may have been forgotten while its sample was being queued; the sample is safe.
         let Some(client) = self.clients.get_mut(id) else {
             return;
@@ -215,7 +239,10 @@ impl<L: Default> ClientTable<L> {
         if let Some((place, observed)) = accepted.place {
             // A clock that is ahead must not keep later places out.
             let observed = observed.min(now);
-            if place.position.is_some() && client.place.is_none_or(|(_, known)| known <= observed) {
+            let is_newer = client
+                .place
+                .is_none_or(|(_, known)| known <= observed || before_clock_step(known, now));
+            if place.position.is_some() && is_newer {
                 client.place = Some((place, observed));
             }
         }
@@ -223,10 +250,18 @@ impl<L: Default> ClientTable<L> {
     }
 
     /// Remembers only the order: of a sample that turns out to have been queued before.
-    pub(crate) fn remember_order(&mut self, id: &SensorId, order: Option<(Stream, Timestamp)>) {
+    pub(crate) fn remember_order(
+        &mut self,
+        id: &SensorId,
+        order: Option<(Stream, Timestamp)>,
+        now: Timestamp,
+    ) {
         if let (Some(client), Some((stream, observed))) = (self.clients.get_mut(id), order) {
-            let newest = &mut client.newest[stream.index()];
-            *newest = Some(newest.map_or(observed, |known| known.max(observed)));
+            let known = client.newest_of(stream, now);
+            client.newest[stream.index()] = Some(Newest {
+                observed: known.map_or(observed, |known| known.max(observed)),
+                arrived: now,
+            });
         }
     }
 

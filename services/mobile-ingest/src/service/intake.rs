@@ -130,7 +130,7 @@ impl Intake {
         } = frame;
         let lanes = self.clients().lanes(&client)?;
         let _turn = lanes.0[stream.index()].lock().await;
-        self.clients().check_order(&client, stream, observed)?;
+        self.clients().check_order(&client, stream, observed, now)?;
         let appended = match payload {
             Payload::Picture(image) => {
                 let note = PictureNote {
@@ -165,7 +165,7 @@ impl Intake {
                 Ok(())
             }
             Appended::Duplicate => {
-                self.clients().remember_order(&client, order);
+                self.clients().remember_order(&client, order, now);
                 Err(duplicate(stream).into())
             }
         }

@@ -40,29 +40,32 @@ fn order_is_kept_per_stream_and_only_of_what_was_accepted() {
     let phone = id("p");
     let mut table = Table::new();
     assert_eq!(
-        code(table.check_order(&phone, Stream::Gps, at(5))),
+        code(table.check_order(&phone, Stream::Gps, at(5), at(7))),
         Some(RejectCode::ClientNotRegistered)
     );
     table
         .register(phone.clone(), Announcement::default(), at(1))
         .unwrap();
-    assert_eq!(code(table.check_order(&phone, Stream::Gps, at(5))), None);
     assert_eq!(
-        code(table.check_order(&phone, Stream::Gps, at(5))),
+        code(table.check_order(&phone, Stream::Gps, at(5), at(7))),
+        None
+    );
+    assert_eq!(
+        code(table.check_order(&phone, Stream::Gps, at(5), at(7))),
         None,
         "a sample that was only checked may come again"
     );
     table.accept(&phone, on(Stream::Gps, 5), at(6));
     assert_eq!(
-        code(table.check_order(&phone, Stream::Gps, at(5))),
+        code(table.check_order(&phone, Stream::Gps, at(5), at(7))),
         Some(RejectCode::DuplicateFrame)
     );
     assert_eq!(
-        code(table.check_order(&phone, Stream::Gps, at(4))),
+        code(table.check_order(&phone, Stream::Gps, at(4), at(7))),
         Some(RejectCode::OutOfOrderFrame)
     );
     assert_eq!(
-        code(table.check_order(&phone, Stream::Camera, at(5))),
+        code(table.check_order(&phone, Stream::Camera, at(5), at(7))),
         None,
         "another stream has its own order"
     );
@@ -70,9 +73,52 @@ fn order_is_kept_per_stream_and_only_of_what_was_accepted() {
         .register(phone.clone(), Announcement::default(), at(7))
         .unwrap();
     assert_eq!(
-        code(table.check_order(&phone, Stream::Gps, at(5))),
+        code(table.check_order(&phone, Stream::Gps, at(5), at(7))),
         Some(RejectCode::DuplicateFrame),
         "registering again does not forget the order"
+    );
+}
+
+#[test]
+fn a_server_clock_that_is_set_back_refuses_nobody_for_it() {
+    let phone = id("p");
+    let mut table = Table::new();
+    table
+        .register(phone.clone(), Announcement::default(), at(1000))
+        .unwrap();
+    let with_place = |seconds, latitude| Accepted {
+        place: Some((place(latitude), at(seconds))),
+        ..on(Stream::Gps, seconds)
+    };
+    table.accept(&phone, with_place(1000, 50.0), at(1000));
+    assert_eq!(
+        code(table.check_order(&phone, Stream::Gps, at(998), at(999))),
+        Some(RejectCode::OutOfOrderFrame),
+        "a second is disorder, not a clock that was set back"
+    );
+    assert_eq!(
+        code(table.check_order(&phone, Stream::Gps, at(500), at(500))),
+        None
+    );
+    table.accept(&phone, with_place(500, 40.0), at(500));
+    assert_eq!(
+        table.get(&phone).unwrap().place,
+        Some((place(40.0), at(500)))
+    );
+    assert_eq!(
+        code(table.check_order(&phone, Stream::Gps, at(499), at(501))),
+        Some(RejectCode::OutOfOrderFrame),
+        "order is kept from there"
+    );
+    assert_eq!(
+        code(table.check_order(&phone, Stream::Gps, at(501), at(501))),
+        None
+    );
+    // A sample that turns out to have been queued before moves the order as well.
+    table.remember_order(&phone, Some((Stream::Gps, at(300))), at(300));
+    assert_eq!(
+        code(table.check_order(&phone, Stream::Gps, at(300), at(300))),
+        Some(RejectCode::DuplicateFrame)
     );
 }
 
