@@ -269,7 +269,8 @@ impl Store {
 
     /// Replaces entries of the newest commit, whose first is `first`: the time it took is known only
     /// after it. Visible at once and on disk with the next commit; should the process be killed in
-    /// between, the entries are as they were committed.
+    /// between, the entries are as they were committed. So nothing may change by which a reader knows an
+    /// entry again.
     ///
     /// # Errors
     /// The file cannot be written.

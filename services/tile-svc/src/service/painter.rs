@@ -271,13 +271,18 @@ impl Painter {
                 ..painted.change
             })
             .collect();
-        let stamp = |changes: &mut [TileChange], at: Timestamp| {
+        // Readers know a change again by the time of its commit, so that is said once and before the
+        // commit. How long it took is known only after it.
+        let committed = (self.clock)();
+        let measure = |changes: &mut [TileChange], at: Timestamp| {
             for (change, received) in changes.iter_mut().zip(&received) {
-                change.committed_unix_nanos = at.as_unix_nanos();
                 change.latency_nanos = at.nanos_since(*received);
             }
         };
-        stamp(&mut changes, (self.clock)());
+        for change in &mut changes {
+            change.committed_unix_nanos = committed.as_unix_nanos();
+        }
+        measure(&mut changes, committed);
         let commit = Commit {
             bounds,
             simulated: changes.iter().any(|change| change.simulated),
@@ -285,7 +290,7 @@ impl Painter {
             tiles: finished.tiles,
         };
         self.store.commit(&commit)?;
-        stamp(&mut changes, (self.clock)());
+        measure(&mut changes, (self.clock)());
         self.served.forget(&finished.changed);
         self.metrics.written(commit.tiles.len());
         if let Some(first) = changes.first() {

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use sovereign_bus::{Consumer, Key};
 use sovereign_model::geo::{Attitude, Geodetic};
 use sovereign_proto::geo::v1::Capture;
@@ -72,41 +74,88 @@ async fn prepared(
     Prepared { job, frame, plan }
 }
 
+/// A painter with a store and frames of its own.
+struct Rig {
+    _dir: tempfile::TempDir,
+    store: Arc<Store>,
+    painter: Painter,
+    frames: mpsc::Receiver<Prepared>,
+}
+
+impl Rig {
+    async fn with(frames: u32, max_tiles: usize, clock: Clock) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let bus = Bus::memory(&dir.path().join("journal.redb"), "test-node").unwrap();
+        let context = Context::for_tests("tile-svc", bus.clone(), dir.path());
+        let mut captures = bus.consume(&DRONE_CAPTURE, "test").await.unwrap();
+        let mut keyframes = bus.consume(&SLAM_KEYFRAME, "test").await.unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("tiles.redb"), 64 << 20).unwrap());
+        let painter = Painter {
+            store: Arc::clone(&store),
+            served: Arc::new(Served::new(1 << 20)),
+            metrics: Arc::new(TileMetrics::register(&context)),
+            bus: bus.clone(),
+            min_zoom: 10,
+            max_tiles,
+            clock,
+        };
+        let (sender, receiver) = mpsc::channel(frames as usize);
+        for number in 0..frames {
+            let prepared = prepared(&bus, &mut captures, &mut keyframes, number).await;
+            sender.send(prepared).await.unwrap();
+        }
+        Rig {
+            _dir: dir,
+            store,
+            painter,
+            frames: receiver,
+        }
+    }
+
+    /// Paints all frames; the log of changes.
+    async fn paint(self) -> Vec<TileChange> {
+        self.painter.run(self.frames).await.unwrap();
+        let (messages, _) = self.store.changes(0, 100, usize::MAX).unwrap();
+        messages
+            .iter()
+            .map(|message| TileChange::decode(message.as_slice()).unwrap())
+            .collect()
+    }
+}
+
 #[tokio::test]
 async fn frames_that_do_not_fit_into_a_commit_are_painted_by_the_next_before_more_are_taken_up() {
     const FRAMES: u32 = 7;
-    let dir = tempfile::tempdir().unwrap();
-    let bus = Bus::memory(&dir.path().join("journal.redb"), "test-node").unwrap();
-    let context = Context::for_tests("tile-svc", bus.clone(), dir.path());
-    let mut captures = bus.consume(&DRONE_CAPTURE, "test").await.unwrap();
-    let mut keyframes = bus.consume(&SLAM_KEYFRAME, "test").await.unwrap();
-    let store = Arc::new(Store::open(&dir.path().join("tiles.redb"), 64 << 20).unwrap());
-    let painter = Painter {
-        store: Arc::clone(&store),
-        served: Arc::new(Served::new(1 << 20)),
-        metrics: Arc::new(TileMetrics::register(&context)),
-        bus: bus.clone(),
-        min_zoom: 10,
-        max_tiles: 1,
-        clock: || Timestamp::from_unix_nanos(5),
-    };
-    let (sender, receiver) = mpsc::channel(FRAMES as usize);
-    for number in 0..FRAMES {
-        let prepared = prepared(&bus, &mut captures, &mut keyframes, number).await;
-        sender.send(prepared).await.unwrap();
-    }
-    drop(sender);
-    painter.run(receiver).await.unwrap();
-    let (messages, _) = store.changes(0, 100, usize::MAX).unwrap();
-    let painted: Vec<(u64, String)> = messages
-        .iter()
-        .map(|message| TileChange::decode(message.as_slice()).unwrap())
+    let rig = Rig::with(FRAMES, 1, || Timestamp::from_unix_nanos(5)).await;
+    let painted: Vec<(u64, String)> = rig
+        .paint()
+        .await
+        .into_iter()
         .map(|change| (change.sequence, change.frame_id))
         .collect();
     let expected: Vec<(u64, String)> = (0..FRAMES)
         .map(|number| (u64::from(number) + 1, format!("f{number}")))
         .collect();
     assert_eq!(painted, expected);
+}
+
+#[tokio::test]
+async fn a_commit_has_one_time_however_long_it_takes() {
+    /// A second passes between any two looks.
+    fn clock() -> Timestamp {
+        static SECONDS: AtomicI64 = AtomicI64::new(0);
+        let seconds = SECONDS.fetch_add(1, Ordering::SeqCst);
+        Timestamp::from_unix_nanos(seconds * 1_000_000_000)
+    }
+    let changes = Rig::with(2, 1, clock).await.paint().await;
+    let times: Vec<(i64, i64)> = changes
+        .iter()
+        .map(|change| (change.committed_unix_nanos, change.latency_nanos))
+        .map(|(committed, latency)| (committed / 1_000_000_000, latency / 1_000_000_000))
+        .collect();
+    // The frames arrived at second 0. What an entry says of its commit is what was said before it, and
+    // its latency is the one that was measured after it.
+    assert_eq!(times, [(0, 1), (2, 3)]);
 }
 
 #[tokio::test]
