@@ -249,12 +249,7 @@ impl Exporter {
 
     /// An envelope under an id made from its content, the same when it is made again.
     fn seal_content(&self, body: Body) -> Vec<u8> {
-        let content = Envelope {
-            body: Some(body.clone()),
-            ..Envelope::default()
-        };
-        let mut message_id = Digest::of(&content.encode_to_vec()).to_hex();
-        message_id.truncate(32);
+        let message_id = content_id(body.clone());
         seal(&self.node_id, message_id, body, now())
     }
 
@@ -387,6 +382,21 @@ impl Resumed {
     }
 }
 
+/// The id of what is said. How long a commit took is no part of it: the tile store knows that only after
+/// the commit, and a store that is killed in between has forgotten it.
+fn content_id(mut body: Body) -> String {
+    if let Body::TileChange(change) = &mut body {
+        change.latency_nanos = 0;
+    }
+    let content = Envelope {
+        body: Some(body),
+        ..Envelope::default()
+    };
+    let mut id = Digest::of(&content.encode_to_vec()).to_hex();
+    id.truncate(32);
+    id
+}
+
 /// The position after a change.
 fn position_of(change: &TileChange) -> Position {
     let committed = change.committed_unix_nanos.to_le_bytes();
@@ -420,4 +430,33 @@ pub(crate) fn seal(node_id: &str, message_id: String, body: Body, at: Timestamp)
         body: Some(body),
     }
     .encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_keeps_its_id_and_its_position_when_its_latency_becomes_known() {
+        let committed = TileChange {
+            sequence: 7,
+            frame_id: "f".to_owned(),
+            committed_unix_nanos: 1_000,
+            latency_nanos: 10,
+            ..TileChange::default()
+        };
+        let amended = TileChange {
+            latency_nanos: 20,
+            ..committed.clone()
+        };
+        let id = |change: &TileChange| content_id(Body::TileChange(change.clone()));
+        assert_eq!(id(&amended), id(&committed));
+        assert_eq!(position_of(&amended), position_of(&committed));
+        let anew = TileChange {
+            committed_unix_nanos: 2_000,
+            ..committed.clone()
+        };
+        assert_ne!(id(&anew), id(&committed));
+        assert_ne!(position_of(&anew), position_of(&committed));
+    }
 }
