@@ -49,19 +49,54 @@ pub(crate) fn built_in() -> Vec<CameraModel> {
     }]
 }
 
-/// Longer side of the sensor in millimetres, by model as Exif says it: DJI's 1/2.3" and 1" cameras.
-const SENSOR_WIDTHS_MM: [(&str, f64); 10] = [
-    ("FC300S", 6.17),
-    ("FC300X", 6.17),
-    ("FC300C", 6.17),
-    ("FC330", 6.17),
-    ("FC350", 6.17),
-    ("FC220", 6.17),
-    ("FC2103", 6.17),
-    ("FC6310", 13.2),
-    ("L1D-20c", 13.2),
-    ("FC3411", 13.2),
+/// A sensor: its longer side in millimetres, and the sides of the largest picture that it takes, in
+/// pixels.
+struct Sensor {
+    long_mm: f64,
+    long_px: u32,
+    short_px: u32,
+}
+
+const fn sensor(long_mm: f64, long_px: u32, short_px: u32) -> Sensor {
+    Sensor {
+        long_mm,
+        long_px,
+        short_px,
+    }
+}
+
+/// Sensors by model as Exif says it: DJI's 1/2.3" and 1" cameras.
+const SENSORS: [(&str, Sensor); 10] = [
+    ("FC300S", sensor(6.17, 4000, 3000)),
+    ("FC300X", sensor(6.17, 4000, 3000)),
+    ("FC300C", sensor(6.17, 4000, 3000)),
+    ("FC330", sensor(6.17, 4000, 3000)),
+    ("FC350", sensor(6.17, 4000, 3000)),
+    ("FC220", sensor(6.17, 4000, 3000)),
+    ("FC2103", sensor(6.17, 4056, 3040)),
+    ("FC6310", sensor(13.2, 5472, 3648)),
+    ("L1D-20c", sensor(13.2, 5472, 3648)),
+    ("FC3411", sensor(13.2, 5472, 3648)),
 ];
+
+impl Sensor {
+    /// Millimetres of the sensor along the longer side of a picture, or `None` when the picture's size
+    /// does not tell: a crop keeps one side of the full picture, a scaled picture keeps its shape, and
+    /// anything else could be both.
+    fn seen_mm(&self, width_px: u32, height_px: u32) -> Option<f64> {
+        let (long, short) = (width_px.max(height_px), width_px.min(height_px));
+        let is_crop = (short == self.short_px && long <= self.long_px)
+            || (long == self.long_px && short <= self.short_px);
+        // Scaling rounds a side to a whole pixel.
+        let short_scaled = f64::from(long) * f64::from(self.short_px) / f64::from(self.long_px);
+        let is_scaled = (f64::from(short) - short_scaled).abs() < 1.0;
+        if is_crop {
+            Some(self.long_mm * f64::from(long) / f64::from(self.long_px))
+        } else {
+            is_scaled.then_some(self.long_mm)
+        }
+    }
+}
 
 /// Why a picture has no usable camera.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -134,9 +169,8 @@ pub(crate) fn intrinsics(
             camera.k1,
             0.0,
         )
-    } else if let (Some(focal_mm), Some(sensor_mm)) = (metadata.focal_mm, sensor_width_mm(metadata))
-    {
-        Intrinsics::from_focal_and_sensor(width, height, focal_mm, sensor_mm)
+    } else if let (Some(focal_mm), Some(seen_mm)) = (metadata.focal_mm, seen_mm(metadata)) {
+        Intrinsics::from_focal_and_sensor(width, height, focal_mm, seen_mm)
     } else if let Some(focal_35mm) = metadata.focal_35mm {
         Intrinsics::from_35mm(width, height, focal_35mm)
     } else {
@@ -145,12 +179,11 @@ pub(crate) fn intrinsics(
     found.map_err(NoCamera::Impossible)
 }
 
-fn sensor_width_mm(metadata: &PictureMetadata) -> Option<f64> {
+/// How much of its sensor's longer side a picture shows.
+fn seen_mm(metadata: &PictureMetadata) -> Option<f64> {
     let model = metadata.model.as_deref()?;
-    SENSOR_WIDTHS_MM
-        .iter()
-        .find(|(name, _)| *name == model)
-        .map(|(_, width)| *width)
+    let (_, sensor) = SENSORS.iter().find(|(name, _)| *name == model)?;
+    sensor.seen_mm(metadata.width_px, metadata.height_px)
 }
 
 #[cfg(test)]
@@ -186,6 +219,39 @@ mod tests {
             let camera = intrinsics(&metadata, given, &table).unwrap();
             assert!((camera.fx_px() - expected).abs() < 1e-3, "{metadata:?}");
         }
+    }
+
+    #[test]
+    fn a_crop_keeps_the_scale_of_its_sensor_and_a_scaled_picture_its_angle() {
+        // 8.8 mm before 13.2 mm and 5,472 px: 3,648 px, two thirds of the longer side.
+        for (width_px, height_px, expected) in [
+            (5472, 3648, 3648.0),
+            (4864, 3648, 3648.0),
+            (3648, 4864, 3648.0),
+            (5472, 3078, 3648.0),
+            (2736, 1824, 1824.0),
+            (1368, 912, 912.0),
+            (1000, 667, 666.667),
+            // Cropped and scaled, by how much each is not known: the film's word, 24 / 36.
+            (4000, 3000, 2666.667),
+            (1920, 1080, 1280.0),
+        ] {
+            let metadata = PictureMetadata {
+                width_px,
+                height_px,
+                ..picture("FC6310", Some(8.8), Some(24.0))
+            };
+            let camera = intrinsics(&metadata, None, &built_in()).unwrap();
+            assert!((camera.fx_px() - expected).abs() < 1e-3, "{metadata:?}");
+        }
+        let metadata = PictureMetadata {
+            height_px: 3000,
+            ..picture("FC6310", Some(8.8), None)
+        };
+        assert_eq!(
+            intrinsics(&metadata, None, &built_in()),
+            Err(NoCamera::Unknown)
+        );
     }
 
     #[test]
