@@ -157,8 +157,12 @@ impl Preview {
             && f64::from(y) >= self.offset[1] + EDGE
             && f64::from(x) < f64::from(self.width) - self.offset[0] - EDGE
             && f64::from(y) < f64::from(self.height) - self.offset[1] - EDGE;
+        // Elsewhere there may not even be an index.
+        if !inside {
+            return None;
+        }
         let index = usize::try_from(y * self.width + x).ok()?;
-        inside.then(|| self.luma.get(index).copied().map(f64::from))?
+        self.luma.get(index).copied().map(f64::from)
     }
 }
 
@@ -327,6 +331,27 @@ mod tests {
             turn(sight(&far, b"not a jpeg"), &[sight(&known, &known_preview)]),
             None
         );
+    }
+
+    #[test]
+    fn far_outside_of_a_preview_is_no_pixel() {
+        let (camera, pose) = (camera(), pose(0.0, 0.0));
+        let pixels = preview(&pose, &camera);
+        let preview = Preview::decode(Sight {
+            pose: &pose,
+            intrinsics: &camera,
+            preview: &pixels,
+        })
+        .unwrap();
+        assert!(preview.at(80, 60).is_some());
+        for (x, y) in [
+            (i32::MAX, i32::MAX),
+            (i32::MIN, i32::MIN),
+            (80, i32::MAX),
+            (i32::MAX, 60),
+        ] {
+            assert_eq!(preview.at(x, y), None);
+        }
     }
 
     #[test]
