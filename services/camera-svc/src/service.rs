@@ -19,7 +19,7 @@ use crate::config::{Config, Plan, plans_from_config};
 use crate::error::CameraError;
 use crate::grpc::CamerasApi;
 use crate::metrics::CameraMetrics;
-use reader::{Open, Reader, open};
+use reader::{Open, Reader, now, open};
 
 /// Frames between a reader and its publisher; a frame that finds no room is dropped and counted, but
 /// for a file, whose reader waits.
@@ -140,6 +140,7 @@ impl Service for CameraService {
                 stop: stop.clone(),
                 frames,
                 open: self.open,
+                clock: now,
             };
             tasks.spawn(format!("read {id}"), async move {
                 tokio::task::spawn_blocking(move || reader.run())

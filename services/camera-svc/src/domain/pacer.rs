@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use sovereign_model::Timestamp;
-
 /// Lets at most so many frames a second pass.
 ///
 /// The schedule is kept, so that jitter of the source does not lower the rate; after a gap of more than
-/// one period it starts anew, so that a stall is not followed by a burst.
+/// one period it starts anew, so that a stall is not followed by a burst. Moments are times since the
+/// start of the stream, which never go back, as the time of day does when it is set.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     period: Duration,
-    due: Option<Timestamp>,
+    due: Option<Duration>,
 }
 
 impl Pacer {
@@ -24,17 +23,15 @@ impl Pacer {
     }
 
     /// Whether the frame of this moment passes.
-    pub(crate) fn passes(&mut self, now: Timestamp) -> bool {
-        let period = self.period.as_nanos() as i64;
+    pub(crate) fn passes(&mut self, now: Duration) -> bool {
         // A frame that is early by less than a fifth of a period is the one that was due.
-        let slack = period / 5;
+        let slack = self.period / 5;
         let due = self.due.unwrap_or(now);
-        let late = now.nanos_since(due);
-        if late + slack < 0 {
+        if now + slack < due {
             return false;
         }
-        let base = if late > period { now } else { due };
-        self.due = Some(Timestamp::from_unix_nanos(base.as_unix_nanos() + period));
+        let is_stalled = now.saturating_sub(due) > self.period;
+        self.due = Some(if is_stalled { now } else { due } + self.period);
         true
     }
 }
@@ -47,8 +44,8 @@ mod tests {
         let mut pacer = Pacer::new(limit);
         (0..(source_fps * seconds) as i64)
             .filter(|frame| {
-                let at = (*frame as f64 / source_fps * 1e9) as i64;
-                pacer.passes(Timestamp::from_unix_nanos(1_700_000_000_000_000_000 + at))
+                let at = *frame as f64 / source_fps;
+                pacer.passes(Duration::from_secs_f64(at))
             })
             .count()
     }
@@ -67,7 +64,7 @@ mod tests {
     #[test]
     fn a_stall_is_not_followed_by_a_burst() {
         let mut pacer = Pacer::new(10.0);
-        let at = |ms: i64| Timestamp::from_unix_nanos(ms * 1_000_000);
+        let at = Duration::from_millis;
         assert!(pacer.passes(at(0)));
         assert!(pacer.passes(at(5_000)));
         assert!(!pacer.passes(at(5_010)));

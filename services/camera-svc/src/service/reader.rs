@@ -1,7 +1,7 @@
 //! Reading one camera: open, read until it fails or ends, open again.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sovereign_model::Timestamp;
 use sovereign_proto::camera::v1::{CameraState, Frame};
@@ -17,6 +17,9 @@ use crate::service::Board;
 
 /// Longest sleep of a reader before it looks again whether it should stop.
 const NAP: Duration = Duration::from_millis(100);
+
+/// Says what time of day it is.
+pub(crate) type Clock = fn() -> Timestamp;
 
 /// How a source is opened.
 pub(crate) type Open = fn(&Source) -> Result<Box<dyn Frames>, CaptureError>;
@@ -60,6 +63,8 @@ pub(crate) struct Reader {
     pub(crate) stop: Stop,
     pub(crate) frames: mpsc::Sender<Frame>,
     pub(crate) open: Open,
+    /// For what is told about frames. Nothing waits by it: it may be set while a camera runs.
+    pub(crate) clock: Clock,
 }
 
 impl Reader {
@@ -105,25 +110,24 @@ impl Reader {
             Duration::from_secs_f64(1.0 / claimed.unwrap_or(plan.fps))
         });
         let mut streaming = false;
-        let mut due = now();
+        let start = Instant::now();
+        let mut due = Duration::ZERO;
         while !self.stop.is_requested() {
             if let Some(period) = file_period {
-                let early = due.nanos_since(now());
-                if early > 0 {
-                    self.rest(Duration::from_nanos(early.unsigned_abs()));
-                }
-                due = Timestamp::from_unix_nanos(due.as_unix_nanos() + period.as_nanos() as i64);
+                self.rest(due.saturating_sub(start.elapsed()));
+                due += period;
             }
             if !source.grab()? {
                 return Ok(());
             }
-            let captured = now();
+            let captured = (self.clock)();
+            let elapsed = start.elapsed();
             *sequence += 1;
             if !streaming {
                 streaming = true;
                 self.set_state(CameraState::Streaming);
             }
-            if !pacer.passes(if is_file { due } else { captured }) {
+            if !pacer.passes(if is_file { due } else { elapsed }) {
                 self.metrics.frames_skipped.inc();
                 self.board.update(plan.key.as_str(), |status, _| {
                     status.frames_skipped += 1;
@@ -178,7 +182,8 @@ impl Reader {
     }
 }
 
-fn now() -> Timestamp {
+/// The time of day.
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_system_time(SystemTime::now())
 }
 

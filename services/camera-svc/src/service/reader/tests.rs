@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use super::*;
 use crate::config::{CameraConfig, Config, SourceKind, plans_from_config};
 use sovereign_service::StopSource;
@@ -82,6 +84,7 @@ fn reader(source: SourceKind, name: &str, room: usize) -> (Reader, mpsc::Receive
         stop: StopSource::new().stop(),
         frames,
         open: open_fake,
+        clock: now,
     };
     (reader, handed_over)
 }
@@ -140,4 +143,22 @@ fn a_file_with_an_impossible_rate_is_played_at_the_configured_one() {
     reader.read_until_it_ends(&mut sequence).unwrap();
     assert_eq!(sequence, 2);
     assert_eq!(handed_over.try_recv().unwrap().sequence, 1);
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_no_camera() {
+    const HOUR_NANOS: i64 = 3_600_000_000_000;
+    /// Every look finds it set back by another hour.
+    fn clock() -> Timestamp {
+        static HOURS: AtomicI64 = AtomicI64::new(1_000);
+        Timestamp::from_unix_nanos(HOURS.fetch_sub(1, Ordering::SeqCst) * HOUR_NANOS)
+    }
+    let (reader, mut handed_over) = reader(SourceKind::Rtsp, "rtsp://gate/3", 3);
+    let reader = Reader { clock, ..reader };
+    let mut sequence = 0;
+    reader.read_until_it_ends(&mut sequence).unwrap_err();
+    let hours: Vec<i64> = std::iter::from_fn(|| handed_over.try_recv().ok())
+        .map(|frame| frame.captured_unix_nanos / HOUR_NANOS)
+        .collect();
+    assert_eq!(hours, [1_000, 999, 998]);
 }
