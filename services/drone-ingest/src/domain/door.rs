@@ -2,7 +2,9 @@
 //!
 //! MAVLink vehicles are told apart by system id and sender address, JSON drones by the id they give. The
 //! first address of a system is `sys-<id>`; another one that is heard at the same time is `sys-<id>-2`,
-//! and so on. A vehicle that is silent for the idle time leaves the table, and its name is free again.
+//! and so on. A sender whose port changed (a NAT that bound it anew, a router that was restarted) goes on
+//! as the vehicle it was, once the old port is silent. A vehicle that is silent for the idle time leaves
+//! the table, and its name is free again.
 //! Only autopilots make a vehicle: an autopilot's heartbeat does, and telemetry of component 1, which the
 //! protocol keeps for the autopilot; ground stations, radios, cameras and gimbals do not.
 //!
@@ -35,6 +37,9 @@ mod tests;
 pub const MAX_VEHICLES: usize = 4_096;
 /// A vehicle that was silent for longer is not waited for.
 const STILL_HEARD: Duration = Duration::from_secs(2);
+/// A vehicle that was silent for longer goes on under another port of its host: three heartbeats are
+/// missing then, so the old port is not heard any more.
+const PORT_CHANGED_AFTER: Duration = Duration::from_secs(3);
 /// The component that the protocol keeps for the autopilot.
 const AUTOPILOT_COMPONENT: u8 = 1;
 
@@ -365,13 +370,41 @@ impl Door {
             sender,
             autopilot: frame.component_id,
         };
-        let slot = self.admit(self.free_id(sender.0)?, source, link, now)?;
-        self.by_sender.insert(sender, slot);
+        let slot = match self.of_changed_port(sender, frame.component_id, now) {
+            Some(slot) => slot,
+            None => self.admit(self.free_id(sender.0)?, source, link, now)?,
+        };
         if let Some(tenant) = self.tenant_mut(slot) {
+            let before = std::mem::replace(&mut tenant.link, link);
+            tenant.vehicle.hear(now);
             let (component_id, sequence) = (frame.component_id, frame.sequence);
             tenant.vehicle.follow_sequence(component_id, sequence);
+            if let Link::Mavlink { sender: before, .. } = before {
+                self.by_sender.remove(&before);
+            }
         }
+        self.by_sender.insert(sender, slot);
         Ok(slot)
+    }
+
+    /// The vehicle that a new sender goes on as: of the same system, autopilot and host, and silent; of
+    /// several the one that was heard last.
+    fn of_changed_port(
+        &self,
+        (system_id, from): (u8, SocketAddr),
+        component_id: u8,
+        now: Timestamp,
+    ) -> Option<usize> {
+        let silent = self.by_sender.iter().filter_map(|(&sender, &slot)| {
+            let tenant = self.slots.get(slot)?.tenant.as_ref()?;
+            let heard = tenant.vehicle.last_heard();
+            let is_it = sender.0 == system_id
+                && sender.1.ip() == from.ip()
+                && is_autopilot(component_id, tenant.link)
+                && now.since(heard) > PORT_CHANGED_AFTER;
+            is_it.then_some((heard, slot))
+        });
+        silent.max().map(|(_, slot)| slot)
     }
 
     /// The first name of this system that nobody has.

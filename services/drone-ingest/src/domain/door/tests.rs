@@ -133,6 +133,8 @@ fn two_senders_of_one_system_id_stay_two_vehicles_and_names_come_back() {
     assert_eq!(ids(&door), ["sys-7", "sys-7-2", "sys-7-3"]);
     hear(&mut door, 20_000, 1, 11_000_000);
     hear(&mut door, 20_000, 3, 31_000_000);
+    hear(&mut door, 30_000, 1, 11_000_000);
+    hear(&mut door, 30_000, 3, 31_000_000);
     let gone = door.expire(ms(31_000));
     assert_eq!(gone, [SensorId::parse("sys-7-2").unwrap()]);
     assert_eq!(ids(&door), ["sys-7", "sys-7-3"]);
@@ -144,6 +146,40 @@ fn two_senders_of_one_system_id_stay_two_vehicles_and_names_come_back() {
         .map(|(v, _)| v.position.unwrap().latitude_deg)
         .collect();
     assert_eq!(places, [1.1, 4.0, 3.1]);
+}
+
+#[test]
+fn a_sender_whose_port_changed_goes_on_as_the_vehicle_it_was() {
+    let mut door = Door::new(rules());
+    let elsewhere = SocketAddr::from(([127, 0, 0, 2], 9));
+    let mut sequence = 0;
+    let mut hear = |door: &mut Door, t, from, component| {
+        let frame = frame_v2(7, component, sequence, &copter());
+        sequence += 1;
+        door.hear_mavlink(ms(t), from, &frame);
+    };
+    hear(&mut door, 0, address(1), 1);
+    hear(&mut door, 3_001, address(2), 1);
+    assert_eq!(ids(&door), ["sys-7"]);
+    let (state, heard) = door.vehicles().remove(0);
+    assert_eq!((state.link.messages, state.link.lost), (2, 0));
+    assert_eq!(heard, ms(3_001));
+    // Again, and the first port has not kept a claim to it.
+    hear(&mut door, 7_000, address(3), 1);
+    hear(&mut door, 7_001, address(1), 1);
+    assert_eq!(ids(&door), ["sys-7", "sys-7-2"]);
+    assert_eq!(door.by_sender.len(), 2);
+    // Another host and another autopilot are others, however long the first are silent.
+    hear(&mut door, 20_000, elsewhere, 1);
+    hear(&mut door, 20_000, address(4), 42);
+    assert_eq!(ids(&door), ["sys-7", "sys-7-2", "sys-7-3", "sys-7-4"]);
+    // Of two that are silent, the one that was heard last.
+    hear(&mut door, 20_001, address(5), 1);
+    assert_eq!(door.len(), 4);
+    let heard: Vec<Timestamp> = door.vehicles().iter().map(|(_, heard)| *heard).collect();
+    assert_eq!(heard, [7_000, 20_001, 20_000, 20_000].map(ms));
+    assert_eq!(door.expire(ms(60_000)).len(), 4);
+    assert!(door.by_sender.is_empty());
 }
 
 #[test]
