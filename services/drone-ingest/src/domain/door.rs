@@ -244,13 +244,13 @@ impl Door {
         // The order of samples is remembered for as long as an old sample could come again.
         let of_samples = rules.idle_timeout.max(rules.max_sample_age);
         let mut gone = Vec::new();
-        for (index, slot) in self.slots.iter().enumerate() {
-            if let Some(tenant) = &slot.tenant {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Some(tenant) = &mut slot.tenant {
                 let limit = match tenant.link {
                     Link::Mavlink { .. } => rules.idle_timeout,
                     Link::Json => of_samples,
                 };
-                if now.since(tenant.vehicle.last_heard()) > limit {
+                if tenant.vehicle.silence(now) > limit {
                     gone.push(index);
                 }
             }

@@ -31,7 +31,8 @@ pub use state::{LinkCounts, Snapshot, Source};
 const GPS_TAKES_OVER_AFTER: Duration = Duration::from_secs(2);
 /// A gimbal's yaw relative to the body is resolved with a body attitude at most this old.
 const BODY_YAW_AGE: Duration = Duration::from_secs(1);
-/// A clock that steps back by more than this makes old history useless.
+/// A clock that steps back by more than this makes old history useless, and arrivals that are farther
+/// ahead of it than this count no longer.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 /// A frame this far behind the newest came late; farther behind, the sender started anew.
 const REORDER_WINDOW: u8 = 16;
@@ -204,6 +205,15 @@ impl Vehicle {
         self.carries_payload = true;
     }
 
+    /// For how long nothing arrived. After the clock stepped back that is counted anew, or the silence of
+    /// a vehicle that is gone would begin only when the old time is reached.
+    pub fn silence(&mut self, now: Timestamp) -> Duration {
+        if self.last_heard.since(now) > CLOCK_STEP {
+            self.hear(now);
+        }
+        now.since(self.last_heard)
+    }
+
     /// Merges what a message says. A time since boot in it is on the autopilot's clock, see
     /// [`Telemetry::undated`].
     pub fn merge(&mut self, telemetry: Telemetry, now: Timestamp) {
@@ -322,10 +332,14 @@ impl Vehicle {
     /// How a sample of this time stands to the last accepted one.
     ///
     /// The last one is forgotten `forget_after` its arrival: a drone whose clock stepped back is heard
-    /// again, at the latest then.
+    /// again, at the latest then. One that arrived in what is the future now, because our clock stepped
+    /// back, is forgotten at once.
     pub fn order(&self, timestamp: Timestamp, now: Timestamp, forget_after: Duration) -> Order {
         match self.last_sample {
-            Some(last) if now.since(last.arrived) <= forget_after => {
+            Some(last)
+                if now.since(last.arrived) <= forget_after
+                    && last.arrived.since(now) <= CLOCK_STEP =>
+            {
                 match timestamp.cmp(&last.timestamp) {
                     std::cmp::Ordering::Greater => Order::New,
                     std::cmp::Ordering::Equal => Order::Duplicate,

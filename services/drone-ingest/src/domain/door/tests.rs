@@ -322,6 +322,30 @@ fn a_drone_whose_clock_steps_back_is_heard_again() {
 }
 
 #[test]
+fn when_our_clock_steps_back_samples_are_taken_and_vehicles_expire() {
+    let mut door = Door::new(rules());
+    let heard = |door: &mut Door, t| offer(door, &sample("a", None), ms(t));
+    assert_eq!(heard(&mut door, 3_600_000), Ok(()));
+    // By less than a step can be, arrivals still order what has no time of its own.
+    assert_eq!(heard(&mut door, 3_599_000), Err(Reject::OutOfOrderSample));
+    assert_eq!(heard(&mut door, 0), Ok(()));
+    assert_eq!(heard(&mut door, 1), Ok(()));
+    // One that is never heard again after the step is silent from when that is noticed.
+    assert_eq!(
+        offer(&mut door, &sample("gone", None), ms(3_600_000)),
+        Ok(())
+    );
+    let frame = frame_v2(1, 1, 0, &copter());
+    door.hear_mavlink(ms(3_600_000), address(1), &frame);
+    assert_eq!(door.expire(ms(1_000)), []);
+    assert_eq!(door.len(), 3, "the step is not the silence of a vehicle");
+    assert_eq!(door.expire(ms(30_000)), []);
+    assert_eq!(heard(&mut door, 30_500), Ok(()));
+    let gone = ["gone", "sys-1"].map(|id| SensorId::parse(id).unwrap());
+    assert_eq!(door.expire(ms(31_001)), gone);
+}
+
+#[test]
 fn a_sample_without_a_time_is_observed_at_its_arrival() {
     let mut door = Door::new(rules());
     assert_eq!(offer(&mut door, &sample("a", None), ms(77)), Ok(()));
