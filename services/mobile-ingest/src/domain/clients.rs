@@ -213,14 +213,28 @@ impl<L: Default> ClientTable<L> {
         }
     }
 
+    /// The time of a sample whose sender said none: now, but later than what was accepted on its stream.
+    ///
+    /// # Errors
+    /// `CLIENT_NOT_REGISTERED`.
+    pub(crate) fn next_observed(
+        &self,
+        id: &SensorId,
+        stream: Stream,
+        now: Timestamp,
+    ) -> Result<Timestamp, Reject> {
+        let newest = self.client(id)?.newest_of(stream, now);
+        Ok(newest.map_or(now, |newest| now.max(just_after(newest))))
+    }
+
     /// The arrival time to stamp on a picture: now, but later than the one before whatever the clock did.
     pub(crate) fn next_received(&mut self, id: &SensorId, now: Timestamp) -> Timestamp {
         let Some(client) = self.clients.get_mut(id) else {
             return now;
         };
         let received = match client.last_received {
-            Some(last) if now <= last => last.checked_add(Duration::from_nanos(1)).unwrap_or(last),
-            Some(_) | None => now,
+            Some(last) => now.max(just_after(last)),
+            None => now,
         };
         client.last_received = Some(received);
         received
@@ -299,6 +313,10 @@ impl<L: Default> ClientTable<L> {
             )
         })
     }
+}
+
+fn just_after(time: Timestamp) -> Timestamp {
+    time.checked_add(Duration::from_nanos(1)).unwrap_or(time)
 }
 
 /// The refusal of a sample whose timestamp was accepted before.

@@ -6,7 +6,7 @@
 //! Degenerate cases:
 //! * Senders in Go always write `latitude` and `longitude`, as 0 when they have none: on any stream but
 //!   `gps`, exactly 0 and 0 means "no position".
-//! * A sender in Go writes an unset time as year 1: that means "now", as an absent one does.
+//! * A sender in Go writes an unset time as year 1: that means "on arrival", as an absent one does.
 //! * Base64 may carry line breaks (Android's default encoder puts them in).
 
 mod reject;
@@ -134,7 +134,8 @@ pub(crate) enum Payload {
 pub(crate) struct Frame {
     pub(crate) client: SensorId,
     pub(crate) stream: Stream,
-    pub(crate) observed: Timestamp,
+    /// Absent when it is that of the arrival, which is decided in the order of the stream.
+    pub(crate) observed: Option<Timestamp>,
     pub(crate) place: Place,
     pub(crate) payload: Payload,
     pub(crate) simulated: bool,
@@ -263,11 +264,14 @@ impl Written<'_> {
                 )
             })?;
         let observed = match self.timestamp.as_ref().map(|text| text.0.as_ref()) {
-            None | Some(GO_ZERO_TIME) => now,
-            Some(text) => timestamp_from_rfc3339(text)
-                .map_err(|message| Reject::new(RejectCode::InvalidPayload, message))?,
+            None | Some(GO_ZERO_TIME) => None,
+            Some(text) => {
+                let observed = timestamp_from_rfc3339(text)
+                    .map_err(|message| Reject::new(RejectCode::InvalidPayload, message))?;
+                check_age(observed, now, limits)?;
+                Some(observed)
+            }
         };
-        check_age(observed, now, limits)?;
         let place = WrittenPlace {
             latitude: self.latitude,
             longitude: self.longitude,

@@ -131,7 +131,7 @@ pub(crate) async fn upload(State(edge): State<Arc<Edge>>, request: Request) -> R
     let uploaded =
         match body::read(body, &parts.headers, edge.settings.max_upload, &edge.bodies).await {
             Ok(held) => {
-                let uploaded = edge.intake.upload(&held.bytes, now()).await;
+                let uploaded = edge.intake.upload(&held.bytes).await;
                 drop(held.room);
                 uploaded
             }
@@ -260,7 +260,7 @@ async fn take_picture(
     let held = body::read(body, headers, limit, &edge.bodies).await?;
     let receipt = edge
         .intake
-        .picture(&client, held.bytes, note, now())
+        .picture(&client, held.bytes, note)
         .await
         .inspect_err(log_queue_failure)?;
     drop(held.room);

@@ -1,7 +1,7 @@
 //! From a checked sample to a durable one, in order.
 //!
-//! Samples of one stream of one phone go one at a time: check the order, queue, remember. Different
-//! streams and phones do not wait for each other.
+//! Samples of one stream of one phone go one at a time: decide the time, check the order, queue,
+//! remember. Different streams and phones do not wait for each other.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use sovereign_proto::mobile::v1::{Sample, SampleType};
 use sovereign_proto::topics;
 use tokio::sync::Mutex as AsyncMutex;
 
+use super::now;
 use crate::domain::clients::{Accepted, Announcement, ClientTable, duplicate};
 use crate::domain::frame::{
     self, Frame, Limits, Payload, Place, Position, Reject, RejectCode, Stream,
@@ -118,8 +119,8 @@ impl Intake {
     ///
     /// # Errors
     /// See [`IngestError`]; nothing is remembered of a frame that was not queued.
-    pub(crate) async fn upload(&self, body: &[u8], now: Timestamp) -> Result<(), IngestError> {
-        let frame = frame::parse(body)?.check(now, &self.limits)?;
+    pub(crate) async fn upload(&self, body: &[u8]) -> Result<(), IngestError> {
+        let frame = frame::parse(body)?.check(now(), &self.limits)?;
         let Frame {
             client,
             stream,
@@ -130,7 +131,16 @@ impl Intake {
         } = frame;
         let lanes = self.clients().lanes(&client)?;
         let _turn = lanes.0[stream.index()].lock().await;
-        self.clients().check_order(&client, stream, observed, now)?;
+        // Read within the turn: whoever had the turn before has an earlier time.
+        let received = now();
+        let observed = match observed {
+            Some(observed) => {
+                self.clients()
+                    .check_order(&client, stream, observed, received)?;
+                observed
+            }
+            None => self.clients().next_observed(&client, stream, received)?,
+        };
         let appended = match payload {
             Payload::Picture(image) => {
                 let note = PictureNote {
@@ -138,16 +148,16 @@ impl Intake {
                     place,
                     simulated,
                 };
-                self.queue_picture(&client, image.into(), note, observed, now)
+                self.queue_picture(&client, image.into(), note, observed)
                     .await?
                     .1
             }
             Payload::Fix => {
-                let sample = sample(&client, stream, observed, now, place, simulated);
+                let sample = sample(&client, stream, observed, received, place, simulated);
                 self.queue_sample(sample, &client, stream).await?
             }
             Payload::Values(values) => {
-                let mut sample = sample(&client, stream, observed, now, place, simulated);
+                let mut sample = sample(&client, stream, observed, received, place, simulated);
                 sample.values.extend(values);
                 self.queue_sample(sample, &client, stream).await?
             }
@@ -160,12 +170,12 @@ impl Intake {
                     place: Some((place, observed)),
                     simulated,
                 };
-                self.clients().accept(&client, accepted, now);
+                self.clients().accept(&client, accepted, now());
                 self.metrics.accepted(stream);
                 Ok(())
             }
             Appended::Duplicate => {
-                self.clients().remember_order(&client, order, now);
+                self.clients().remember_order(&client, order, now());
                 Err(duplicate(stream).into())
             }
         }
@@ -181,7 +191,6 @@ impl Intake {
         client: &SensorId,
         image: Bytes,
         note: PictureNote,
-        now: Timestamp,
     ) -> Result<Receipt, IngestError> {
         let invalid = |message: String| Reject::new(RejectCode::InvalidPayload, message);
         if image.is_empty() {
@@ -191,21 +200,23 @@ impl Intake {
         }
         picture::check_jpeg(&image).map_err(|fault| invalid(format!("the body {fault}")))?;
         let lanes = self.clients().lanes(client)?;
+        let arrived = now();
         let captured = match note.captured {
-            Some(captured) => self.limits.check_skew(captured, now).map(|()| captured)?,
+            Some(captured) => self
+                .limits
+                .check_skew(captured, arrived)
+                .map(|()| captured)?,
             // A camera whose clock is wrong does not know the time: that is no reason to refuse its picture.
             None => picture::exposure_time(&image)
                 .filter(|exposure| *exposure > Timestamp::UNIX_EPOCH)
-                .filter(|exposure| self.limits.check_skew(*exposure, now).is_ok())
+                .filter(|exposure| self.limits.check_skew(*exposure, arrived).is_ok())
                 .unwrap_or(Timestamp::UNIX_EPOCH),
         };
         let _turn = lanes.0[Stream::Camera.index()].lock().await;
-        let (frame_id, appended) = self
-            .queue_picture(client, image, note, captured, now)
-            .await?;
+        let (frame_id, appended) = self.queue_picture(client, image, note, captured).await?;
         if appended == Appended::Stored {
             let observed = if captured == Timestamp::UNIX_EPOCH {
-                now
+                arrived
             } else {
                 captured
             };
@@ -214,7 +225,7 @@ impl Intake {
                 place: Some((note.place, observed)),
                 simulated: note.simulated,
             };
-            self.clients().accept(client, accepted, now);
+            self.clients().accept(client, accepted, now());
             self.metrics.accepted(Stream::Camera);
         }
         Ok(Receipt {
@@ -229,11 +240,10 @@ impl Intake {
         image: Bytes,
         note: PictureNote,
         captured: Timestamp,
-        now: Timestamp,
     ) -> Result<(String, Appended), IngestError> {
         let digest = Digest::of(&image);
         let frame_id = frame_id(client, captured, &digest).to_hex();
-        let received = self.clients().next_received(client, now);
+        let received = self.clients().next_received(client, now());
         let capture = Capture {
             frame_id: frame_id.clone(),
             sensor_id: client.to_string(),

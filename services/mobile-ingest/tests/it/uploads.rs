@@ -262,6 +262,32 @@ async fn order_is_kept_per_stream_and_a_retry_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_sample_without_a_time_follows_whatever_was_accepted_before_it() {
+    let edge = Edge::with(|config| config.max_clock_skew_secs = 86_400).await;
+    edge.register("phone-1").await;
+    let ahead = now() + 3_600_000_000_000;
+    let answer = edge.upload(&frame("phone-1", "gps", ahead)).await;
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    for _ in 0..3 {
+        let mut untimed = frame("phone-1", "gps", 0);
+        untimed.as_object_mut().unwrap().remove("timestamp");
+        let answer = edge.upload(&untimed).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    }
+    let mut samples = edge
+        .bus
+        .consume(&topics::MOBILE_SAMPLE, "test")
+        .await
+        .unwrap();
+    for expected in ahead..ahead + 4 {
+        let delivery = support::soon(samples.next()).await.unwrap();
+        assert_eq!(delivery.message.observed_unix_nanos, expected);
+        delivery.ack().await.unwrap();
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn an_accepted_sample_is_known_after_a_restart() {
     let mut edge = Edge::start().await;
     edge.register("phone-1").await;

@@ -80,6 +80,33 @@ fn order_is_kept_per_stream_and_only_of_what_was_accepted() {
 }
 
 #[test]
+fn a_time_that_is_left_to_the_arrival_is_in_order_whatever_was_accepted() {
+    let phone = id("p");
+    let mut table = Table::new();
+    let next = |table: &Table, now| {
+        table.next_observed(&phone, Stream::Gps, Timestamp::from_unix_nanos(now))
+    };
+    assert_eq!(
+        next(&table, 5).unwrap_err().code,
+        RejectCode::ClientNotRegistered
+    );
+    table
+        .register(phone.clone(), Announcement::default(), at(1))
+        .unwrap();
+    assert_eq!(next(&table, 5), Ok(Timestamp::from_unix_nanos(5)));
+    table.accept(&phone, on(Stream::Gps, 9), at(9));
+    for (now, expected) in [
+        (8_500_000_000, 9_000_000_001),
+        (9_000_000_000, 9_000_000_001),
+        (9_000_000_002, 9_000_000_002),
+        (7_000_000_000, 7_000_000_000),
+    ] {
+        let observed = next(&table, now).unwrap();
+        assert_eq!(observed, Timestamp::from_unix_nanos(expected));
+    }
+}
+
+#[test]
 fn a_server_clock_that_is_set_back_refuses_nobody_for_it() {
     let phone = id("p");
     let mut table = Table::new();
