@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::kv::Store;
+use futures::StreamExt;
 use sovereign_bus::{
     Appended, Bus, DurableTopic, Key, LiveTopic, PublishError, Retention, Select,
     contract::{Probe, Stage},
@@ -22,6 +24,9 @@ const DURABLE: DurableTopic<Probe> = DurableTopic::new(
         max_bytes: 64 << 20,
     },
 );
+
+/// Of the entries of the group `reader` of [`DURABLE`].
+const GROUP_PREFIX: &str = "IT_DURABLE.reader.";
 
 struct Nats {
     server: NatsServer,
@@ -258,8 +263,7 @@ async fn a_stream_that_the_server_lost_is_made_again() {
     let key = key("a");
     let stored = bus.append(&DURABLE, Some(&key), "1", &probe(1, 8)).await;
     assert_eq!(stored.unwrap(), Appended::Stored);
-    let client = async_nats::connect(server.url()).await.unwrap();
-    let operator = async_nats::jetstream::new(client);
+    let operator = jetstream(&server).await;
     operator.delete_stream("IT_DURABLE").await.unwrap();
     let lost = bus.append(&DURABLE, Some(&key), "2", &probe(2, 8)).await;
     assert!(matches!(lost, Err(PublishError::Transport(_))), "{lost:?}");
@@ -269,6 +273,46 @@ async fn a_stream_that_the_server_lost_is_made_again() {
     let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
     assert_eq!(delivery.message.number, 2);
     delivery.ack().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_of_a_member_that_is_gone_is_served_again_although_the_stream_was_empty() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    // What a member leaves that was killed, and whose messages are too old.
+    let operator = jetstream(&server).await;
+    let bucket = operator.get_key_value("sovereign_groups").await.unwrap();
+    let owner = bucket.put(format!("{GROUP_PREFIX}key.a"), "gone".into());
+    owner.await.unwrap();
+    wait_for_heartbeats(&bucket, 3).await;
+    append(&bus, "a", 1).await;
+    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    assert_eq!(delivery.message.number, 1);
+    delivery.ack().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_without_messages_is_taken_back_from_a_member_that_is_gone() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    let operator = jetstream(&server).await;
+    let bucket = operator.get_key_value("sovereign_groups").await.unwrap();
+    for entry in ["key.a", "member.gone"] {
+        let put = bucket.put(format!("{GROUP_PREFIX}{entry}"), "gone".into());
+        put.await.unwrap();
+    }
+    timeout(LIMIT, async {
+        for entry in ["key.a", "member.gone"] {
+            while value(&bucket, entry).await.is_some() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    })
+    .await
+    .unwrap();
+    drop(consumer);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -283,8 +327,7 @@ async fn what_a_group_removes_from_its_bucket_is_forgotten_in_the_end() {
     assert_eq!(appended.unwrap(), Appended::Stored);
     let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
     delivery.ack().await.unwrap();
-    let client = async_nats::connect(server.url()).await.unwrap();
-    let operator = async_nats::jetstream::new(client);
+    let operator = jetstream(&server).await;
     let bucket = operator.get_stream("KV_sovereign_groups").await.unwrap();
     let entry = bucket.get_last_raw_message_by_subject(KEY_ENTRY).await;
     assert!(entry.unwrap().headers.get("KV-Operation").is_none());
@@ -294,6 +337,32 @@ async fn what_a_group_removes_from_its_bucket_is_forgotten_in_the_end() {
     let headers = marker.unwrap().headers;
     assert_eq!(headers.get("KV-Operation").unwrap().as_str(), "PURGE");
     assert_eq!(headers.get("Nats-TTL").unwrap().as_str(), "3600");
+}
+
+/// The server as an operator sees it.
+async fn jetstream(server: &NatsServer) -> async_nats::jetstream::Context {
+    let client = async_nats::connect(server.url()).await.unwrap();
+    async_nats::jetstream::new(client)
+}
+
+/// Waits until the members of [`GROUP_PREFIX`] said so many times that they are there.
+async fn wait_for_heartbeats(bucket: &Store, heartbeats: usize) {
+    let members = format!("{GROUP_PREFIX}member.*");
+    let said = bucket.watch(members).await.unwrap();
+    let said = said.take(heartbeats).collect::<Vec<_>>();
+    assert_eq!(timeout(LIMIT, said).await.unwrap().len(), heartbeats);
+}
+
+async fn value(bucket: &Store, entry: &str) -> Option<String> {
+    let value = bucket.get(format!("{GROUP_PREFIX}{entry}")).await.unwrap();
+    value.map(|value| String::from_utf8_lossy(&value).into_owned())
+}
+
+async fn append(bus: &Bus, name: &str, number: u64) {
+    let (key, id) = (key(name), format!("{name}-{number}"));
+    let message = probe(number, 8);
+    let appended = bus.append(&DURABLE, Some(&key), &id, &message).await;
+    assert_eq!(appended.unwrap(), Appended::Stored);
 }
 
 fn key(text: &str) -> Key {

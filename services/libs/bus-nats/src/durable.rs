@@ -6,6 +6,7 @@
 //! alive while it is held, and acknowledges. [`pending`] knows what a key still has to deliver, from the
 //! headers of the stream, and so what retention removed before it was read.
 
+mod bucket;
 mod coordinator;
 mod pending;
 mod worker;
@@ -15,11 +16,14 @@ use std::{sync::Arc, time::Duration};
 use sovereign_bus::transport::{
     BoxFuture, DurableSpec, RawConsumer, RawDelivery, RawMessage, Receipt, TransportError,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::coordinator::Coordinator;
-use crate::transport::{Alive, Shared, Stream};
+use crate::transport::{Alive, REQUEST_LIMIT, Shared, Stream};
 
 /// Unacknowledged deliveries that one member may hold. At the bound it fetches no more.
 const MAX_HELD: usize = 1024;
@@ -141,3 +145,11 @@ impl Drop for NatsReceipt {
 
 /// How long an operation that failed rests before it is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// An answer of the server, or an error after [`REQUEST_LIMIT`]: the client bounds its wait for the
+/// answer, and not its wait for room to ask.
+async fn limited<T, E: Into<async_nats::Error>>(
+    request: impl IntoFuture<Output = Result<T, E>>,
+) -> Result<T, async_nats::Error> {
+    timeout(REQUEST_LIMIT, request).await?.map_err(Into::into)
+}

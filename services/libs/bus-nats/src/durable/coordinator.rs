@@ -20,13 +20,22 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, push},
     kv::{self, Operation},
 };
-use futures::StreamExt;
+use futures::{StreamExt, future::join_all};
 use sovereign_bus::transport::TransportError;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{Interval, MissedTickBehavior, interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Member, RETRY_DELAY, pending::Pending, worker::Worker};
-use crate::transport::{REMOVAL_MARKER_AGE, REQUEST_LIMIT, stream_name};
+use super::{
+    Member, RETRY_DELAY,
+    bucket::{Bucket, Claim, Known, MAX_REQUESTS},
+    limited,
+    pending::Pending,
+    worker::Worker,
+};
+use crate::transport::stream_name;
 
 /// How often a member says that it is there, and looks at what retention removed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -40,6 +49,10 @@ const CLAIM_GRACE: Duration = Duration::from_millis(400);
 /// How often claims that wait are looked at.
 const CLAIM_PERIOD: Duration = Duration::from_millis(100);
 
+/// Keys that are taken or given back in one turn: what is above it waits for the next turn, so that
+/// heartbeats go on however many keys there are.
+const KEYS_PER_TURN: usize = MAX_REQUESTS;
+
 /// Longest time that a leaving member tries to say so; after it its keys wait for [`MEMBER_TTL`].
 const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -48,14 +61,13 @@ const KEYLESS: &str = "-";
 
 pub(super) struct Coordinator {
     member: Arc<Member>,
-    store: kv::Store,
-    /// `STREAM.group.`
-    prefix: String,
-    me: String,
+    bucket: Bucket,
     /// Other members, and when they were last heard of.
     others: HashMap<String, Instant>,
     keys: HashMap<String, KeyState>,
     workers: JoinSet<String>,
+    /// When claims that are due are made.
+    claims: Interval,
     discovery: push::Ordered,
     watch: kv::Watch,
     /// Highest sequence that any member is known to have seen.
@@ -69,6 +81,7 @@ struct KeyState {
     owner: Option<String>,
     /// Of the last entry that was seen, also of one that was deleted.
     revision: u64,
+    /// Also when it is due: then it counts as ours already, so that a member does not take all.
     claim_at: Option<Instant>,
     worker: Option<CancellationToken>,
 }
@@ -82,12 +95,9 @@ impl Coordinator {
         let prefix = format!("{}.{}.", stream_name(member.spec.pattern), member.group);
         let mut me = uuid::Uuid::new_v4().simple().to_string();
         me.truncate(12);
-        let watch = watch(&store, &prefix).await.map_err(failed)?;
-        let recorded = store
-            .get(format!("{prefix}seen"))
-            .await
-            .map_err(|error| failed(error.into()))?;
-        let recorded = recorded.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+        let bucket = Bucket { store, prefix, me };
+        let watch = bucket.watch().await.map_err(failed)?;
+        let recorded = bucket.seen().await.map_err(failed)?;
         // A new group has missed nothing: it starts with the oldest retained message.
         let seen = match recorded {
             Some(seen) => seen,
@@ -99,12 +109,11 @@ impl Coordinator {
         let discovery = discover(&member, 0).await.map_err(failed)?;
         let mut coordinator = Self {
             member,
-            store,
-            prefix,
-            me,
+            bucket,
             others: HashMap::new(),
             keys: HashMap::new(),
             workers: JoinSet::new(),
+            claims: ticks(CLAIM_PERIOD),
             discovery,
             watch,
             seen,
@@ -117,25 +126,22 @@ impl Coordinator {
     /// Takes and serves keys until the member leaves.
     pub(super) async fn run(mut self) {
         let stop = self.member.stop.clone();
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut claims = tokio::time::interval(CLAIM_PERIOD);
-        claims.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heartbeat = ticks(HEARTBEAT);
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => {}
                 message = self.discovery.next() => match message {
-                    Some(Ok(message)) => self.discovered(&message).await,
+                    Some(Ok(message)) => self.discovered(&message),
                     Some(Err(error)) => self.restart(&error.to_string()).await,
                     None => self.restart("the headers ended").await,
                 },
                 entry = self.watch.next() => match entry {
-                    Some(Ok(entry)) => self.noted(&entry).await,
+                    Some(Ok(entry)) => self.noted(&entry),
                     Some(Err(error)) => self.restart(&error.to_string()).await,
                     None => self.restart("the watch ended").await,
                 },
                 Some(ended) = self.workers.join_next() => self.worker_ended(ended).await,
-                _ = claims.tick() => self.claim_due().await,
+                _ = self.claims.tick() => self.claim_due().await,
                 _ = heartbeat.tick() => self.beat().await,
             }
         }
@@ -150,14 +156,14 @@ impl Coordinator {
             Ok(discovery) => self.discovery = discovery,
             Err(error) => tracing::debug!(%error, "the headers of the stream cannot be read"),
         }
-        match watch(&self.store, &self.prefix).await {
+        match self.bucket.watch().await {
             Ok(watch) => self.watch = watch,
             Err(error) => tracing::debug!(%error, "the group cannot be watched"),
         }
     }
 
     /// The stream has a message.
-    async fn discovered(&mut self, message: &async_nats::jetstream::Message) {
+    fn discovered(&mut self, message: &async_nats::jetstream::Message) {
         let Ok(info) = message.info() else { return };
         let sequence = info.stream_sequence;
         self.note_gap(sequence);
@@ -174,7 +180,7 @@ impl Coordinator {
             .or_default()
             .pending
             .push(sequence);
-        self.consider(&key).await;
+        self.consider(&key);
     }
 
     /// Counts what was removed between the last seen message and `next`. One member does it for all.
@@ -187,33 +193,37 @@ impl Coordinator {
     }
 
     /// The bucket has a new entry.
-    async fn noted(&mut self, entry: &kv::Entry) {
-        let present = entry.operation == Operation::Put;
-        let Some(name) = entry.key.strip_prefix(&self.prefix) else {
+    fn noted(&mut self, entry: &kv::Entry) {
+        let Some(name) = entry.key.strip_prefix(&self.bucket.prefix) else {
             return;
         };
         if let Some(other) = name.strip_prefix("member.") {
-            if other != self.me && present {
+            if other != self.bucket.me && entry.operation == Operation::Put {
                 self.others.insert(other.to_owned(), Instant::now());
             } else {
                 self.others.remove(other);
             }
         } else if let Some(key) = name.strip_prefix("key.") {
-            let owner = present.then(|| String::from_utf8_lossy(&entry.value).into_owned());
-            self.owner_noted(key.to_owned(), owner, entry.revision)
-                .await;
+            let state = self.keys.entry(key.to_owned()).or_default();
+            if entry.revision > state.revision {
+                state.claim_at = None;
+                self.owner_noted(key, Some(entry));
+                self.consider(key);
+            }
         }
     }
 
-    async fn owner_noted(&mut self, key: String, owner: Option<String>, revision: u64) {
-        let state = self.keys.entry(key.clone()).or_default();
-        if revision <= state.revision {
+    /// Notes what the bucket says of a key.
+    fn owner_noted(&mut self, key: &str, entry: Option<&kv::Entry>) {
+        let Some(state) = self.keys.get_mut(key) else {
             return;
-        }
-        state.revision = revision;
-        state.claim_at = None;
-        if let Some(owner) = &owner
-            && *owner != self.me
+        };
+        state.revision = entry.map_or(0, |entry| entry.revision);
+        state.owner = entry
+            .filter(|entry| entry.operation == Operation::Put)
+            .map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
+        if let Some(owner) = &state.owner
+            && *owner != self.bucket.me
         {
             // Whoever has a key lives until proven otherwise.
             self.others
@@ -223,26 +233,19 @@ impl Coordinator {
                 worker.cancel();
             }
         }
-        state.owner = owner;
-        self.consider(&key).await;
     }
 
-    /// Takes a key that is free, at once or after the others had their chance.
-    async fn consider(&mut self, key: &str) {
-        if self.member.stop.is_cancelled() {
-            return;
-        }
+    /// Plans to take a key that is free, at once or after the others had their chance.
+    fn consider(&mut self, key: &str) {
         let now = Instant::now();
         let Some(state) = self.keys.get(key) else {
             return;
         };
-        if state.claim_at.is_some() || state.worker.is_some() || !self.is_free(state, now) {
-            return;
-        }
-        if !state.pending.has_waiting() {
+        if state.claim_at.is_some() || !self.is_claimable(state, now) {
             return;
         }
         let at = if self.has_fewest_keys(now) {
+            self.claims.reset_immediately();
             now
         } else {
             now + CLAIM_GRACE
@@ -250,16 +253,17 @@ impl Coordinator {
         if let Some(state) = self.keys.get_mut(key) {
             state.claim_at = Some(at);
         }
-        if at <= now {
-            self.claim(key).await;
-        }
+    }
+
+    fn is_claimable(&self, state: &KeyState, now: Instant) -> bool {
+        state.worker.is_none() && self.is_free(state, now) && state.pending.has_waiting()
     }
 
     fn is_free(&self, state: &KeyState, now: Instant) -> bool {
         match &state.owner {
             None => true,
             // Its worker ended without its entry being removed.
-            Some(owner) if *owner == self.me => true,
+            Some(owner) if *owner == self.bucket.me => true,
             Some(owner) => !self.is_alive(owner, now),
         }
     }
@@ -276,116 +280,130 @@ impl Coordinator {
             .filter(|other| self.is_alive(other, now))
             .map(|other| (other.as_str(), 0))
             .collect();
-        counts.insert(&self.me, 0);
+        counts.insert(&self.bucket.me, 0);
         for state in self.keys.values() {
-            if let Some(count) = state
-                .owner
-                .as_deref()
-                .and_then(|owner| counts.get_mut(owner))
-            {
+            let planned = state.claim_at.is_some_and(|at| at <= now);
+            let owner = planned
+                .then_some(&*self.bucket.me)
+                .or(state.owner.as_deref());
+            if let Some(count) = owner.and_then(|owner| counts.get_mut(owner)) {
                 *count += 1;
             }
         }
         let fewest = counts
             .iter()
             .min_by_key(|(member, count)| (**count, **member));
-        fewest.is_some_and(|(member, _)| *member == self.me)
+        fewest.is_some_and(|(member, _)| *member == self.bucket.me)
     }
 
     fn is_leader(&self) -> bool {
         let now = Instant::now();
         let mut alive = self.others.keys().filter(|other| self.is_alive(other, now));
-        alive.all(|other| self.me < *other)
+        alive.all(|other| self.bucket.me < *other)
     }
 
+    /// Takes keys whose time has come.
     async fn claim_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<String> = self
+        let mut due: Vec<String> = self
             .keys
             .iter()
             .filter(|(_, state)| state.claim_at.is_some_and(|at| at <= now))
+            .take(KEYS_PER_TURN + 1)
             .map(|(key, _)| key.clone())
             .collect();
+        if due.len() > KEYS_PER_TURN {
+            due.truncate(KEYS_PER_TURN);
+            self.claims.reset_immediately();
+        }
+        let mut known: Vec<Known> = Vec::with_capacity(due.len());
         for key in due {
-            self.claim(&key).await;
+            let claimable = self
+                .keys
+                .get(&key)
+                .is_some_and(|state| self.is_claimable(state, now));
+            if let Some(state) = self.keys.get_mut(&key) {
+                if claimable {
+                    known.push((key, state.owner.as_ref().map(|_| state.revision)));
+                } else {
+                    // Since it was planned, another member took it.
+                    state.claim_at = None;
+                }
+            }
+        }
+        for (key, claim) in self.bucket.claim(known).await {
+            self.claimed(&key, claim);
         }
     }
 
-    async fn claim(&mut self, key: &str) {
-        let now = Instant::now();
-        let Some(state) = self.keys.get(key) else {
-            return;
-        };
-        if state.worker.is_some() || !self.is_free(state, now) {
-            return;
-        }
-        let entry = format!("{}key.{key}", self.prefix);
-        let value = self.me.clone().into();
-        let claimed: Result<u64, async_nats::Error> = match state.owner {
-            Some(_) => {
-                let update = self.store.update(&entry, value, state.revision);
-                update.await.map_err(Into::into)
-            }
-            None => self.store.create(&entry, value).await.map_err(Into::into),
-        };
-        // Where the topic has no keys there is nothing to replace.
-        let subject = self.member.spec.pattern.replacen('*', key, 1);
+    fn claimed(&mut self, key: &str, claim: Claim) {
         let Some(state) = self.keys.get_mut(key) else {
             return;
         };
-        match claimed {
-            Ok(revision) => {
-                let stop = self.member.stop.child_token();
-                state.owner = Some(self.me.clone());
+        state.claim_at = Some(Instant::now() + CLAIM_GRACE);
+        match claim {
+            Claim::Taken(revision) => {
+                state.owner = Some(self.bucket.me.clone());
                 state.revision = state.revision.max(revision);
                 state.claim_at = None;
+                let stop = self.member.stop.child_token();
                 state.worker = Some(stop.clone());
                 let worker = Worker {
                     member: Arc::clone(&self.member),
                     key: key.to_owned(),
-                    subject,
+                    // Where the topic has no keys there is nothing to replace.
+                    subject: self.member.spec.pattern.replacen('*', key, 1),
                     pending: Arc::clone(&state.pending),
                     stop,
                 };
                 self.workers.spawn(worker.run());
             }
-            Err(error) => {
-                tracing::trace!(key, %error, "another member was faster");
-                state.claim_at = Some(now + CLAIM_GRACE);
-            }
+            // The watch tells it too, unless this member forgot the key since then.
+            Claim::Refused(entry) => self.owner_noted(key, entry.as_ref()),
+            Claim::Unknown(error) => tracing::debug!(key, %error, "a key is not taken"),
         }
     }
 
-    async fn worker_ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
-        let key = match ended {
-            Ok(key) => key,
-            Err(error) => {
-                tracing::error!(%error, "the worker of a key panicked");
-                return;
+    async fn worker_ended(&mut self, ended: Result<String, JoinError>) {
+        let mut unowned = Vec::new();
+        let mut ended = Some(ended);
+        while let Some(worker) = ended {
+            match worker {
+                Ok(key) => unowned.push(key),
+                Err(error) => tracing::error!(%error, "the worker of a key panicked"),
             }
-        };
-        if let Some(state) = self.keys.get_mut(&key) {
-            state.worker = None;
-            if state.owner.as_deref() == Some(&*self.me) {
-                self.release(&key).await;
+            ended = (unowned.len() < KEYS_PER_TURN)
+                .then(|| self.workers.try_join_next())
+                .flatten();
+        }
+        for key in &unowned {
+            if let Some(state) = self.keys.get_mut(key) {
+                state.worker = None;
             }
         }
-        self.consider(&key).await;
+        let mine = unowned.iter().filter(|key| self.is_mine(key));
+        self.release(mine.cloned().collect()).await;
+        if !self.member.stop.is_cancelled() {
+            unowned.iter().for_each(|key| self.consider(key));
+        }
     }
 
-    /// Takes the entry of an owned key back.
-    async fn release(&mut self, key: &str) {
-        let Some(state) = self.keys.get_mut(key) else {
-            return;
-        };
-        let entry = format!("{}key.{key}", self.prefix);
-        let deleted = self
-            .store
-            .purge_expect_revision_with_ttl(&entry, state.revision, REMOVAL_MARKER_AGE)
-            .await;
-        match deleted {
-            Ok(()) => state.owner = None,
-            Err(error) => tracing::debug!(key, %error, "a key is not given back"),
+    fn is_mine(&self, key: &str) -> bool {
+        let state = self.keys.get(key);
+        state.is_some_and(|state| state.owner.as_deref() == Some(&*self.bucket.me))
+    }
+
+    /// Takes the entries of keys back.
+    async fn release(&mut self, keys: Vec<String>) {
+        let known = keys.into_iter().filter_map(|key| {
+            let revision = self.keys.get(&key)?.revision;
+            Some((key, revision))
+        });
+        let known = known.collect();
+        for key in self.bucket.release(known).await {
+            if let Some(state) = self.keys.get_mut(&key) {
+                state.owner = None;
+            }
         }
     }
 
@@ -402,25 +420,21 @@ impl Coordinator {
         }
         self.forget_members().await;
         match first_sequence(&self.member).await {
-            Ok(first) => self.retain(first),
+            Ok(first) => {
+                let abandoned = self.retain(first);
+                self.release(abandoned).await;
+            }
             Err(error) => tracing::debug!(%error, "the stream's state is unknown"),
         }
-        let free: Vec<String> = self.keys.keys().cloned().collect();
-        for key in free {
-            self.consider(&key).await;
-        }
+        let keys: Vec<String> = self.keys.keys().cloned().collect();
+        keys.iter().for_each(|key| self.consider(key));
     }
 
     /// Says that this member is there, and how far the group has seen.
     async fn announce(&mut self) -> Result<(), async_nats::Error> {
-        let entry = format!("{}member.{}", self.prefix, self.me);
-        let put = self.store.put(entry, self.seen.to_string().into());
-        timeout(REQUEST_LIMIT, put).await??;
+        self.bucket.announce(self.seen).await?;
         if self.seen != self.recorded_seen && self.is_leader() {
-            let put = self
-                .store
-                .put(format!("{}seen", self.prefix), self.seen.to_string().into());
-            timeout(REQUEST_LIMIT, put).await??;
+            self.bucket.record_seen(self.seen).await?;
             self.recorded_seen = self.seen;
         }
         Ok(())
@@ -438,52 +452,59 @@ impl Coordinator {
                     .values()
                     .all(|state| state.owner.as_ref() != Some(other))
             })
+            .take(KEYS_PER_TURN)
             .cloned()
             .collect();
-        for member in gone {
-            let entry = format!("{}member.{member}", self.prefix);
-            let purged = self.store.purge_with_ttl(entry, REMOVAL_MARKER_AGE);
-            match purged.await {
-                Ok(()) => {
-                    self.others.remove(&member);
-                }
+        let purges = gone.iter().map(|member| self.bucket.remove_member(member));
+        let purges = join_all(purges).await;
+        for (member, purged) in gone.iter().zip(purges) {
+            match purged {
+                Ok(()) => drop(self.others.remove(member)),
                 Err(error) => tracing::debug!(%error, "a member's entry stays"),
             }
         }
     }
 
     /// Forgets what the stream no longer has, and counts what this member should have read of it.
-    fn retain(&mut self, first: u64) {
+    /// Returns keys whose entries are to be taken back: until that is done they are not forgotten,
+    /// because nobody else would know who has them.
+    fn retain(&mut self, first: u64) -> Vec<String> {
         let now = Instant::now();
         self.note_gap(first);
         self.seen = self.seen.max(first.saturating_sub(1));
         let mut unread = 0;
-        let mut gone = Vec::new();
+        let (mut forgotten, mut abandoned) = (Vec::new(), Vec::new());
         for (key, state) in &self.keys {
-            match &state.owner {
-                Some(owner) if *owner == self.me => unread += state.pending.remove_below(first),
-                Some(owner) if self.is_alive(owner, now) => drop(state.pending.remove_below(first)),
-                // Its next owner counts it.
-                Some(_) | None => {}
+            let is_mine = state.owner.as_deref() == Some(&*self.bucket.me);
+            let is_free = self.is_free(state, now);
+            // A living owner counts its own; what nobody has is counted by the next owner.
+            if is_mine || !is_free {
+                let removed = state.pending.remove_below(first);
+                unread += if is_mine { removed } else { 0 };
             }
-            if state.pending.is_gone(first) {
-                gone.push(key.clone());
+            if !state.pending.is_gone(first) {
+                continue;
+            }
+            if let Some(worker) = &state.worker {
+                // It gives the key back when it ends; the next look forgets the key.
+                worker.cancel();
+            } else if state.owner.is_none() {
+                forgotten.push(key.clone());
+            } else if is_free && abandoned.len() < KEYS_PER_TURN {
+                abandoned.push(key.clone());
             }
         }
         let counters = &self.member.spec.counters;
         counters.retention_removed_unread.inc_by(unread);
-        for key in gone {
-            match self.keys.get(&key).and_then(|state| state.worker.as_ref()) {
-                // It gives the key back when it ends; the next look forgets the key.
-                Some(worker) => worker.cancel(),
-                None => drop(self.keys.remove(&key)),
-            }
+        for key in forgotten {
+            self.keys.remove(&key);
         }
+        abandoned
     }
 
     /// Gives all keys back. A worker ends when its reader settled the delivery that it holds.
     async fn leave(mut self) {
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut heartbeat = ticks(HEARTBEAT);
         while !self.workers.is_empty() {
             tokio::select! {
                 Some(ended) = self.workers.join_next() => {
@@ -494,19 +515,10 @@ impl Coordinator {
             }
         }
         let farewell = async {
-            let owned: Vec<String> = self
-                .keys
-                .iter()
-                .filter(|(_, state)| state.owner.as_deref() == Some(&*self.me))
-                .map(|(key, _)| key.clone())
-                .collect();
-            for key in owned {
-                self.release(&key).await;
-            }
+            let owned = self.keys.keys().filter(|key| self.is_mine(key));
+            self.release(owned.cloned().collect()).await;
             self.announce().await?;
-            let entry = format!("{}member.{}", self.prefix, self.me);
-            self.store.purge_with_ttl(entry, REMOVAL_MARKER_AGE).await?;
-            Ok::<(), async_nats::Error>(())
+            self.bucket.remove_member(&self.bucket.me).await
         };
         match timeout(LEAVE_LIMIT, farewell).await {
             Ok(Ok(())) => {}
@@ -516,28 +528,29 @@ impl Coordinator {
     }
 }
 
+/// Ticks that come later when a turn took longer, and never in a bunch.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 async fn first_sequence(member: &Member) -> Result<u64, async_nats::Error> {
-    let info = timeout(REQUEST_LIMIT, member.stream.get_info()).await??;
+    let info = limited(member.stream.get_info()).await?;
     Ok(info.state.first_sequence.max(1))
 }
 
 /// The headers of all messages after `seen`, and of those to come.
 async fn discover(member: &Member, seen: u64) -> Result<push::Ordered, async_nats::Error> {
-    let consumer = member
-        .stream
-        .create_consumer(push::OrderedConfig {
-            deliver_subject: member.shared.inbox(),
-            description: Some(format!("what is stored, for group {}", member.group)),
-            headers_only: true,
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: seen + 1,
-            },
-            ..push::OrderedConfig::default()
-        })
-        .await?;
-    Ok(consumer.messages().await?)
-}
-
-async fn watch(store: &kv::Store, prefix: &str) -> Result<kv::Watch, async_nats::Error> {
-    Ok(store.watch_with_history(format!("{prefix}>")).await?)
+    let created = member.stream.create_consumer(push::OrderedConfig {
+        deliver_subject: member.shared.inbox(),
+        description: Some(format!("what is stored, for group {}", member.group)),
+        headers_only: true,
+        deliver_policy: DeliverPolicy::ByStartSequence {
+            start_sequence: seen + 1,
+        },
+        ..push::OrderedConfig::default()
+    });
+    let consumer = limited(created).await?;
+    limited(consumer.messages()).await
 }
