@@ -19,6 +19,14 @@ use crate::topics::Topic;
 const MAX_RPC_BYTES: usize = MAX_ENVELOPE_BYTES + (8 << 10) + 512;
 /// Messages queued for one peer, 32 MiB at most; further ones are lost to that peer and counted.
 const PEER_QUEUE: usize = 512;
+/// Bytes of a message id.
+const MESSAGE_ID_BYTES: usize = 20;
+/// Message ids in one control message; of more a random choice is sent. A peer takes 16 KiB of control
+/// messages at once and closes the stream over more, and after five streams GossipSub says nothing on
+/// that connection any more, while it stays open.
+const MAX_CONTROL_IDS: usize = 600;
+// Tag and length before each id; beside them the topic and the framing around it all.
+const _: () = assert!(MAX_CONTROL_IDS * (MESSAGE_ID_BYTES + 2) + (1 << 10) < 16 << 10);
 /// An own message waits this long for a slow peer before it is lost to that peer and counted.
 /// [`crate::domain::unconfirmed::CONFIRMATION`] builds on it.
 const PUBLISH_QUEUE_TIME: Duration = Duration::from_secs(30);
@@ -113,15 +121,7 @@ fn max_incoming(max_peers: u32, wanted_peers: usize) -> u32 {
 
 fn build_gossipsub(shared: &Shared) -> Result<gossipsub::Behaviour, SwarmError> {
     let refused = |why: &str| SwarmError::Gossip(why.to_owned());
-    let config = gossipsub::ConfigBuilder::default()
-        .protocol_id_prefix(format!("/sovereign/{}/meshsub", shared.settings.network))
-        .validation_mode(gossipsub::ValidationMode::Strict)
-        .validate_messages()
-        .message_id_fn(message_id)
-        .max_transmit_size(MAX_RPC_BYTES)
-        .connection_handler_queue_len(PEER_QUEUE)
-        .publish_queue_duration(PUBLISH_QUEUE_TIME)
-        .forward_queue_duration(FORWARD_QUEUE_TIME)
+    let config = gossip_config(&shared.settings.network)
         .build()
         .map_err(|error| refused(&error.to_string()))?;
     let author = MessageAuthenticity::Signed(shared.identity.keypair.clone());
@@ -147,6 +147,21 @@ fn build_gossipsub(shared: &Shared) -> Result<gossipsub::Behaviour, SwarmError> 
     Ok(behaviour)
 }
 
+pub(super) fn gossip_config(network: &str) -> gossipsub::ConfigBuilder {
+    let mut config = gossipsub::ConfigBuilder::default();
+    config
+        .protocol_id_prefix(format!("/sovereign/{network}/meshsub"))
+        .validation_mode(gossipsub::ValidationMode::Strict)
+        .validate_messages()
+        .message_id_fn(message_id)
+        .max_transmit_size(MAX_RPC_BYTES)
+        .max_control_messages_sent(MAX_CONTROL_IDS)
+        .connection_handler_queue_len(PEER_QUEUE)
+        .publish_queue_duration(PUBLISH_QUEUE_TIME)
+        .forward_queue_duration(FORWARD_QUEUE_TIME);
+    config
+}
+
 /// Scores peers by the invalid messages they bring and by nothing else: these topics are quiet for
 /// hours, so rates say nothing. Nine invalid messages within ten minutes silence a peer.
 fn topic_score() -> gossipsub::TopicScoreParams {
@@ -168,7 +183,7 @@ pub(super) fn message_id(message: &gossipsub::Message) -> gossipsub::MessageId {
     let source = message.source.map(PeerId::to_bytes).unwrap_or_default();
     let sequence = message.sequence_number.unwrap_or_default().to_be_bytes();
     let digest = Digest::of_parts(&[&source, &sequence]);
-    gossipsub::MessageId::new(&digest.as_bytes()[..20])
+    gossipsub::MessageId::new(&digest.as_bytes()[..MESSAGE_ID_BYTES])
 }
 
 /// What a node of the network calls its protocol family; the network name keeps networks apart.

@@ -1,11 +1,13 @@
 use std::time::Duration;
 
-use libp2p::gossipsub::{self, IdentTopic};
-use libp2p::{Multiaddr, PeerId};
+use futures::StreamExt as _;
+use libp2p::gossipsub::{self, IdentTopic, PublishError};
+use libp2p::swarm::{Swarm, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, SwarmBuilder, noise, tcp, yamux};
 use sovereign_service::StopSource;
 use tokio::task::JoinSet;
 
-use super::build::message_id;
+use super::build::{gossip_config, message_id};
 use super::*;
 use crate::config::Config;
 use crate::domain::rate::{OWN, Rate};
@@ -113,6 +115,113 @@ async fn a_node_publishes_no_more_than_its_pace() {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
+}
+
+/// How often the nodes of the next test tell others what there is.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// GossipSub as of this node, but fast and without signatures, which would take most of the time.
+fn gossip(change: impl FnOnce(&mut gossipsub::ConfigBuilder)) -> Swarm<gossipsub::Behaviour> {
+    let mut config = gossip_config("test");
+    config
+        .validation_mode(gossipsub::ValidationMode::Permissive)
+        .heartbeat_initial_delay(HEARTBEAT)
+        .heartbeat_interval(HEARTBEAT)
+        .history_length(1000)
+        .history_gossip(1000);
+    change(&mut config);
+    let config = config.build().unwrap();
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|key| {
+            let author = gossipsub::MessageAuthenticity::Author(key.public().to_peer_id());
+            gossipsub::Behaviour::new(author, config).unwrap()
+        })
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(LIMIT))
+        .build();
+    let topic = IdentTopic::new("topic");
+    swarm.behaviour_mut().subscribe(&topic).unwrap();
+    swarm
+}
+
+/// Runs both until an event of one is what is waited for.
+async fn run_until<T>(
+    swarms: [&mut Swarm<gossipsub::Behaviour>; 2],
+    mut wanted: impl FnMut(SwarmEvent<gossipsub::Event>) -> Option<T>,
+) -> T {
+    let [a, b] = swarms;
+    let running = async {
+        loop {
+            let event = tokio::select! {
+                event = a.select_next_some() => event,
+                event = b.select_next_some() => event,
+            };
+            if let Some(found) = wanted(event) {
+                return found;
+            }
+        }
+    };
+    let found = tokio::time::timeout(LIMIT, running).await;
+    found.expect("within the limit")
+}
+
+#[tokio::test]
+async fn a_peer_outside_the_mesh_is_heard_from_after_a_burst_of_messages() {
+    let mut node = gossip(|_| {});
+    // It takes nobody into its mesh, so it is told what there is.
+    let mut outside = gossip(|config| {
+        config.mesh_outbound_min(0).mesh_n_low(0).mesh_n(0);
+        config.mesh_n_high(0);
+    });
+    let any = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+    outside.listen_on(any).unwrap();
+    let address = run_until([&mut node, &mut outside], |event| match event {
+        SwarmEvent::NewListenAddr { address, .. } => Some(address),
+        _ => None,
+    })
+    .await;
+    node.dial(address).unwrap();
+    let (topic, peer) = (IdentTopic::new("topic"), *outside.local_peer_id());
+    run_until([&mut node, &mut outside], |event| match event {
+        SwarmEvent::Behaviour(gossipsub::Event::Subscribed { peer_id, .. }) => {
+            (peer_id == peer).then_some(())
+        }
+        _ => None,
+    })
+    .await;
+
+    let say = |node: &mut Swarm<gossipsub::Behaviour>, what: &[u8]| match node
+        .behaviour_mut()
+        .publish(topic.clone(), what)
+    {
+        // What has no place in the queue is told about, and asked for.
+        Ok(_) | Err(PublishError::AllQueuesFull(_)) => {}
+        Err(error) => panic!("{error}"),
+    };
+    for number in 0..2000_u32 {
+        say(&mut node, &number.to_be_bytes());
+    }
+    // For as many heartbeats as no stream would survive.
+    let passed = tokio::time::sleep(20 * HEARTBEAT);
+    tokio::select! {
+        () = passed => {}
+        () = run_until([&mut node, &mut outside], |_| None) => {}
+    }
+    say(&mut node, b"last");
+    run_until([&mut node, &mut outside], |event| match event {
+        SwarmEvent::Behaviour(gossipsub::Event::Message { message, .. }) => {
+            (message.data == b"last").then_some(())
+        }
+        _ => None,
+    })
+    .await;
 }
 
 #[tokio::test]
