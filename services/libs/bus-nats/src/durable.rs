@@ -9,6 +9,7 @@
 mod bucket;
 mod coordinator;
 mod pending;
+mod presence;
 mod worker;
 
 use std::{sync::Arc, time::Duration};

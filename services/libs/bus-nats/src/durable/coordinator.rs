@@ -3,9 +3,9 @@
 //! The bucket holds, under `STREAM.group.`, one `member.ID` entry per member that it renews, and one
 //! `key.KEY` entry per key that names its owner. An entry is made or changed only by the revision that
 //! was seen, so two members never both believe that they took a key. A key is taken when it has no
-//! owner, or when its owner was not heard of for [`MEMBER_TTL`]; a member with more keys than another
-//! waits [`CLAIM_GRACE`] before it takes one. What is wrong here costs balance, never order: the server
-//! hands out one message of a key at a time whoever asks.
+//! owner, or when its owner is gone ([`super::presence`]); a member with more keys than another waits
+//! [`CLAIM_GRACE`] before it takes one. What is wrong here costs balance, never order: the server hands
+//! out one message of a key at a time whoever asks.
 //!
 //! The headers of the stream tell what exists. A gap in their sequence was removed before any member
 //! saw it; `seen` remembers, over the time without members, how far they had seen.
@@ -33,15 +33,13 @@ use super::{
     bucket::{Bucket, Claim, Known, MAX_REQUESTS},
     limited,
     pending::Pending,
+    presence::Presence,
     worker::Worker,
 };
 use crate::transport::stream_name;
 
 /// How often a member says that it is there, and looks at what retention removed.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// A member that was not heard of for this long is gone.
-const MEMBER_TTL: Duration = Duration::from_secs(6);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How long members with more keys leave a new key to those with fewer.
 const CLAIM_GRACE: Duration = Duration::from_millis(400);
@@ -53,7 +51,8 @@ const CLAIM_PERIOD: Duration = Duration::from_millis(100);
 /// heartbeats go on however many keys there are.
 const KEYS_PER_TURN: usize = MAX_REQUESTS;
 
-/// Longest time that a leaving member tries to say so; after it its keys wait for [`MEMBER_TTL`].
+/// Longest time that a leaving member tries to say so; after it its keys wait until it is
+/// gone.
 const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Name of the entry of a topic without keys, which has no other.
@@ -62,8 +61,7 @@ const KEYLESS: &str = "-";
 pub(super) struct Coordinator {
     member: Arc<Member>,
     bucket: Bucket,
-    /// Other members, and when they were last heard of.
-    others: HashMap<String, Instant>,
+    presence: Presence,
     keys: HashMap<String, KeyState>,
     workers: JoinSet<String>,
     /// When claims that are due are made.
@@ -110,7 +108,7 @@ impl Coordinator {
         let mut coordinator = Self {
             member,
             bucket,
-            others: HashMap::new(),
+            presence: Presence::default(),
             keys: HashMap::new(),
             workers: JoinSet::new(),
             claims: ticks(CLAIM_PERIOD),
@@ -198,10 +196,11 @@ impl Coordinator {
             return;
         };
         if let Some(other) = name.strip_prefix("member.") {
-            if other != self.bucket.me && entry.operation == Operation::Put {
-                self.others.insert(other.to_owned(), Instant::now());
-            } else {
-                self.others.remove(other);
+            let present = entry.operation == Operation::Put;
+            match (present, other == self.bucket.me) {
+                (true, true) => self.presence.echo(Instant::now()),
+                (true, false) => self.presence.heard(other, entry.revision),
+                (false, _) => self.presence.left(other),
             }
         } else if let Some(key) = name.strip_prefix("key.") {
             let state = self.keys.entry(key.to_owned()).or_default();
@@ -225,10 +224,7 @@ impl Coordinator {
         if let Some(owner) = &state.owner
             && *owner != self.bucket.me
         {
-            // Whoever has a key lives until proven otherwise.
-            self.others
-                .entry(owner.clone())
-                .or_insert_with(Instant::now);
+            self.presence.named(owner);
             if let Some(worker) = &state.worker {
                 worker.cancel();
             }
@@ -241,7 +237,7 @@ impl Coordinator {
         let Some(state) = self.keys.get(key) else {
             return;
         };
-        if state.claim_at.is_some() || !self.is_claimable(state, now) {
+        if state.claim_at.is_some() || !self.is_claimable(state) {
             return;
         }
         let at = if self.has_fewest_keys(now) {
@@ -255,31 +251,22 @@ impl Coordinator {
         }
     }
 
-    fn is_claimable(&self, state: &KeyState, now: Instant) -> bool {
-        state.worker.is_none() && self.is_free(state, now) && state.pending.has_waiting()
+    fn is_claimable(&self, state: &KeyState) -> bool {
+        state.worker.is_none() && self.is_free(state) && state.pending.has_waiting()
     }
 
-    fn is_free(&self, state: &KeyState, now: Instant) -> bool {
+    fn is_free(&self, state: &KeyState) -> bool {
         match &state.owner {
             None => true,
             // Its worker ended without its entry being removed.
             Some(owner) if *owner == self.bucket.me => true,
-            Some(owner) => !self.is_alive(owner, now),
+            Some(owner) => !self.presence.is_alive(owner),
         }
     }
 
-    fn is_alive(&self, member: &str, now: Instant) -> bool {
-        let heard = self.others.get(member);
-        heard.is_some_and(|heard| now.duration_since(*heard) < MEMBER_TTL)
-    }
-
     fn has_fewest_keys(&self, now: Instant) -> bool {
-        let mut counts: HashMap<&str, usize> = self
-            .others
-            .keys()
-            .filter(|other| self.is_alive(other, now))
-            .map(|other| (other.as_str(), 0))
-            .collect();
+        let mut counts: HashMap<&str, usize> =
+            self.presence.alive().map(|other| (other, 0)).collect();
         counts.insert(&self.bucket.me, 0);
         for state in self.keys.values() {
             let planned = state.claim_at.is_some_and(|at| at <= now);
@@ -297,9 +284,8 @@ impl Coordinator {
     }
 
     fn is_leader(&self) -> bool {
-        let now = Instant::now();
-        let mut alive = self.others.keys().filter(|other| self.is_alive(other, now));
-        alive.all(|other| self.bucket.me < *other)
+        let mut alive = self.presence.alive();
+        alive.all(|other| *self.bucket.me < *other)
     }
 
     /// Takes keys whose time has come.
@@ -321,7 +307,7 @@ impl Coordinator {
             let claimable = self
                 .keys
                 .get(&key)
-                .is_some_and(|state| self.is_claimable(state, now));
+                .is_some_and(|state| self.is_claimable(state));
             if let Some(state) = self.keys.get_mut(&key) {
                 if claimable {
                     known.push((key, state.owner.as_ref().map(|_| state.revision)));
@@ -412,9 +398,6 @@ impl Coordinator {
             Ok(()) => {}
             Err(error) => {
                 tracing::debug!(group = %self.member.group, %error, "a heartbeat failed");
-                // Who cannot speak cannot hear either: nobody is gone because of it.
-                let now = Instant::now();
-                self.others.values_mut().for_each(|heard| *heard = now);
                 return;
             }
         }
@@ -442,24 +425,21 @@ impl Coordinator {
 
     /// Removes entries of members that crashed and own nothing.
     async fn forget_members(&mut self) {
-        let now = Instant::now();
         let gone: Vec<String> = self
-            .others
-            .keys()
-            .filter(|other| !self.is_alive(other, now))
+            .presence
+            .gone()
             .filter(|other| {
-                self.keys
-                    .values()
-                    .all(|state| state.owner.as_ref() != Some(other))
+                let mut states = self.keys.values();
+                states.all(|state| state.owner.as_deref() != Some(*other))
             })
             .take(KEYS_PER_TURN)
-            .cloned()
+            .map(str::to_owned)
             .collect();
         let purges = gone.iter().map(|member| self.bucket.remove_member(member));
         let purges = join_all(purges).await;
         for (member, purged) in gone.iter().zip(purges) {
             match purged {
-                Ok(()) => drop(self.others.remove(member)),
+                Ok(()) => self.presence.left(member),
                 Err(error) => tracing::debug!(%error, "a member's entry stays"),
             }
         }
@@ -469,14 +449,13 @@ impl Coordinator {
     /// Returns keys whose entries are to be taken back: until that is done they are not forgotten,
     /// because nobody else would know who has them.
     fn retain(&mut self, first: u64) -> Vec<String> {
-        let now = Instant::now();
         self.note_gap(first);
         self.seen = self.seen.max(first.saturating_sub(1));
         let mut unread = 0;
         let (mut forgotten, mut abandoned) = (Vec::new(), Vec::new());
         for (key, state) in &self.keys {
             let is_mine = state.owner.as_deref() == Some(&*self.bucket.me);
-            let is_free = self.is_free(state, now);
+            let is_free = self.is_free(state);
             // A living owner counts its own; what nobody has is counted by the next owner.
             if is_mine || !is_free {
                 let removed = state.pending.remove_below(first);
