@@ -1,4 +1,7 @@
 //! The certificate: the operator's, or a self-signed one made at first start.
+//!
+//! The file of one made here begins with a line of text, which readers of PEM skip: when it is valid and
+//! for which names. It is made again when that line is not there, or does not fit any more.
 
 use std::fs;
 use std::io;
@@ -26,8 +29,10 @@ const KEY_FILE: &str = "tls-key.pem";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Some systems trust no server certificate that is valid for longer.
 const VALIDITY_DAYS: u32 = 825;
-/// A certificate older than this is replaced at the next start, a month before it expires.
-const RENEWAL_DAYS: u32 = VALIDITY_DAYS - 30;
+/// A certificate that is valid for less than this is replaced at the next start.
+const LEFT_DAYS: u32 = 30;
+/// How the line begins that says what a certificate made here is.
+const NOTE: &str = "# self-signed; Unix seconds and names:";
 
 /// TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +77,9 @@ pub(crate) fn server_config(
         Certificate::Files { cert, key } => (cert.clone(), key.clone()),
         Certificate::SelfSigned => {
             let paths = (data_dir.join(CERT_FILE), data_dir.join(KEY_FILE));
-            if !is_current(&paths.0, now) || !paths.1.exists() {
-                make(&paths.0, &paths.1, listen, now)?;
+            let names = names(listen);
+            if !is_current(&paths.0, &names, now) || !paths.1.exists() {
+                make(&paths.0, &paths.1, names, now)?;
             }
             paths
         }
@@ -119,17 +125,49 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// Whether a certificate made here is there, valid already, and has a month left.
-fn is_current(cert: &Path, now: SystemTime) -> bool {
-    let made = fs::metadata(cert).and_then(|metadata| metadata.modified());
-    made.is_ok_and(|made| match now.duration_since(made) {
-        Ok(age) => age < DAY * RENEWAL_DAYS,
-        // The clock was set back since; the certificate is valid from a day before it was made.
-        Err(early) => early.duration() < DAY,
+/// Whether a certificate made here is there, is for exactly `names`, is valid already, and has a month left.
+fn is_current(cert: &Path, names: &[String], now: SystemTime) -> bool {
+    let Ok(text) = fs::read_to_string(cert) else {
+        return false;
+    };
+    note_from_text(&text).is_some_and(|note| {
+        let now = unix_secs(now);
+        let left = Duration::from_secs(note.until.saturating_sub(now));
+        note.from <= now && left >= DAY * LEFT_DAYS && note.names.split(',').eq(names)
     })
 }
 
-fn make(cert: &Path, key: &Path, listen: IpAddr, now: SystemTime) -> Result<(), TlsError> {
+/// What the first line says of a certificate made here.
+struct Note<'a> {
+    /// Unix seconds.
+    from: u64,
+    /// Unix seconds.
+    until: u64,
+    /// Separated by commas.
+    names: &'a str,
+}
+
+fn note_from_text(text: &str) -> Option<Note<'_>> {
+    let mut words = text
+        .lines()
+        .next()?
+        .strip_prefix(NOTE)?
+        .split_ascii_whitespace();
+    Some(Note {
+        from: words.next()?.parse().ok()?,
+        until: words.next()?.parse().ok()?,
+        names: words.next()?,
+    })
+}
+
+fn unix_secs(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// How this machine is called by those who connect to it.
+fn names(listen: IpAddr) -> Vec<String> {
     let mut names = vec![
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
@@ -141,12 +179,18 @@ fn make(cert: &Path, key: &Path, listen: IpAddr, now: SystemTime) -> Result<(), 
     if let Some(name) = host_name().filter(|name| !names.contains(name)) {
         names.push(name);
     }
+    names
+}
+
+fn make(cert: &Path, key: &Path, names: Vec<String>, now: SystemTime) -> Result<(), TlsError> {
+    let from = unix_secs(now).saturating_sub(DAY.as_secs());
+    let until = from + (DAY * VALIDITY_DAYS).as_secs();
+    let note = format!("{NOTE} {from} {until} {}\n", names.join(","));
     let key_pair = KeyPair::generate().map_err(TlsError::Make)?;
     let mut params = CertificateParams::new(names).map_err(TlsError::Make)?;
-    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let epoch = date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + since_epoch.saturating_sub(DAY);
-    params.not_after = epoch + since_epoch + DAY * (VALIDITY_DAYS - 1);
+    params.not_before = epoch + Duration::from_secs(from);
+    params.not_after = epoch + Duration::from_secs(until);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -157,20 +201,29 @@ fn make(cert: &Path, key: &Path, listen: IpAddr, now: SystemTime) -> Result<(), 
     let made = params.self_signed(&key_pair).map_err(TlsError::Make)?;
     // The key first: a certificate whose key is missing is made again.
     secrets::write_private(key, key_pair.serialize_pem().as_bytes()).map_err(TlsError::Secret)?;
-    secrets::write_public(cert, made.pem().as_bytes()).map_err(TlsError::Secret)?;
+    secrets::write_public(cert, (note + &made.pem()).as_bytes()).map_err(TlsError::Secret)?;
     tracing::info!(certificate = %cert.display(), "made a self-signed certificate");
     Ok(())
 }
 
-/// Name of this machine, when it can stand in a certificate.
+/// Name of this machine, when somebody may connect by it.
 fn host_name() -> Option<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    host_name_from_text(&fs::read_to_string("/proc/sys/kernel/hostname").ok()?)
+}
+
+fn host_name_from_text(text: &str) -> Option<String> {
     let name = text.trim();
     let usable = (1..=253).contains(&name.len())
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
-    usable.then(|| name.to_owned())
+    // A container without a name of its own is called by its id, which nobody connects by, and which would
+    // be another one with each container that takes over the data folder.
+    let is_container_id = name.len() == 12
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (usable && !is_container_id).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -197,6 +250,58 @@ mod tests {
         assert_eq!(fs::read(&cert).unwrap(), first);
         config(folder.path(), now + DAY * 800).unwrap();
         assert_ne!(fs::read(&cert).unwrap(), first);
+    }
+
+    #[test]
+    fn a_certificate_says_when_it_ends_whatever_became_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let cert = folder.path().join(CERT_FILE);
+        let now = SystemTime::now();
+        // Its file is as young as one that was copied today.
+        config(folder.path(), now - DAY * 800).unwrap();
+        let old = fs::read(&cert).unwrap();
+        config(folder.path(), now).unwrap();
+        let new = fs::read(&cert).unwrap();
+        assert_ne!(new, old);
+        config(folder.path(), now - DAY * 2).unwrap();
+        assert_ne!(fs::read(&cert).unwrap(), new, "not valid yet");
+    }
+
+    #[test]
+    fn a_certificate_is_made_again_for_other_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let cert = folder.path().join(CERT_FILE);
+        let now = SystemTime::now();
+        let listen = |address: &str| {
+            let listen = address.parse().unwrap();
+            server_config(&Certificate::SelfSigned, folder.path(), listen, now).unwrap();
+            fs::read_to_string(&cert).unwrap()
+        };
+        let local = listen("127.0.0.1");
+        assert_eq!(listen("0.0.0.0"), local, "no other name");
+        let abroad = listen("192.0.2.7");
+        assert!(
+            note_from_text(&abroad)
+                .unwrap()
+                .names
+                .contains(",192.0.2.7")
+        );
+        assert_eq!(listen("192.0.2.7"), abroad);
+        assert_ne!(listen("127.0.0.1"), abroad);
+        // One whose file does not say what it is.
+        let (_, pem) = local.split_once('\n').unwrap();
+        fs::write(&cert, pem).unwrap();
+        assert_ne!(listen("127.0.0.1"), pem);
+    }
+
+    #[test]
+    fn a_machine_is_named_by_what_people_call_it() {
+        for name in ["field-laptop", "map.example", "decade", "0123456789abc"] {
+            assert_eq!(host_name_from_text(&format!("{name}\n")).unwrap(), name);
+        }
+        for none in ["", "(none)", "a_b", "3f2a9c0d1e4b", &"x".repeat(254)] {
+            assert_eq!(host_name_from_text(none), None, "{none}");
+        }
     }
 
     #[test]
