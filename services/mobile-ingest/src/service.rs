@@ -13,12 +13,12 @@ use sovereign_model::Timestamp;
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mobile::v1::mobile_server;
 use sovereign_service::{
-    BuildError, Channel, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks,
+    BuildError, Channel, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, chain,
 };
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
-use crate::config::{Config, Settings};
+use crate::config::{Certificate, Config, Settings};
 use crate::events::Events;
 use crate::grpc::{self, upstream::Upstream};
 use crate::http::console::Console;
@@ -75,7 +75,16 @@ impl Service for MobileService {
 
     fn check(config: &Config) -> Result<(), BuildError> {
         // The limit of the bus is not known yet; what depends on it is clamped, not refused.
-        config.clone().settings(DEFAULT_PAYLOAD_LIMIT).map(drop)
+        let settings = config.clone().settings(DEFAULT_PAYLOAD_LIMIT)?;
+        match settings.certificate {
+            Certificate::SelfSigned => Ok(()),
+            // A file that cannot be used is a mistake of the configuration, found before anything is bound.
+            Certificate::Files { cert, key } => {
+                tls::check_files(&cert, &key).map_err(|(field, error)| {
+                    BuildError::config(field, format!("cannot be used: {}", chain(&error)))
+                })
+            }
+        }
     }
 
     async fn build(config: Config, calls: Calls, context: Context) -> Result<Self, BuildError> {

@@ -84,34 +84,64 @@ pub(crate) fn server_config(
             paths
         }
     };
-    let cert_pem = fs::read(&cert_path).map_err(|cause| TlsError::ReadCertificate {
-        path: cert_path.clone(),
+    let chain = read_chain(&cert_path)?;
+    let key = read_key(&key_path)?;
+    config_from_pair(chain, key, &cert_path)
+}
+
+/// Checks that files of the operator can be used as they are now.
+///
+/// # Errors
+/// The key of the section that names the file at fault, and what is wrong with it.
+pub(crate) fn check_files(cert: &Path, key: &Path) -> Result<(), (&'static str, TlsError)> {
+    let chain = read_chain(cert).map_err(|error| ("tls_cert", error))?;
+    let private = read_key(key).map_err(|error| ("tls_key", error))?;
+    config_from_pair(chain, private, cert)
+        .map(drop)
+        .map_err(|error| ("tls_cert", error))
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = fs::read(path).map_err(|cause| TlsError::ReadCertificate {
+        path: path.to_owned(),
         cause,
     })?;
-    let key_pem = secrets::read_private(&key_path)
+    let chain = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|cause| TlsError::Parse {
+            path: path.to_owned(),
+            cause,
+        })?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate {
+            path: path.to_owned(),
+        });
+    }
+    Ok(chain)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let pem = secrets::read_private(path)
         .and_then(|text| {
             text.ok_or_else(|| SecretError::Read {
-                path: key_path.clone(),
+                path: path.to_owned(),
                 cause: io::ErrorKind::NotFound.into(),
             })
         })
         .map_err(TlsError::Secret)?;
-    let chain = CertificateDer::pem_slice_iter(&cert_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|cause| TlsError::Parse {
-            path: cert_path.clone(),
-            cause,
-        })?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate { path: cert_path });
-    }
-    let key =
-        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|cause| TlsError::Parse {
-            path: key_path,
-            cause,
-        })?;
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|cause| TlsError::Parse {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+fn config_from_pair(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    cert_path: &Path,
+) -> Result<ServerConfig, TlsError> {
     let unusable = |cause| TlsError::Use {
-        path: cert_path.clone(),
+        path: cert_path.to_owned(),
         cause,
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -7,6 +7,9 @@ use reqwest::header;
 use reqwest::{Method, StatusCode};
 use sha2::Sha256;
 
+use mobile_ingest::{Config, MobileService};
+use sovereign_service::Service as _;
+
 use crate::support::{self, Edge, now};
 
 #[tokio::test]
@@ -248,5 +251,35 @@ async fn a_certificate_and_token_of_the_operator_are_used() {
         "trusted by the client of the first"
     );
     own.stop().await;
+    made.stop().await;
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_mistakes_of_the_configuration() {
+    let made = Edge::start().await;
+    let folder = made.folder.path();
+    let cert = folder.join("tls-cert.pem");
+    let key = folder.join("tls-key.pem");
+    let empty = folder.join("empty.pem");
+    support::write_private(&empty, b"");
+    let none = folder.join("none.pem");
+    let check = |cert: &std::path::Path, key: &std::path::Path| {
+        let config = Config {
+            tls_cert: Some(cert.to_owned()),
+            tls_key: Some(key.to_owned()),
+            ..Config::default()
+        };
+        MobileService::check(&config).map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&cert, &key), Ok(()));
+    for (cert, key, field, file) in [
+        (&none, &key, "`tls_cert`", "none.pem"),
+        (&empty, &key, "`tls_cert`", "empty.pem"),
+        (&cert, &none, "`tls_key`", "none.pem"),
+        (&cert, &empty, "`tls_key`", "empty.pem"),
+    ] {
+        let error = check(cert, key).unwrap_err();
+        assert!(error.contains(field) && error.contains(file), "{error}");
+    }
     made.stop().await;
 }
