@@ -1,7 +1,8 @@
 //! What the door touches: the socket, the clock, the bus, the key file.
 //!
-//! Three tasks. *receive* drains the socket, as many datagrams as there are for each wake, and merges
-//! MAVLink at once; JSON goes through a bounded queue to *samples*, which may have to wait for the disk.
+//! *receive* drains the socket, as many datagrams as there are for each wake, and merges MAVLink at once;
+//! JSON goes through a bounded queue to *samples*, which reads it and never waits: it puts each sample in
+//! the lane of its drone. A *lane* takes its samples one after the other and may have to wait for the disk.
 //! *publish* gives states to the bus when they are due, so that a slow bus never delays the socket.
 
 mod queue;
@@ -27,12 +28,13 @@ use tonic::service::Routes;
 use crate::config::Config;
 use crate::domain::door::{Door, Heard, Publication};
 use crate::domain::reject::Reject;
-use crate::domain::sample;
+use crate::domain::sample::{self, Sample};
 use crate::domain::signing::{SignaturePolicy, SigningKey};
 use crate::grpc;
 use crate::metrics::DroneMetrics;
 
 pub(crate) use queue::Picture;
+use queue::lane_of;
 
 /// Kernel buffer asked for. At 200,000 datagrams of 60 bytes a second it bridges some 50 ms without a
 /// reader; the kernel may grant less (`net.core.rmem_max`), which is logged.
@@ -41,12 +43,15 @@ const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 const MAX_DATAGRAM_BYTES: usize = 65_536;
 /// Datagrams taken for one wake before others on the runtime get their turn.
 const DATAGRAMS_A_WAKE: usize = 512;
-/// JSON samples that wait for the disk; a further one is refused as `BUFFER_FULL`.
+/// JSON datagrams that wait to be read; a further one is refused as `BUFFER_FULL`.
 const SAMPLE_QUEUE: usize = 256;
 /// How often silent vehicles are looked for, and the longest sleep of the publisher.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Captures of one vehicle are queued one after the other; vehicles share this many lanes.
+/// Samples and captures of one vehicle are queued one after the other; vehicles share this many lanes, so
+/// that one which waits for the disk delays only those of its lane.
 const LANES: usize = 64;
+/// Samples that wait in one lane; a further one is refused as `BUFFER_FULL`.
+const LANE_DEPTH: usize = 16;
 
 /// The service.
 #[derive(Debug)]
@@ -115,14 +120,24 @@ impl Service for DroneService {
     async fn run(self, stop: Stop) -> Result<(), RunError> {
         let shared = self.shared;
         let own = StopSource::under(&stop).stop();
-        let (queue, samples) = mpsc::channel(SAMPLE_QUEUE);
+        let (queue, datagrams) = mpsc::channel(SAMPLE_QUEUE);
         let mut tasks = Tasks::new(own.clone());
         tasks.spawn(
             "receive",
             receive(Arc::clone(&shared), self.socket, queue, own.clone()),
         );
+        let lanes = std::array::from_fn(|number| {
+            let (lane, samples) = mpsc::channel(LANE_DEPTH);
+            // Ends when the lane is empty and *samples* is gone.
+            let task = take_samples(Arc::clone(&shared), samples);
+            tasks.spawn(format!("lane {number}"), task);
+            lane
+        });
         // Ends when the queue is empty and *receive* is gone.
-        tasks.spawn("samples", take_samples(Arc::clone(&shared), samples));
+        tasks.spawn(
+            "samples",
+            read_samples(Arc::clone(&shared), datagrams, lanes),
+        );
         tasks.spawn("publish", publish(Arc::clone(&shared), own));
         self.ready.set();
         let ended = tasks.wait().await;
@@ -185,14 +200,18 @@ impl Shared {
         Heard::default()
     }
 
-    /// Reads, checks, queues and only then merges a sample.
-    async fn take_sample(&self, json: Json) -> Result<(), Reject> {
-        let sample = sample::parse(&json.bytes)?;
-        self.door().check_sample(&sample, json.arrived)?;
-        self.queue_payload(&sample, json.arrived).await?;
-        let heard = self.door().accept_sample(&sample, json.arrived)?;
+    /// Checks, queues and only then merges a sample.
+    async fn take_sample(&self, sample: &Sample, arrived: Timestamp) -> Result<(), Reject> {
+        self.door().check_sample(sample, arrived)?;
+        self.queue_payload(sample, arrived).await?;
+        let heard = self.door().accept_sample(sample, arrived)?;
         self.wake(heard);
         Ok(())
+    }
+
+    fn refuse_sample(&self, reason: Reject) {
+        self.door().stats_mut().reject(reason);
+        tracing::debug!(reason = reason.code(), "sample refused");
     }
 
     /// Wakes whoever waits for what was heard.
@@ -224,11 +243,18 @@ impl Shared {
     }
 }
 
-/// A JSON datagram on its way to the disk.
+/// A JSON datagram on its way to be read.
 #[derive(Debug)]
 struct Json {
     bytes: Box<[u8]>,
     arrived: Timestamp,
+}
+
+/// A sample on its way to the disk.
+#[derive(Debug)]
+struct Arrived {
+    sample: Sample,
+    at: Timestamp,
 }
 
 async fn receive(
@@ -284,14 +310,33 @@ fn passes(kind: ErrorKind) -> bool {
     .contains(&kind)
 }
 
+async fn read_samples(
+    shared: Arc<Shared>,
+    mut datagrams: mpsc::Receiver<Json>,
+    lanes: [mpsc::Sender<Arrived>; LANES],
+) -> Result<(), RunError> {
+    while let Some(json) = datagrams.recv().await {
+        let put = sample::parse(&json.bytes).and_then(|sample| {
+            let lane = &lanes[lane_of(&sample.drone_id)];
+            let at = json.arrived;
+            // Closed only after a panic, which ends the service.
+            lane.try_send(Arrived { sample, at })
+                .map_err(|_| Reject::BufferFull)
+        });
+        if let Err(reason) = put {
+            shared.refuse_sample(reason);
+        }
+    }
+    Ok(())
+}
+
 async fn take_samples(
     shared: Arc<Shared>,
-    mut samples: mpsc::Receiver<Json>,
+    mut lane: mpsc::Receiver<Arrived>,
 ) -> Result<(), RunError> {
-    while let Some(json) = samples.recv().await {
-        if let Err(reason) = shared.take_sample(json).await {
-            shared.door().stats_mut().reject(reason);
-            tracing::debug!(reason = reason.code(), "sample refused");
+    while let Some(Arrived { sample, at }) = lane.recv().await {
+        if let Err(reason) = shared.take_sample(&sample, at).await {
+            shared.refuse_sample(reason);
         }
     }
     Ok(())
@@ -376,3 +421,6 @@ fn read_key(file: &Path) -> Result<SigningKey, BuildError> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

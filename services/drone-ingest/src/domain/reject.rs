@@ -58,7 +58,7 @@ pub enum Reject {
     InvalidImageData,
     /// `lidar_points` is not a list of finite x, y, z triples.
     InvalidLidarPoints,
-    /// The queue of JSON samples is full.
+    /// The queue of JSON samples, or the part of it that the drone has, is full.
     BufferFull,
     /// The durable queue did not take a picture or a scan.
     QueueFailed,

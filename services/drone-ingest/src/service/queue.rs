@@ -148,10 +148,8 @@ impl Shared {
         })
     }
 
-    fn lane(&self, vehicle_id: &SensorId) -> &tokio::sync::Mutex<()> {
-        let mut hasher = DefaultHasher::new();
-        vehicle_id.hash(&mut hasher);
-        &self.lanes[hasher.finish() as usize % LANES]
+    pub(super) fn lane(&self, vehicle_id: &SensorId) -> &tokio::sync::Mutex<()> {
+        &self.lanes[lane_of(vehicle_id)]
     }
 
     fn next_received(&self) -> Timestamp {
@@ -238,4 +236,11 @@ impl Shared {
         self.door().stats_mut().accept(Accepted::Lidar);
         Ok(())
     }
+}
+
+/// The lane of a vehicle, less than [`LANES`].
+pub(super) fn lane_of(vehicle_id: &SensorId) -> usize {
+    let mut hasher = DefaultHasher::new();
+    vehicle_id.hash(&mut hasher);
+    hasher.finish() as usize % LANES
 }
