@@ -40,6 +40,12 @@ export function atLeast(bounds: Bounds, metres: number): Bounds {
   return union(bounds, [lng - wide, lat - high, lng + wide, lat + high]);
 }
 
+/** Larger by `share` of its width and height on each side. */
+export function grown([west, south, east, north]: Bounds, share: number): Bounds {
+  const [wide, high] = [(east - west) * share, (north - south) * share];
+  return [west - wide, south - high, east + wide, north + high];
+}
+
 const STEPS = [30, 15, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001];
 
 /** The coarsest graticule step that still divides `span` degrees into at least `lines` parts. */

@@ -7,12 +7,12 @@ import { loadEarth } from './earth';
 import { Feed } from './feed';
 import { type Change, Fleet, type Sensor } from './fleet';
 import { count, duration, short } from './format';
-import { pointBounds, union } from './geo';
 import { LatencyView } from './latency';
 import { Locator } from './locator';
 import { Login } from './login';
 import { ABOVE_IMAGERY, MapView, type Padding } from './map';
 import { Markers } from './markers';
+import { everything, Turns } from './overview';
 import { paced, throttled } from './pace';
 import { FleetPanel, verdict } from './panel';
 import { onThemeChange, sensorColour } from './theme';
@@ -41,6 +41,7 @@ const root = document.documentElement;
 const feed = new Feed();
 const latency = new LatencyView();
 const commits = new Commits();
+const turns = new Turns();
 const view = new MapView(byId('map'), padding());
 const login = new Login(() => location.reload());
 
@@ -132,19 +133,21 @@ function showSimulated(): void {
   byId('simulated').hidden = false;
 }
 
-function everything(): api.Bounds | null {
-  let bounds = imagery;
-  for (const sensor of fleet.sensors) {
-    if (sensor.position && !sensor.silent) bounds = union(bounds, pointBounds(sensor.position));
-  }
-  return bounds;
+function toShow(): api.Bounds | null {
+  const live = fleet.sensors.flatMap((sensor) => (sensor.position && !sensor.silent ? [sensor.position] : []));
+  return everything(imagery, live);
+}
+
+function turnTo(bounds: api.Bounds): void {
+  turns.to(bounds);
+  view.fit(bounds);
 }
 
 /** Flies to the data when it first appears or outgrows the view, until the reader moves the map. */
 function fitUntilMoved(): void {
   if (userMoved || view.map.isMoving()) return;
-  const bounds = everything();
-  if (bounds && !view.shows(bounds)) view.fit(bounds);
+  const bounds = toShow();
+  if (bounds && turns.due(bounds, view.shows(bounds))) turnTo(bounds);
 }
 
 async function loadLayer(): Promise<void> {
@@ -325,8 +328,8 @@ function wirePage(): void {
   const fitAll = () => {
     followSensor(null);
     userMoved = false;
-    const bounds = everything();
-    if (bounds) view.fit(bounds);
+    const bounds = toShow();
+    if (bounds) turnTo(bounds);
   };
   const zoom = (by: number) => {
     userMoved = true;
@@ -336,7 +339,11 @@ function wirePage(): void {
   byId('zoom-in').addEventListener('click', () => zoom(1));
   byId('zoom-out').addEventListener('click', () => zoom(-1));
   byId('sheet').addEventListener('click', () => openSheet(!byId('panel').classList.contains('open')));
-  NARROW.addEventListener('change', () => view.setPadding(padding()));
+  NARROW.addEventListener('change', () => {
+    turns.forget();
+    view.setPadding(padding());
+  });
+  map.on('resize', () => turns.forget());
   document.addEventListener('keydown', (event) => {
     if (event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === 'Escape' && selected !== null) {
