@@ -1,4 +1,5 @@
 /** Values as people read them. What is unknown is a dash, never a zero. */
+import type { MeshEvent } from './api';
 
 export const UNKNOWN = '—';
 
@@ -56,4 +57,12 @@ export function clock(unixMs: number): string {
 /** The first eight and last four characters of a long id. */
 export function short(id: string): string {
   return id.length > 16 ? `${id.slice(0, 8)}…${id.slice(-4)}` : id;
+}
+
+/** What a peer told, `times` in a row; what a simulation painted says so. */
+export function meshNews(event: MeshEvent, times: number): string {
+  const peer = `Peer ${short(event.peer_id)}`;
+  if (event.kind === 'message') return `${peer}: ${times === 1 ? 'a message' : `${times} messages`} on ${event.topic}`;
+  const simulated = event.simulated ? ' (simulated)' : '';
+  return `${peer}${simulated}: ${times === 1 ? `${event.tiles} tiles changed` : `${times} map changes`}`;
 }

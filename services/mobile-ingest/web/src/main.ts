@@ -6,14 +6,14 @@ import { byId, setText } from './dom';
 import { loadEarth } from './earth';
 import { Feed } from './feed';
 import { type Change, Fleet, type Sensor } from './fleet';
-import { count, duration, short } from './format';
+import { count, duration, meshNews } from './format';
 import { LatencyView } from './latency';
 import { Locator } from './locator';
 import { Login } from './login';
 import { ABOVE_IMAGERY, MapView, type Padding } from './map';
 import { Markers } from './markers';
 import { everything, Turns } from './overview';
-import { paced, throttled } from './pace';
+import { paced, persistent, throttled } from './pace';
 import { FleetPanel, verdict } from './panel';
 import { onThemeChange, sensorColour } from './theme';
 import { LiveTiles } from './tiles';
@@ -35,6 +35,9 @@ const SETTLE_MS = 5_000;
 const SLEPT_MS = 2_500;
 /** What nothing may tell of, or only an event that may be lost, is read this often. */
 const LOOK_EVERY_MS = 10_000;
+/** Waits before the base map is asked for again double from the first to the last of these. */
+const EARTH_FIRST_MS = 1_000;
+const EARTH_LAST_MS = 60_000;
 const NARROW = matchMedia('(max-width: 760px)');
 
 const root = document.documentElement;
@@ -268,14 +271,11 @@ function tileChanged(change: api.TileChange): void {
 }
 
 function meshEvent(event: api.MeshEvent): void {
-  const peer = short(event.peer_id);
+  const simulated = event.kind === 'tile' && event.simulated;
   feed.add({
     tone: 'calm',
-    same: `mesh ${event.kind} ${event.peer_id}`,
-    text: (times) =>
-      event.kind === 'tile'
-        ? `Peer ${peer}: ${times === 1 ? `${event.tiles} tiles changed` : `${times} map changes`}`
-        : `Peer ${peer}: ${times === 1 ? 'a message' : `${times} messages`} on ${event.topic}`,
+    same: `mesh ${event.kind} ${event.peer_id} ${simulated}`,
+    text: (times) => meshNews(event, times),
   });
 }
 
@@ -370,7 +370,11 @@ function wirePage(): void {
 async function main(): Promise<void> {
   wirePage();
   await view.ready();
-  void loadEarth().then((earth) => {
+  const noEarth = (error: unknown) => {
+    console.debug('base map', error);
+    feed.add({ tone: 'warn', same: 'base map', text: () => 'The base map could not be loaded, trying again' });
+  };
+  void persistent(EARTH_FIRST_MS, EARTH_LAST_MS, loadEarth, noEarth).then((earth) => {
     view.setEarth(earth);
     const locator = new Locator(earth);
     const locate = () => {

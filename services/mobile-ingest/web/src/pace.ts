@@ -38,3 +38,20 @@ export function paced(ms: number, work: () => Promise<void>): () => void {
   };
   return ask;
 }
+
+/** Does `work` until it is done; the waits between double from `firstMs` to `lastMs`. Each failure is told. */
+export async function persistent<T>(
+  firstMs: number,
+  lastMs: number,
+  work: () => Promise<T>,
+  onFailure: (error: unknown) => void,
+): Promise<T> {
+  for (let wait = firstMs; ; wait = Math.min(wait * 2, lastMs)) {
+    try {
+      return await work();
+    } catch (error) {
+      onFailure(error);
+    }
+    await new Promise((resolve) => setTimeout(resolve, wait));
+  }
+}

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { paced } from '../src/pace';
+import { paced, persistent } from '../src/pace';
 
 const soon = (ms = 0) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -44,4 +44,21 @@ test('work rests before it runs again', async () => {
   await begun(2);
   assert.ok((started[1] ?? 0) - (started[0] ?? 0) >= 45);
   ends[1]?.();
+});
+
+test('work that fails is told of and done again until it is done', async () => {
+  let runs = 0;
+  const told: unknown[] = [];
+  const answer = await persistent(
+    1,
+    2,
+    async () => {
+      runs += 1;
+      if (runs < 5) throw new Error(`run ${runs}`);
+      return 'done';
+    },
+    (error) => told.push(error),
+  );
+  assert.equal(answer, 'done');
+  assert.deepEqual(told.map(String), [1, 2, 3, 4].map((run) => `Error: run ${run}`));
 });

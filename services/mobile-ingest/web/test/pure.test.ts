@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LngLat } from '../src/api';
 import { MAX_TRACK_POINTS } from '../src/fleet';
-import { ago, bearing, count, duration, position, quantity, UNKNOWN } from '../src/format';
+import { ago, bearing, count, duration, meshNews, position, quantity, UNKNOWN } from '../src/format';
 import { atLeast, closeRing, distanceMetres, extendTrack, graticule, graticuleStep, polygonContains, unwrap } from '../src/geo';
 import { sparkline } from '../src/latency';
 import { EventStreamParser } from '../src/sse';
@@ -23,6 +23,15 @@ test('values read as people expect them', () => {
   assert.equal(duration(4.21), '4.2 ms');
   assert.equal(duration(1310), '1.31 s');
   assert.equal(position(-37.5, 145.25, 2), '37.50° S, 145.25° E');
+});
+
+test('what a peer simulated says so', () => {
+  const tile = { kind: 'tile', peer_id: 'p', layer: 'imagery', sequence: 1, tiles: 3, simulated: true } as const;
+  assert.equal(meshNews(tile, 1), 'Peer p (simulated): 3 tiles changed');
+  assert.equal(meshNews(tile, 2), 'Peer p (simulated): 2 map changes');
+  assert.equal(meshNews({ ...tile, simulated: false }, 1), 'Peer p: 3 tiles changed');
+  const message = { kind: 'message', peer_id: 'p', topic: 't', bytes: 1, published_unix_ms: 0 } as const;
+  assert.equal(meshNews(message, 1), 'Peer p: a message on t');
 });
 
 test('events are read whatever the chunks they arrive in', () => {
