@@ -13,14 +13,16 @@ use sovereign_sim::SIMULATOR;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
+use super::flight::any_address_like;
 use super::{CaptureNotes, Edge, EdgeError, Record, records_from_tlog};
 
 /// Files of one replay at most.
 const MAX_FILES: usize = 100_000;
-/// Datagrams that may be on their way when time does not pace them: they fit the node's receive buffer.
-const MAX_UNSEEN: u64 = 1_000;
-/// A datagram that the node has not counted after this long is lost.
-const LOST_AFTER: Duration = Duration::from_secs(2);
+/// Datagrams that may be on their way when time does not pace them: they fit the node's receive buffer
+/// also where the kernel grants it no more than its default of 208 KiB.
+const MAX_UNSEEN: u64 = 200;
+/// Datagrams on their way are lost when the node has counted no further one for this long.
+const LOST_AFTER: Duration = Duration::from_secs(10);
 /// Longest pause kept between two things: a recorder that was off for a day is no reason to wait one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -176,6 +178,8 @@ impl Recording {
             }
             progress(file);
         }
+        // What was measured beside a picture has to be known before the picture is.
+        link.wait_until_unseen(0).await?;
         counts.datagrams = link.sent;
         let mut pace = Pace::new(speed);
         for file in &self.pictures {
@@ -246,7 +250,7 @@ struct UdpLink {
 
 impl UdpLink {
     async fn open(edge: Edge, node: SocketAddr) -> Result<Self, RecordingError> {
-        let socket = UdpSocket::bind("127.0.0.1:0")
+        let socket = UdpSocket::bind(any_address_like(node))
             .await
             .map_err(RecordingError::Send)?;
         socket.connect(node).await.map_err(RecordingError::Send)?;
@@ -283,7 +287,7 @@ impl UdpLink {
         const LARGEST: usize = 65_507;
         for part in datagram.chunks(LARGEST) {
             if self.sent - self.seen >= MAX_UNSEEN {
-                self.wait_until_seen().await?;
+                self.wait_until_unseen(MAX_UNSEEN / 2).await?;
             }
             self.socket.send(part).await.map_err(RecordingError::Send)?;
             self.sent += 1;
@@ -291,16 +295,20 @@ impl UdpLink {
         Ok(())
     }
 
-    async fn wait_until_seen(&mut self) -> Result<(), RecordingError> {
-        let limit = Instant::now() + LOST_AFTER;
+    /// Returns when at most `most` datagrams are on their way.
+    async fn wait_until_unseen(&mut self, most: u64) -> Result<(), RecordingError> {
+        let mut moved = Instant::now();
         loop {
             // The node counts everybody's datagrams, so it may have seen more than was sent here.
             let arrived = received(&self.edge).await?.saturating_sub(self.before);
-            self.seen = (arrived + self.lost).min(self.sent);
-            if self.sent - self.seen < MAX_UNSEEN / 2 {
+            let seen = (arrived + self.lost).min(self.sent);
+            if seen > self.seen {
+                (self.seen, moved) = (seen, Instant::now());
+            }
+            if self.sent - self.seen <= most {
                 return Ok(());
             }
-            if Instant::now() >= limit {
+            if moved.elapsed() >= LOST_AFTER {
                 let lost = self.sent - self.seen;
                 tracing::warn!(lost, "the node did not receive some datagrams");
                 self.lost += lost;
@@ -312,12 +320,10 @@ impl UdpLink {
     }
 }
 
+/// What the node has counted; unknown while its drone door does not answer.
 async fn received(edge: &Edge) -> Result<u64, EdgeError> {
-    Ok(edge
-        .stats()
-        .await?
-        .drones
-        .map_or(0, |drones| drones.datagrams))
+    let drones = edge.stats().await?.drones;
+    Ok(drones.ok_or(EdgeError::Silent("drone-ingest"))?.datagrams)
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), RecordingError> {
