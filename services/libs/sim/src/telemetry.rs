@@ -40,8 +40,9 @@ impl Autopilot {
         }
     }
 
-    /// Frames due at `elapsed` after boot, in sending order: attitude and position on every call, VFR_HUD
-    /// four times a second, heartbeat, status, time and GPS once a second. `unix` is the time of day.
+    /// Frames due at `elapsed` after boot, in sending order: heartbeat, status, time and GPS once a second,
+    /// attitude and position on every call, VFR_HUD four times a second. The heartbeat is the first of all:
+    /// nothing of this vehicle is heard before it is known as simulated. `unix` is the time of day.
     pub fn frames(
         &mut self,
         truth: &VehicleTruth,
@@ -49,11 +50,7 @@ impl Autopilot {
         unix: Duration,
     ) -> Vec<Vec<u8>> {
         let boot_ms = elapsed.as_millis() as u32;
-        let mut messages = vec![attitude(truth, boot_ms), position(truth, boot_ms)];
-        let quarter = elapsed.as_millis() as u64 / 250;
-        if self.last_quarter.replace(quarter) != Some(quarter) {
-            messages.push(hud(truth));
-        }
+        let mut messages = Vec::new();
         let second = elapsed.as_secs();
         if self.last_second.replace(second) != Some(second) {
             messages.push(heartbeat());
@@ -63,6 +60,11 @@ impl Autopilot {
                 time_boot_ms: boot_ms,
             }));
             messages.push(gps(truth, unix));
+        }
+        messages.extend([attitude(truth, boot_ms), position(truth, boot_ms)]);
+        let quarter = elapsed.as_millis() as u64 / 250;
+        if self.last_quarter.replace(quarter) != Some(quarter) {
+            messages.push(hud(truth));
         }
         messages
             .iter()
