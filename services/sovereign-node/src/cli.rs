@@ -188,39 +188,52 @@ fn run_visit<P>(
     )
 }
 
-/// As [`settings`], without a network to join. What a visit leaves is kept apart from a real map.
+/// As [`settings`], without the files of a network. What a visit leaves is kept apart from a real map,
+/// wherever the file and the environment say that is; flags name a folder of its own.
 fn visit_settings(
     name: &str,
     args: &VisitArgs,
     environment: &Environment,
 ) -> Result<Settings, ConfigError> {
     let mut settings = Settings::new(&SERVICES);
-    let dir = environment.data_dir().join(name);
-    settings.set("default", "host", "data_dir", dir.display().to_string());
     if let Some(file) = args.settings.clone().or_else(|| environment.config_file()) {
         settings.merge_file(&file)?;
     }
     settings.merge_environment(environment)?;
+    let dir = HostConfig::read(&settings, environment)?
+        .data_dir
+        .join(name);
+    settings.set("default", "host", "data_dir", dir.display().to_string());
     args.options.apply(&mut settings)?;
     Ok(settings)
 }
 
-/// A visit uses every service of its node, and the edge's own token and certificate.
+/// A visit uses every service of its node, and the edge's own token and certificate; it tells no other
+/// node of its map.
 fn refuse_in_a_visit(
     name: &str,
     settings: &Settings,
     host: &HostConfig,
 ) -> Result<(), ConfigError> {
     let edge: mobile_ingest::Config = settings.section(MobileService::NAME)?;
+    let gateway: mesh_gateway::Config = settings.section(GatewayService::NAME)?;
+    let alone = "runs every service with secrets of its own";
+    let apart = "joins no network";
     let refused = [
-        ("host.services", host.services.is_some()),
-        ("mobile-ingest.token_file", edge.token_file.is_some()),
-        ("mobile-ingest.tls_cert", edge.tls_cert.is_some()),
+        ("host.services", host.services.is_some(), alone),
+        ("mobile-ingest.token_file", edge.token_file.is_some(), alone),
+        ("mobile-ingest.tls_cert", edge.tls_cert.is_some(), alone),
+        (
+            "mesh-gateway.bootstrap",
+            !gateway.bootstrap.is_empty(),
+            apart,
+        ),
+        ("mesh-gateway.mdns", gateway.mdns, apart),
     ];
-    match refused.into_iter().find(|(_, written)| *written) {
-        Some((key, _)) => Err(ConfigError::key(
+    match refused.into_iter().find(|(_, written, _)| *written) {
+        Some((key, _, why)) => Err(ConfigError::key(
             key,
-            format!("does not apply to {name}, which runs every service with secrets of its own"),
+            format!("does not apply to {name}, which {why}"),
         )),
         None => Ok(()),
     }
@@ -292,7 +305,6 @@ fn settings(
         settings.set("--node-id", "host", "node_id", name.clone());
     }
     if !args.listen.is_empty() {
-        network.check_listen(&args.listen)?;
         settings.set(
             "--listen",
             GatewayService::NAME,
@@ -300,8 +312,9 @@ fn settings(
             args.listen.clone(),
         );
     }
+    let gateway: mesh_gateway::Config = settings.section(GatewayService::NAME)?;
+    network.check_listen(&gateway.listen)?;
     if !args.peer.is_empty() {
-        let gateway: mesh_gateway::Config = settings.section(GatewayService::NAME)?;
         let mut known = gateway.bootstrap;
         for peer in &args.peer {
             if !known.contains(peer) {
@@ -414,6 +427,41 @@ mod tests {
         );
         let host = sovereign_host::HostConfig::read(&settings, &Environment::default()).unwrap();
         assert_eq!(host.node_id, "flag");
+    }
+
+    #[test]
+    fn a_visit_is_kept_apart_from_the_real_map() {
+        let data_dir = |args: &[&str]| {
+            let parsed = Cli::try_parse_from([&[PROGRAM, "demo"], args].concat());
+            let Ok(Cli {
+                command: Command::Demo(args),
+            }) = parsed
+            else {
+                panic!("{parsed:?}")
+            };
+            let pairs = [("SOVEREIGN__HOST__DATA_DIR".to_owned(), "/real".to_owned())];
+            let environment = Environment::from_pairs(pairs);
+            let settings = visit_settings("demo", &args.visit, &environment).unwrap();
+            HostConfig::read(&settings, &environment).unwrap().data_dir
+        };
+        assert_eq!(data_dir(&[]), PathBuf::from("/real/demo"));
+        assert_eq!(data_dir(&["--data-dir", "/own"]), PathBuf::from("/own"));
+    }
+
+    #[test]
+    fn no_listener_is_of_a_transport_that_the_network_excludes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), r#"{"transport": "tcp"}"#).unwrap();
+        let network = ["--config", file.path().to_str().unwrap()];
+        assert!(read(&network).is_ok());
+        let quic = "mesh-gateway.listen=['/ip4/127.0.0.1/udp/0/quic-v1']";
+        for listen in [
+            ["--set", quic],
+            ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"],
+        ] {
+            let error = read(&[network, listen].concat()).unwrap_err();
+            assert_eq!(error.key_path(), Some("mesh-gateway.listen"), "{error}");
+        }
     }
 
     #[test]

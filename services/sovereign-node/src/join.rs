@@ -29,7 +29,8 @@ pub(crate) async fn wait_for_a_peer(
             .map_err(|status| RunError::new("ask the gateway for its peers", status))?
             .into_inner()
             .peers;
-        if let Some(peer) = peers.first() {
+        // A node of another network is connected too, until it has said that it knows none of our topics.
+        if let Some(peer) = peers.iter().find(|peer| !peer.topics.is_empty()) {
             tracing::info!(
                 peer_id = peer.peer_id,
                 address = peer.address,

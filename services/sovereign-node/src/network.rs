@@ -173,7 +173,7 @@ impl Network {
     pub fn check_listen(&self, addresses: &[String]) -> Result<(), ConfigError> {
         match addresses.iter().find(|address| address.contains("/quic")) {
             Some(address) if self.transport == Transport::Tcp => Err(ConfigError::key(
-                "--listen",
+                "mesh-gateway.listen",
                 format!("{address} is QUIC, but the network's `transport` is `tcp`"),
             )),
             _ => Ok(()),

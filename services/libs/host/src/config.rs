@@ -295,7 +295,13 @@ impl Settings {
 
     fn put(&mut self, origin: &str, path: &[String], value: Value) {
         match value {
-            // Tables merge key by key, so that a later source changes only what it names.
+            // Tables merge key by key, so that a later source changes only what it names. One without keys
+            // is kept where there was nothing, so that a table that does not exist is refused.
+            Value::Table(table) if table.is_empty() => {
+                if path.len() > 1 && self.origin(&path.join(".")).is_none() {
+                    self.put_value(origin, path, Value::Table(table));
+                }
+            }
             Value::Table(table) => {
                 for (key, value) in table {
                     let mut path = path.to_vec();
@@ -308,16 +314,18 @@ impl Settings {
             | Value::Float(_)
             | Value::Boolean(_)
             | Value::Datetime(_)
-            | Value::Array(_)) => {
-                let full = path.join(".");
-                self.texts.remove(&full);
-                self.origins.insert(full, origin.to_owned());
-                let mut root = Value::Table(std::mem::take(&mut self.table));
-                put_value(&mut root, path, value);
-                if let Value::Table(table) = root {
-                    self.table = table;
-                }
-            }
+            | Value::Array(_)) => self.put_value(origin, path, value),
+        }
+    }
+
+    fn put_value(&mut self, origin: &str, path: &[String], value: Value) {
+        let full = path.join(".");
+        self.texts.remove(&full);
+        self.origins.insert(full, origin.to_owned());
+        let mut root = Value::Table(std::mem::take(&mut self.table));
+        put_value(&mut root, path, value);
+        if let Value::Table(table) = root {
+            self.table = table;
         }
     }
 

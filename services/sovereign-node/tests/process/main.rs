@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -73,9 +73,10 @@ impl Running {
     }
 
     fn of(mut process: Command, dir: TempDir) -> Self {
+        // A file takes whatever is logged; a pipe that nobody reads would stop the node.
         let process = process
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(File::create(dir.path().join("log")).unwrap())
             .spawn()
             .unwrap();
         Self { process, dir }
@@ -133,13 +134,9 @@ impl Running {
         }
     }
 
-    /// What it logged; only complete once it has ended.
-    fn log(&mut self) -> String {
-        let mut text = String::new();
-        if let Some(stderr) = &mut self.process.stderr {
-            stderr.read_to_string(&mut text).unwrap();
-        }
-        text
+    /// What it logged so far.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 }
 
@@ -246,6 +243,49 @@ fn joining_nobody_fails_and_says_what_to_do() {
     assert!(log.contains("no peer was reached within 1 s"), "{log}");
 }
 
+#[tokio::test]
+async fn joining_a_node_of_another_network_fails() {
+    let mut first = Running::spawn("start", &[]);
+    let addresses = first.ready().await.node.unwrap().listen_addrs;
+    let address = addresses.iter().find(|a| a.contains("/tcp/")).unwrap();
+    let elsewhere = "mesh-gateway.network=elsewhere";
+    let args = ["--peer", address, "--join-timeout", "2", "--set", elsewhere];
+    let mut running = Running::spawn("join", &args);
+    assert_eq!(running.wait().code(), Some(1));
+    let log = running.log();
+    assert!(log.contains("no peer was reached within 2 s"), "{log}");
+    assert_eq!(first.terminate().code(), Some(0));
+}
+
+/// What `demo --check-config` says in `dir` to `lines` of a settings file.
+fn check_demo(dir: &Path, lines: &str) -> Output {
+    std::fs::write(dir.join("settings.toml"), lines).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_sovereign-node"))
+        .current_dir(dir)
+        .args(["demo", "--settings", "settings.toml", "--check-config"])
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_demo_tells_no_other_node_of_its_map() {
+    let dir = TempDir::new().unwrap();
+    for (lines, key) in [
+        (
+            "[mesh-gateway]\nbootstrap = ['/ip4/192.0.2.1/tcp/1']",
+            "`mesh-gateway.bootstrap`: does not apply to demo",
+        ),
+        (
+            "[mesh-gateway]\nmdns = true",
+            "`mesh-gateway.mdns`: does not apply to demo",
+        ),
+    ] {
+        let output = check_demo(dir.path(), lines);
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+        assert!(text(&output.stderr).contains(key), "{output:?}");
+    }
+}
+
 fn refused(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let dir = TempDir::new().unwrap();
     let output = node(dir.path(), "start", args)
@@ -266,6 +306,11 @@ fn a_configuration_that_cannot_be_used_is_refused_by_name_before_anything_is_bou
             vec!["--set", "tile-svc.no_such_key=1"],
             vec![],
             "tile-svc.no_such_key",
+        ),
+        (
+            vec!["--set", "tile-svc.no_such_table={}"],
+            vec![],
+            "tile-svc.no_such_table",
         ),
         (
             vec!["--set", "tile-svc.max_zoom=25"],

@@ -166,6 +166,12 @@ impl HostConfig {
             let why = "only applies to a bus `nats://host:port`";
             return Err(refuse(key, why.to_owned()));
         }
+        if let Some(file) = &written.nats_credentials_file
+            && let Err(error) = std::fs::File::open(file)
+        {
+            let why = format!("{} cannot be read: {error}", file.display());
+            return Err(refuse("nats_credentials_file", why));
+        }
         if !(1..=MAX_NATS_REPLICAS).contains(&written.nats_replicas.unwrap_or(1)) {
             let why = format!("must be 1 to {MAX_NATS_REPLICAS}");
             return Err(refuse("nats_replicas", why));

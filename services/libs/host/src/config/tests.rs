@@ -218,6 +218,13 @@ fn what_cannot_be_used_is_refused_by_its_full_name() {
         (
             "",
             &[],
+            &["host.bus=nats://x:1", "host.nats_credentials_file=/nowhere"],
+            "host.nats_credentials_file",
+            "/nowhere cannot be read",
+        ),
+        (
+            "",
+            &[],
             &["host.bus=nats://x:1", "host.nats_replicas=0"],
             "host.nats_replicas",
             "must be 1 to 5",
