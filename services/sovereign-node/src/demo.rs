@@ -1,6 +1,5 @@
 //! `demo`: a node and a simulated flight over it, through the real front doors.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +7,7 @@ use sovereign_host::{Host, OnEnd};
 use sovereign_service::{RunError, Stop, StopSource, chain};
 use tokio::time::Instant;
 
-use crate::feed::{Edge, Flight, Summary};
+use crate::feed::{Flight, Summary};
 use crate::visit::{Doors, Report, wait_until_painted};
 
 /// What `demo` takes beside the flags of every command.
@@ -35,7 +34,7 @@ async fn fly(
 ) -> Result<(), RunError> {
     let edge = tokio::select! {
         edge = doors.open() => edge?,
-        () = stop.requested() => return Ok(()),
+        () = stop.requested() => return Ok(report.stopped_before_ready()),
     };
     report.line(&format!(
         "The map is live at {} (simulated flight; the certificate is the node's own)",
@@ -69,31 +68,11 @@ async fn fly(
         }
     };
     ended?;
-    let frames = sent.frames.load(Ordering::Relaxed);
-    summarise(
-        &edge,
-        frames,
-        sent.datagrams.load(Ordering::Relaxed),
-        start,
-        &report,
-        &stop,
-    )
-    .await
-}
-
-async fn summarise(
-    edge: &Edge,
-    frames: u64,
-    datagrams: u64,
-    start: Instant,
-    report: &Report,
-    stop: &Stop,
-) -> Result<(), RunError> {
-    let elapsed = start.elapsed();
-    if let Err(error) = wait_until_painted(edge, frames, stop).await {
+    let counts = sent.counts();
+    if let Err(error) = wait_until_painted(&edge, counts.frames, &stop).await {
         tracing::warn!(error = %chain(&error), "some frames were not painted before the end");
     }
-    let summary = Summary::measured(edge, frames, datagrams, elapsed, true)
+    let summary = Summary::measured(&edge, &counts, start.elapsed(), true)
         .await
         .map_err(|error| RunError::new("ask the node what it measured", error))?;
     report.summary(&summary);

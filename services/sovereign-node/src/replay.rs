@@ -53,7 +53,7 @@ async fn send(
 ) -> Result<(), RunError> {
     let edge = tokio::select! {
         edge = doors.open() => edge?,
-        () = stop.requested() => return Ok(()),
+        () = stop.requested() => return Ok(report.stopped_before_ready()),
     };
     report.line(&format!("The map is live at {}", edge.console_url()));
     let start = Instant::now();
@@ -71,18 +71,10 @@ async fn send(
         .await
         .map_err(|error| RunError::new("replay the recording", error))?;
     bar.finish_and_clear();
-    wait_until_painted(&edge, counts.frames, &stop)
+    let painted = wait_until_painted(&edge, counts.frames, &stop).await;
+    let summary = Summary::measured(&edge, &counts, start.elapsed(), recording.is_simulated())
         .await
-        .map_err(|error| RunError::new("wait until every frame is painted", error))?;
-    let summary = Summary::measured(
-        &edge,
-        counts.frames + counts.duplicates,
-        counts.datagrams,
-        start.elapsed(),
-        recording.is_simulated(),
-    )
-    .await
-    .map_err(|error| RunError::new("ask the node what it measured", error))?;
+        .map_err(|error| RunError::new("ask the node what it measured", error))?;
     report.summary(&summary);
-    Ok(())
+    painted.map_err(|error| RunError::new("wait until every frame is painted", error))
 }

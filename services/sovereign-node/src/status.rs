@@ -251,7 +251,7 @@ pub fn address_from_data_dir(dir: &Path) -> Result<String, StatusError> {
 }
 
 /// A listener on every interface is called on this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
             SocketAddr::from(([127, 0, 0, 1], v4.port()))

@@ -13,6 +13,7 @@ use sovereign_service::{ReadinessBoard, RunError, Stop};
 use tokio::time::Instant;
 
 use crate::feed::{Edge, EdgeError, Sent, Summary};
+use crate::status::reachable;
 
 /// A node that is not ready after this long will not be.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -47,7 +48,7 @@ impl Doors {
                 .expect("demo and replay mount every service")
         };
         Self {
-            udp: address("drone-ingest.udp"),
+            udp: reachable(address("drone-ingest.udp")),
             https: address("mobile-ingest.https"),
             credentials: host.data_dir().join("mobile-ingest"),
             readiness: host.readiness(),
@@ -141,6 +142,16 @@ impl Report {
             print_line(&object);
         } else {
             print_line(&summary.for_people());
+        }
+    }
+
+    /// The outcome of a node that was stopped before anything could enter it.
+    pub fn stopped_before_ready(&self) {
+        let text = "stopped before the node was ready";
+        if self.json {
+            print_line(&serde_json::json!({ "error": text }).to_string());
+        } else {
+            print_line(text);
         }
     }
 

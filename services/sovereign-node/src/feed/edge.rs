@@ -154,9 +154,16 @@ impl Edge {
             // The node is on this machine, whatever the way to the internet is.
             .no_proxy()
             .build()?;
+        // The name by which people know their own machine, where it leads to the edge.
+        let ip = address.ip();
+        let base = if ip.is_loopback() || ip.is_unspecified() {
+            format!("https://localhost:{}", address.port())
+        } else {
+            format!("https://{address}")
+        };
         Ok(Self {
             client,
-            base: format!("https://localhost:{}", address.port()),
+            base,
             token: token.trim().to_owned(),
         })
     }

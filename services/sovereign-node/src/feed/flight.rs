@@ -1,17 +1,17 @@
 //! A simulated flight and two walkers, sent through the front doors in real time.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sovereign_model::{Intrinsics, Timestamp};
-use sovereign_service::{RunError, Stop, Tasks};
+use sovereign_service::{RunError, Stop, Tasks, chain};
 use sovereign_sim::{Autopilot, Camera, Survey, SurveyArea, Walk, World, WorldConfig};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{CaptureNotes, Edge, Fix};
+use super::{CaptureNotes, Counts, Edge, EdgeError, Fix};
 
 /// Drones of the demo. Each surveys its own half of the world.
 const DRONES: u8 = 2;
@@ -38,6 +38,17 @@ pub struct Sent {
     pub frames: AtomicU64,
     /// Datagrams sent.
     pub datagrams: AtomicU64,
+}
+
+impl Sent {
+    /// What was sent until now.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            frames: self.frames.load(Ordering::Relaxed),
+            datagrams: self.datagrams.load(Ordering::Relaxed),
+            duplicates: 0,
+        }
+    }
 }
 
 /// The simulated world and everyone in it.
@@ -72,7 +83,7 @@ impl Flight {
     /// Flies and walks until `stop`.
     ///
     /// # Errors
-    /// When a front door cannot be reached or refuses what it should take.
+    /// When a front door cannot be reached.
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let mut tasks = Tasks::new(stop.clone());
         let start = Instant::now();
@@ -138,7 +149,7 @@ impl Drone {
     }
 
     async fn send_telemetry(self: Arc<Self>, start: Instant, stop: Stop) -> Result<(), RunError> {
-        let socket = UdpSocket::bind("127.0.0.1:0")
+        let socket = UdpSocket::bind(any_address_like(self.udp))
             .await
             .map_err(|error| RunError::new("open a udp socket", error))?;
         let mut autopilot = Autopilot::new(self.system_id);
@@ -187,11 +198,10 @@ impl Drone {
                 simulated: true,
             };
             // Never cut off by a stop: the node may have it already, and the count must say so.
-            self.edge
-                .upload_capture(&drone_id, jpeg, &notes)
-                .await
-                .map_err(|error| RunError::new("upload a picture", error))?;
-            self.sent.frames.fetch_add(1, Ordering::Relaxed);
+            let accepted = self.edge.upload_capture(&drone_id, jpeg, &notes).await;
+            if taken(accepted.map(drop), "upload a picture")? {
+                self.sent.frames.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -203,7 +213,7 @@ async fn walk(
     start: Instant,
     stop: Stop,
 ) -> Result<(), RunError> {
-    let id = format!("phone-{}", number + 1);
+    let id = format!("sim-phone-{}", number + 1);
     let walk = Walk {
         centre_east_m: -80.0 + 160.0 * number as f64,
         centre_north_m: -40.0,
@@ -234,9 +244,34 @@ async fn walk(
         };
         tokio::select! {
             () = stop.requested() => return Ok(()),
-            done = upload => done.map_err(|error| RunError::new("upload a sample", error))?,
-        }
+            done = upload => taken(done, "upload a sample")?,
+        };
     }
+}
+
+/// Whether the edge took it. What it refuses, because a clock was set or a machine slept, is said and does
+/// not end the flight.
+fn taken(answer: Result<(), EdgeError>, operation: &'static str) -> Result<bool, RunError> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(error @ EdgeError::Refused { .. }) => {
+            tracing::warn!(error = %chain(&error), "the flight goes on without it");
+            Ok(false)
+        }
+        Err(
+            error @ (EdgeError::Credentials { .. } | EdgeError::Http(_) | EdgeError::Silent(_)),
+        ) => Err(RunError::new(operation, error)),
+    }
+}
+
+/// Any free port, of the same family as `address`.
+pub(super) fn any_address_like(address: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = if address.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    SocketAddr::new(ip, 0)
 }
 
 fn now() -> Timestamp {

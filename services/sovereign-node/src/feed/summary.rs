@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Edge, EdgeError, Latency};
+use super::{Counts, Edge, EdgeError, Latency};
 
 /// The outcome of a demo or a replay, all of it measured.
 #[derive(Debug, Serialize)]
 pub struct Summary {
-    /// Pictures that the front door accepted.
+    /// Pictures that the front door accepted, those included that it had from an earlier run.
     pub frames_in: u64,
+    /// Of these, pictures that it had from an earlier run.
+    pub frames_known: u64,
     /// Pictures placed and painted.
     pub frames_placed: u64,
     /// Pictures refused by the map, of any reason.
@@ -57,14 +59,13 @@ impl From<Latency> for LatencyMs {
 }
 
 impl Summary {
-    /// Asks the node what became of `frames_in` pictures and `sent` datagrams.
+    /// Asks the node what became of what was sent to it.
     ///
     /// # Errors
     /// When the edge, or a service that measures, cannot be reached: what is unknown is not zero.
     pub async fn measured(
         edge: &Edge,
-        frames_in: u64,
-        sent: u64,
+        sent: &Counts,
         elapsed: Duration,
         simulated: bool,
     ) -> Result<Self, EdgeError> {
@@ -72,7 +73,8 @@ impl Summary {
         let paint = stats.paint.ok_or(EdgeError::Silent("tile-svc"))?;
         let drones = stats.drones.ok_or(EdgeError::Silent("drone-ingest"))?;
         Ok(Self {
-            frames_in,
+            frames_in: sent.frames + sent.duplicates,
+            frames_known: sent.duplicates,
             frames_placed: paint.frames_painted,
             frames_refused: paint.frames_refused.values().sum(),
             tiles_written: paint.tiles_written,
@@ -80,7 +82,7 @@ impl Summary {
             latency_ms: paint.latency.map(LatencyMs::from),
             elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
             datagrams: Datagrams {
-                sent,
+                sent: sent.datagrams,
                 received: drones.datagrams,
             },
             simulated,
@@ -97,8 +99,12 @@ impl Summary {
             || "the map is empty".to_owned(),
             |[west, south, east, north]| format!("{west:.6}, {south:.6} to {east:.6}, {north:.6}"),
         );
+        let known = match self.frames_known {
+            0 => String::new(),
+            known => format!(" ({known} of an earlier run, painted then)"),
+        };
         format!(
-            "frames in         {}\nframes placed     {}\nframes refused    {}\ntiles written     {}\n\
+            "frames in         {}{known}\nframes placed     {}\nframes refused    {}\ntiles written     {}\n\
              datagrams         {} sent, {} received\nframe to tile     {latency}\nbounds            {bounds}\n\
              elapsed           {:.1} s",
             self.frames_in,
