@@ -1,15 +1,30 @@
-//! A small recorded flight of the simulator: pictures with their poses inside, on disk.
+//! Flights of the simulator: a small recorded one, pictures with their poses inside, and the live one of
+//! the demo.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use sovereign_model::Timestamp;
-use sovereign_node::feed::{Counts, Edge, Recording, Speed};
+use sovereign_node::feed::{Counts, Edge, Flight, Recording, Speed};
 use sovereign_node::visit::wait_until_painted;
 use sovereign_service::StopSource;
 use sovereign_sim::{Camera, Survey, SurveyArea, World, WorldConfig, geotagged, survey_camera};
+
+/// Everybody in the live flight has been seen on the map after this long, on a slow machine included.
+const SEEN_WITHIN: Duration = Duration::from_secs(120);
+
+/// What the live flight shows: each drone moves and is painted, each phone walks.
+const LIVE: [(&str, &str); 6] = [
+    ("phone", "sim-phone-1"),
+    ("phone", "sim-phone-2"),
+    ("tile", "sys-1"),
+    ("tile", "sys-2"),
+    ("vehicle", "sys-1"),
+    ("vehicle", "sys-2"),
+];
 
 /// Noon on the first of June 2026.
 const TAKE_OFF_UNIX_NANOS: i64 = 1_780_315_200_000_000_000;
@@ -30,6 +45,45 @@ pub async fn replay(recording: &Recording, edge: &Edge, udp: SocketAddr) -> anyh
     let counts = recording.send(edge, udp, Speed::Max, &stop, |_| {}).await?;
     wait_until_painted(edge, counts.frames, &stop).await?;
     Ok(counts)
+}
+
+/// Flies the demo through the front doors, MAVLink and pictures that are placed by it, until each of
+/// [`LIVE`] has come out of the edge as an event, labelled as simulated.
+pub async fn fly(edge: &Edge, udp: SocketAddr) -> anyhow::Result<()> {
+    let mut events = edge.events().await?;
+    let flight = {
+        let edge = edge.clone();
+        tokio::task::spawn_blocking(move || Flight::prepare(edge, udp)).await?
+    };
+    let landing = StopSource::new();
+    let flying = flight.run(landing.stop());
+    let mut missing = BTreeSet::from(LIVE);
+    let watching = async {
+        while !missing.is_empty() {
+            let event = events.next().await?.context("the events ended")?;
+            let id = ["vehicle_id", "client_id", "sensor_id"]
+                .iter()
+                .find_map(|key| event.data[key].as_str());
+            let seen = (event.name.as_str(), id.unwrap_or_default());
+            // A phone that registered has said nothing of itself yet.
+            let is_somewhere = event.name == "tile" || event.data["latitude"].is_number();
+            if is_somewhere && LIVE.contains(&seen) {
+                ensure!(event.data["simulated"] == true, "{event:?}");
+                missing.retain(|wanted| *wanted != seen);
+            }
+        }
+        anyhow::Ok(())
+    };
+    let (flown, seen) = tokio::join!(flying, async {
+        let seen = tokio::time::timeout(SEEN_WITHIN, watching).await;
+        landing.request();
+        seen
+    });
+    flown?;
+    match seen {
+        Ok(outcome) => outcome,
+        Err(elapsed) => Err(elapsed).context(format!("not seen on the map: {missing:?}")),
+    }
 }
 
 /// The pictures of [`write_flight`], in order.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use sovereign_node::feed::{Edge, Recording};
 use sovereign_service::Channel;
 use sovereign_tests::data::skipped;
-use sovereign_tests::flight::{replay, write_flight};
+use sovereign_tests::flight::{fly, replay, write_flight};
 use sovereign_tests::system::System;
 use sovereign_tests::tiles::digests;
 
@@ -31,6 +31,7 @@ async fn the_containers_paint_the_same_tiles_as_one_process() -> anyhow::Result<
     let udp = ([127, 0, 0, 1], 14550).into();
     replay(&recording, &edge, udp).await?;
     let in_containers = digests(Channel::connect(tiles)?).await?;
+    fly(&edge, udp).await?;
 
     let system = System::unified(folder.path()).await?;
     replay(&recording, &system.edge, system.udp).await?;
