@@ -68,11 +68,16 @@ async function findBrowser() {
   throw new Failed('no Chromium was found: install chromium, or name one with CHROMIUM=/path/to/chromium');
 }
 
+/** A node that is busy says so with these, and the page asks again: that is no error of the page. */
+const BUSY = /Failed to load resource.*status of (503|504)/;
+
 /** Notes what must not happen on a page: errors, and requests to other origins. */
 function watch(page, origin) {
   const seen = { errors: [], foreign: [] };
   page.on('console', (message) => {
-    if (message.type() === 'error') seen.errors.push(`${message.text()} (${message.location().url})`);
+    if (message.type() === 'error' && !BUSY.test(message.text())) {
+      seen.errors.push(`${message.text()} (${message.location().url})`);
+    }
   });
   page.on('pageerror', (error) => seen.errors.push(String(error)));
   page.on('request', (request) => {
@@ -146,6 +151,7 @@ function moved(before, after) {
 async function desktop(browser, url, options) {
   const { limitMs, simulated, output } = options;
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, colorScheme: 'dark', ignoreHTTPSErrors: true });
+  context.setDefaultTimeout(limitMs);
   const decoder = await context.newPage();
   const page = await context.newPage();
   const seen = watch(page, new URL(url).origin);
@@ -195,6 +201,7 @@ async function phone(browser, url, { limitMs, output }) {
     colorScheme: 'light',
     ignoreHTTPSErrors: true,
   });
+  context.setDefaultTimeout(limitMs);
   const page = await context.newPage();
   const seen = watch(page, new URL(url).origin);
   await page.goto(url);

@@ -7,6 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use sovereign_tests::process::Process;
+use tokio::sync::Mutex;
+
+/// One flight at a time: what the machine has is for the flight and the browser that looks at it.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// A flight of this length, its start and its end.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -36,6 +40,7 @@ fn summary(node: &Process) -> anyhow::Result<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_of_some_seconds_paints_what_it_flew_over_and_ends_by_itself() -> anyhow::Result<()>
 {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let folder = tempfile::tempdir()?;
     let mut node = demo(folder.path(), &["--duration", "12"]).await?;
     let status = node.ended(LIMIT).await?;
@@ -78,6 +83,7 @@ fn install(browser: &Path) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_console_draws_tiles_and_moving_markers_until_the_demo_is_stopped() -> anyhow::Result<()>
 {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let browser = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
     let folder = tempfile::tempdir()?;
     let mut node = demo(folder.path(), &[]).await?;

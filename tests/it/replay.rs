@@ -12,6 +12,7 @@ use sovereign_proto::slam::v1::ListKeyframesRequest;
 use sovereign_proto::slam::v1::slam_client::SlamClient;
 use sovereign_tests::data::shared;
 use sovereign_tests::process::Process;
+use sovereign_tests::tiles::painted_frames;
 use sovereign_tests::wait_for;
 
 /// Recordings are replayed as fast as the node takes them; this is for a slow machine.
@@ -112,9 +113,19 @@ async fn a_replay_ends_by_itself_when_asked_to() -> anyhow::Result<()> {
     let mut node = replay(folder.path(), &flight, "max", &["--exit-when-done"]).await?;
     let status = node.ended(LIMIT).await?;
     ensure!(status.success(), "{status}: {}", node.log());
-    let summary = summary(&node).await?;
-    ensure!(summary["frames_placed"] == 4, "{summary}");
-    ensure!(summary["simulated"] == true, "{summary}");
+    let first = summary(&node).await?;
+    ensure!(first["frames_placed"] == 4, "{first}");
+    ensure!(first["frames_known"] == 0, "{first}");
+    ensure!(first["simulated"] == true, "{first}");
+
+    // The same again into the same map paints nothing, and says why.
+    let mut node = replay(folder.path(), &flight, "max", &["--exit-when-done"]).await?;
+    let status = node.ended(LIMIT).await?;
+    ensure!(status.success(), "{status}: {}", node.log());
+    let second = summary(&node).await?;
+    ensure!(second["frames_in"] == 4, "{second}");
+    ensure!(second["frames_known"] == 4, "{second}");
+    ensure!(second["frames_placed"] == 0, "{second}");
     Ok(())
 }
 
@@ -125,11 +136,9 @@ async fn a_replay_that_is_stopped_tells_how_far_it_came() -> anyhow::Result<()> 
     sovereign_tests::flight::write_flight(&flight, 3)?;
     // A second between two pictures lasts a minute.
     let mut node = replay(folder.path(), &flight, "0.016", &[]).await?;
-    let mut slam = SlamClient::new(node.grpc()?);
     wait_for(LIMIT, async || {
-        let request = ListKeyframesRequest::default();
-        let keyframes = slam.list_keyframes(request).await?.into_inner().keyframes;
-        Ok((!keyframes.is_empty()).then_some(()))
+        let painted = painted_frames(node.grpc()?).await?;
+        Ok((!painted.is_empty()).then_some(()))
     })
     .await?;
     node.terminate()?;
