@@ -14,8 +14,8 @@ use lru::LruCache;
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
-use sovereign_model::Digest;
 use sovereign_model::geo::{Bounds, TileCoord};
+use sovereign_model::{Digest, sealed, unsealed};
 
 use crate::domain::planes::Planes;
 use crate::domain::raster::TILE_BYTES;
@@ -23,7 +23,7 @@ use crate::domain::raster::TILE_BYTES;
 mod format;
 
 pub(crate) use format::Fresh;
-use format::{SEAL_BYTES, frame_id_of, key_of, message_of, seal, stored_from_bytes, unseal};
+use format::{frame_id_of, key_of, message_of, stored_from_bytes};
 
 /// Sealed tile by place.
 const TILES: TableDefinition<u64, &[u8]> = TableDefinition::new("tiles");
@@ -144,7 +144,7 @@ impl Store {
         let summary = prepare(&database).map_err(StoreError::Open)?;
         let summary = match summary {
             None => LayerSummary::EMPTY,
-            Some(sealed) => unseal(LAYER.as_bytes(), &sealed)
+            Some(sealed) => unsealed(LAYER.as_bytes(), &sealed)
                 .and_then(LayerSummary::from_bytes)
                 .ok_or_else(|| StoreError::Damaged {
                     what: format!("the summary of layer {LAYER}"),
@@ -247,9 +247,7 @@ impl Store {
             }
             forget_old(&transaction, summary.last_change)?;
             {
-                let mut sealed = vec![0; SEAL_BYTES];
-                sealed.extend(summary.to_bytes());
-                seal(LAYER.as_bytes(), &mut sealed);
+                let sealed = sealed(LAYER.as_bytes(), &summary.to_bytes());
                 transaction
                     .open_table(LAYERS)?
                     .insert(LAYER, sealed.as_slice())?;
@@ -318,7 +316,7 @@ impl Store {
         let messages = sealed
             .iter()
             .map(|(sequence, sealed)| {
-                unseal(&sequence.to_le_bytes(), sealed)
+                unsealed(&sequence.to_le_bytes(), sealed)
                     .and_then(message_of)
                     .map(<[u8]>::to_vec)
                     .ok_or_else(|| StoreError::Damaged {
@@ -338,7 +336,7 @@ impl Store {
             return Ok(Found::Nothing);
         };
         let stored =
-            unseal(&key_of(coord).to_le_bytes(), sealed.value()).and_then(stored_from_bytes);
+            unsealed(&key_of(coord).to_le_bytes(), sealed.value()).and_then(stored_from_bytes);
         Ok(stored.map_or(Found::Damaged, |stored| Found::Tile(Arc::new(stored))))
     }
 }
@@ -372,13 +370,11 @@ fn write_entries(
 ) -> Result<(), redb::Error> {
     let mut changes = transaction.open_table(CHANGES)?;
     for (sequence, entry) in (first..).zip(entries) {
-        let mut sealed = vec![0; SEAL_BYTES];
         // Frame ids are a few dozen bytes.
-        sealed.extend((entry.frame_id.len() as u16).to_le_bytes());
-        sealed.extend(entry.frame_id.as_bytes());
-        sealed.extend(&entry.message);
-        seal(&sequence.to_le_bytes(), &mut sealed);
-        changes.insert(sequence, sealed.as_slice())?;
+        let mut bytes = (entry.frame_id.len() as u16).to_le_bytes().to_vec();
+        bytes.extend(entry.frame_id.as_bytes());
+        bytes.extend(&entry.message);
+        changes.insert(sequence, sealed(&sequence.to_le_bytes(), &bytes).as_slice())?;
     }
     Ok(())
 }
@@ -394,7 +390,7 @@ fn forget_old(transaction: &WriteTransaction, newest: u64) -> Result<(), redb::E
         let oldest = match changes.first()? {
             Some((sequence, sealed)) if sequence.value() <= last_forgotten => (
                 sequence.value(),
-                unseal(&sequence.value().to_le_bytes(), sealed.value())
+                unsealed(&sequence.value().to_le_bytes(), sealed.value())
                     .and_then(frame_id_of)
                     .map(str::to_owned),
             ),

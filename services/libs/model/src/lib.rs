@@ -6,6 +6,7 @@
 //!   transforms are named after both of them.
 //! * [`Intrinsics`], [`CameraPose`], [`View`]: a pinhole camera and where it was; pixel to ground and back.
 //! * [`Image`]: RGB pixels whose size is known to be right.
+//! * [`sealed`], [`unsealed`]: bytes that are stored with a digest of themselves and their place.
 //!
 //! In: nothing. Out: nothing. Invariants: a value that exists is valid (fields that could break a type
 //! are private); angles are degrees in names that end in `_deg` and radians nowhere in the interface;
@@ -19,10 +20,12 @@ mod digest;
 pub mod geo;
 mod id;
 mod image;
+mod seal;
 mod time;
 
 pub use camera::{CameraPose, Intrinsics, InvalidIntrinsics, View};
 pub use digest::{Digest, DigestBuilder, ParseDigestError};
 pub use id::{InvalidSensorId, SensorId, frame_id};
 pub use image::{Image, ImageSizeError};
+pub use seal::{sealed, unsealed};
 pub use time::Timestamp;

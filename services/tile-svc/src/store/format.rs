@@ -1,9 +1,9 @@
-//! Values as bytes: tiles, changes and the summary, each behind a seal that ties it to its key.
+//! Values as bytes: tiles, changes and the summary, each to be sealed under its key.
 
 use std::sync::Arc;
 
-use sovereign_model::Digest;
 use sovereign_model::geo::{Bounds, TileCoord};
+use sovereign_model::{Digest, sealed};
 
 use super::{LayerSummary, Stored};
 use crate::domain::planes::{Own, Planes};
@@ -28,23 +28,21 @@ impl Fresh {
         let rgbw = planes.shown().to_rgbw();
         let digest = digest_of_rgbw(&rgbw);
         let shown = png_from_rgbw(&rgbw);
-        let mut sealed = vec![0; SEAL_BYTES];
         let (kind, beneath) = match planes.own() {
             Own::Nothing => (KIND_DERIVED, Vec::new()),
             Own::Shown => (KIND_PAINTED, Vec::new()),
             Own::Beneath(own) => (KIND_BOTH, png_from_rgbw(&own.to_rgbw())),
         };
-        sealed.push(kind);
-        sealed.extend(digest.as_bytes());
+        let mut bytes = vec![kind];
+        bytes.extend(digest.as_bytes());
         // A tile is at most a few hundred kibibytes.
-        sealed.extend((shown.len() as u32).to_le_bytes());
-        sealed.extend(shown);
-        sealed.extend(beneath);
-        seal(&key_of(coord).to_le_bytes(), &mut sealed);
+        bytes.extend((shown.len() as u32).to_le_bytes());
+        bytes.extend(shown);
+        bytes.extend(beneath);
         Self {
             coord,
             stored: Arc::new(Stored { planes, digest }),
-            sealed,
+            sealed: sealed(&key_of(coord).to_le_bytes(), &bytes),
         }
     }
 }
@@ -86,21 +84,6 @@ pub(super) fn stored_from_bytes(body: &[u8]) -> Option<Stored> {
 /// Places in the order of zoom, column, row.
 pub(super) fn key_of(coord: TileCoord) -> u64 {
     u64::from(coord.z()) << 48 | u64::from(coord.x()) << 24 | u64::from(coord.y())
-}
-
-/// Bytes of the digest that a value starts with.
-pub(super) const SEAL_BYTES: usize = 32;
-
-/// Fills in the first [`SEAL_BYTES`] of a value.
-pub(super) fn seal(key: &[u8], value: &mut [u8]) {
-    let digest = Digest::of_parts(&[key, &value[SEAL_BYTES..]]);
-    value[..SEAL_BYTES].copy_from_slice(digest.as_bytes());
-}
-
-/// The value behind its seal; `None` when it is not what was sealed under this key.
-pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
-    let (seal, body) = value.split_first_chunk::<SEAL_BYTES>()?;
-    (Digest::of_parts(&[key, body]).as_bytes() == seal).then_some(body)
 }
 
 impl LayerSummary {

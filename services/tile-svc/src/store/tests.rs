@@ -151,7 +151,7 @@ fn spoil(path: &Path, coord: TileCoord, change: impl Fn(&mut Vec<u8>)) {
 fn no_flipped_bit_and_no_truncation_is_served() {
     let mut sealed = Fresh::encode(coord(9, 1, 2), painted(4)).sealed;
     let key = key_of(coord(9, 1, 2)).to_le_bytes();
-    let opens = |bytes: &[u8]| unseal(&key, bytes).and_then(stored_from_bytes).is_some();
+    let opens = |bytes: &[u8]| unsealed(&key, bytes).and_then(stored_from_bytes).is_some();
     assert!(opens(&sealed));
     let bits = sealed.len() * 8;
     for i in 0..500 {
@@ -165,7 +165,7 @@ fn no_flipped_bit_and_no_truncation_is_served() {
     }
     let elsewhere = key_of(coord(9, 2, 2)).to_le_bytes();
     assert!(
-        unseal(&elsewhere, &sealed).is_none(),
+        unsealed(&elsewhere, &sealed).is_none(),
         "a tile in the wrong place"
     );
 }
