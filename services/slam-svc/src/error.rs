@@ -15,9 +15,6 @@ pub(crate) enum StoreError {
         #[source]
         cause: Box<redb::Error>,
     },
-    /// A record does not decode.
-    #[error("decode a stored keyframe")]
-    Damaged(#[source] prost::DecodeError),
     /// The thread that asked it is gone.
     #[error("wait for the keyframe store")]
     Thread(#[source] tokio::task::JoinError),
@@ -56,7 +53,6 @@ impl HasCode for CallError {
         match self {
             CallError::NoFrameId => Code::InvalidArgument,
             CallError::UnknownFrame(_) => Code::NotFound,
-            CallError::Store(StoreError::Damaged(_)) => Code::DataLoss,
             CallError::Store(StoreError::Database { .. } | StoreError::Thread(_)) => Code::Internal,
         }
     }

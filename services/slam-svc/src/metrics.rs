@@ -25,6 +25,8 @@ pub(crate) struct SlamMetrics {
     pub(crate) samples: Family<Label, Counter>,
     /// Deliveries given back because a step failed, by `step`: `capture`, `sample`, `ack`.
     pub(crate) retries: Family<Label, Counter>,
+    /// Damaged records found in the keyframe store, each time.
+    pub(crate) records_damaged: Counter,
     /// From taking a capture to its verdict being on disk.
     pub(crate) settle_seconds: Histogram,
 }
@@ -38,6 +40,7 @@ impl SlamMetrics {
             damaged: Family::default(),
             samples: Family::default(),
             retries: Family::default(),
+            records_damaged: Counter::default(),
             // 0.25 ms to 4 s.
             settle_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 15)),
         };
@@ -64,6 +67,11 @@ impl SlamMetrics {
             ] {
                 registry.register(name, help, family.clone());
             }
+            registry.register(
+                "records_damaged",
+                "Damaged records found in the keyframe store",
+                metrics.records_damaged.clone(),
+            );
             registry.register(
                 "settle_seconds",
                 "From taking a capture to its verdict being on disk",

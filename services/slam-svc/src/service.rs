@@ -66,7 +66,8 @@ impl Service for SlamService {
     async fn build(config: Config, (): (), context: Context) -> Result<Self, BuildError> {
         let site = site_from_config(config)?;
         let path = context.data_dir.join(STORE_FILE);
-        let store = Store::open(&path, MAX_KEYFRAMES)
+        let metrics = SlamMetrics::register(&context);
+        let store = Store::open(&path, MAX_KEYFRAMES, metrics.records_damaged.clone())
             .map_err(|error| BuildError::new("open the keyframe store", error))?;
         let bus = &context.bus;
         let subscribe = |error| BuildError::new("subscribe", error);
@@ -88,7 +89,7 @@ impl Service for SlamService {
                 judge: Arc::new(Judge {
                     site,
                     store: Arc::new(store),
-                    metrics: SlamMetrics::register(&context),
+                    metrics,
                 }),
                 bus: context.bus,
             }),
