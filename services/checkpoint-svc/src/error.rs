@@ -1,6 +1,7 @@
 //! What can go wrong, and the status a caller sees.
 
 use std::io;
+use std::path::PathBuf;
 
 use sovereign_model::{Digest, ParseDigestError};
 use sovereign_service::{Code, HasCode};
@@ -40,6 +41,10 @@ pub(crate) enum CheckpointError {
     TooManyUploads { limit: usize },
     #[error("what is stored under {digest} does not match it")]
     Damaged { digest: Digest },
+    #[error(
+        "the index {path} is gone, and without it nothing tells which of the files in {objects} are checkpoints; put the index back from a backup, or move the files away to begin anew"
+    )]
+    IndexLost { path: PathBuf, objects: PathBuf },
     #[error("{operation}")]
     File {
         operation: &'static str,
@@ -89,7 +94,9 @@ impl HasCode for CheckpointError {
                 Code::ResourceExhausted
             }
             Self::Damaged { .. } => Code::DataLoss,
-            Self::File { .. } | Self::Index { .. } | Self::Blocking(_) => Code::Internal,
+            Self::File { .. } | Self::Index { .. } | Self::IndexLost { .. } | Self::Blocking(_) => {
+                Code::Internal
+            }
             Self::Upload(status) => Code::from_grpc(status.code()),
         }
     }

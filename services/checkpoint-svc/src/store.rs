@@ -8,7 +8,8 @@
 //!
 //! An upload becomes an object by a rename after its bytes are on disk, and exists for callers when
 //! the index transaction after it is on disk. A crash between the two leaves an object that nothing
-//! names, which the next start removes.
+//! names, which the next start removes. Objects without any index are not removed but an error: then the
+//! index was lost, and not they.
 
 mod upload;
 
@@ -95,6 +96,11 @@ impl Store {
         max_checkpoints: u64,
     ) -> Result<Self, CheckpointError> {
         let (objects, incoming) = (dir.join("objects"), dir.join("incoming"));
+        let path = dir.join("index.redb");
+        let lost = || -> io::Result<bool> { Ok(!path.try_exists()? && holds_objects(&objects)?) };
+        if lost().map_err(CheckpointError::file("look for the index"))? {
+            return Err(CheckpointError::IndexLost { path, objects });
+        }
         let folders = || -> io::Result<()> {
             if incoming.exists() {
                 fs::remove_dir_all(&incoming)?;
@@ -105,7 +111,8 @@ impl Store {
         };
         folders().map_err(CheckpointError::file("make the folders of the store"))?;
         let open = || -> Result<_, redb::Error> {
-            let index = Database::create(dir.join("index.redb"))?;
+            let index = Database::create(&path)?;
+            sync_dir(dir)?;
             let write = index.begin_write()?;
             let (mut stored, mut named) = (0, HashSet::new());
             {
@@ -372,6 +379,20 @@ impl Reader {
     }
 }
 
+fn holds_objects(objects: &Path) -> io::Result<bool> {
+    let folders = match fs::read_dir(objects) {
+        Ok(folders) => folders,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for folder in folders {
+        if fs::read_dir(folder?.path())?.next().is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn remove_unnamed(objects: &Path, named: &HashSet<String>) -> io::Result<()> {
     for folder in fs::read_dir(objects)? {
         for object in fs::read_dir(folder?.path())? {
@@ -388,7 +409,7 @@ fn remove_unnamed(objects: &Path, named: &HashSet<String>) -> io::Result<()> {
     Ok(())
 }
 
-/// A rename or a new folder is on disk only after its parent folder is.
+/// A rename, a new file or a new folder is on disk only after its parent folder is.
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }

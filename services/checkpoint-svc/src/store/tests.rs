@@ -190,3 +190,22 @@ fn an_object_that_nothing_names_is_removed_at_the_start() {
     assert!(!orphan.exists());
     assert_eq!(get(&store, "v1").unwrap(), b"kept");
 }
+
+#[test]
+fn objects_outlive_the_loss_of_their_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), 100).unwrap();
+    put(&store, "v1", b"kept").unwrap();
+    let object = store.inner.object_path(&Digest::of(b"kept"));
+    drop(store);
+    let (index, backup) = (dir.path().join("index.redb"), dir.path().join("backup"));
+    fs::rename(&index, &backup).unwrap();
+    for _ in 0..2 {
+        let error = Store::open(dir.path(), 100).unwrap_err();
+        assert!(error.to_string().contains("backup"), "{error}");
+    }
+    assert!(object.exists() && !index.exists());
+    fs::rename(&backup, &index).unwrap();
+    let store = Store::open(dir.path(), 100).unwrap();
+    assert_eq!(get(&store, "v1").unwrap(), b"kept");
+}
