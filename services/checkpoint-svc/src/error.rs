@@ -57,6 +57,8 @@ pub(crate) enum CheckpointError {
         #[source]
         cause: Box<redb::Error>,
     },
+    #[error("nothing of the upload came for {seconds} s")]
+    Idle { seconds: u64 },
     #[error("receive the upload")]
     Upload(#[source] tonic::Status),
     #[error("run on a thread for blocking work")]
@@ -97,6 +99,7 @@ impl HasCode for CheckpointError {
             Self::File { .. } | Self::Index { .. } | Self::IndexLost { .. } | Self::Blocking(_) => {
                 Code::Internal
             }
+            Self::Idle { .. } => Code::DeadlineExceeded,
             Self::Upload(status) => Code::from_grpc(status.code()),
         }
     }

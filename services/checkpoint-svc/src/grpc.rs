@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -24,6 +25,9 @@ use crate::store::{CHUNK_BYTES, Reader, Store, Stored};
 
 /// Uploads at a time; further ones fail with RESOURCE_EXHAUSTED.
 const MAX_UPLOADS: usize = 16;
+/// An upload of which nothing comes for this long fails with DEADLINE_EXCEEDED, so that callers that fell
+/// silent do not keep the others out.
+const IDLE: Duration = Duration::from_secs(30);
 
 type GetStream = Pin<Box<dyn Stream<Item = Result<GetResponse, Status>> + Send>>;
 
@@ -35,6 +39,7 @@ pub(crate) struct Calls {
     /// Told when something is to be announced.
     stored: Arc<Notify>,
     uploads: Semaphore,
+    idle: Duration,
 }
 
 impl Calls {
@@ -44,6 +49,7 @@ impl Calls {
             metrics,
             stored,
             uploads: Semaphore::new(MAX_UPLOADS),
+            idle: IDLE,
         }
     }
 
@@ -61,7 +67,7 @@ impl Calls {
     ) -> Result<Checkpoint, CheckpointError> {
         let permit = self.uploads.try_acquire();
         let _permit = permit.map_err(|_| CheckpointError::TooManyUploads { limit: MAX_UPLOADS })?;
-        let (version, expected) = match next_part(&mut parts).await? {
+        let (version, expected) = match self.next_part(&mut parts).await? {
             Some(put_request::Part::Header(header)) => parse_header(&header)?,
             Some(put_request::Part::Chunk(_)) | None => return Err(CheckpointError::HeaderPlace),
         };
@@ -83,7 +89,7 @@ impl Calls {
             Ok((version, store.begin(known_bytes)?))
         })
         .await?;
-        while let Some(part) = next_part(&mut parts).await? {
+        while let Some(part) = self.next_part(&mut parts).await? {
             let chunk = match part {
                 put_request::Part::Chunk(chunk) => chunk,
                 put_request::Part::Header(_) => return Err(CheckpointError::HeaderPlace),
@@ -115,6 +121,22 @@ impl Calls {
             }
         })
         .await
+    }
+
+    async fn next_part(
+        &self,
+        parts: &mut Streaming<PutRequest>,
+    ) -> Result<Option<put_request::Part>, CheckpointError> {
+        let Ok(part) = tokio::time::timeout(self.idle, parts.message()).await else {
+            self.metrics.idle_uploads.inc();
+            let seconds = self.idle.as_secs();
+            return Err(CheckpointError::Idle { seconds });
+        };
+        match part.map_err(CheckpointError::Upload)? {
+            Some(PutRequest { part: Some(part) }) => Ok(Some(part)),
+            Some(PutRequest { part: None }) => Err(CheckpointError::HeaderPlace),
+            None => Ok(None),
+        }
     }
 
     async fn find(&self, request: GetRequest) -> Result<(Checkpoint, Reader), CheckpointError> {
@@ -196,16 +218,6 @@ impl Checkpoints for Calls {
     }
 }
 
-async fn next_part(
-    parts: &mut Streaming<PutRequest>,
-) -> Result<Option<put_request::Part>, CheckpointError> {
-    match parts.message().await.map_err(CheckpointError::Upload)? {
-        Some(PutRequest { part: Some(part) }) => Ok(Some(part)),
-        Some(PutRequest { part: None }) => Err(CheckpointError::HeaderPlace),
-        None => Ok(None),
-    }
-}
-
 async fn next_chunk(mut reader: Reader) -> Result<Option<(Bytes, Reader)>, CheckpointError> {
     blocking(move || Ok(reader.next()?.map(|chunk| (chunk, reader)))).await
 }
@@ -252,5 +264,49 @@ pub(crate) fn meta_from_checkpoint(checkpoint: &Checkpoint) -> CheckpointMeta {
         size_bytes: checkpoint.size_bytes,
         created_unix_nanos: checkpoint.created.as_unix_nanos(),
         backend: "filesystem".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use sovereign_proto::checkpoint::v1::checkpoints_client::CheckpointsClient;
+    use sovereign_service::Channel;
+    use tonic::Code;
+
+    use super::*;
+
+    fn header(version: &str) -> PutRequest {
+        let version = version.to_owned();
+        let digest = String::new();
+        PutRequest {
+            part: Some(put_request::Part::Header(PutHeader { version, digest })),
+        }
+    }
+
+    #[tokio::test]
+    async fn uploads_that_fell_silent_make_room_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 100).unwrap();
+        let metrics = Metrics::default();
+        let mut calls = Calls::new(store, metrics.clone(), Arc::default());
+        calls.idle = Duration::from_millis(50);
+        let client = CheckpointsClient::new(Channel::local(calls.routes()));
+        let silent = (0..MAX_UPLOADS).map(|number| {
+            let mut client = client.clone();
+            // Every second one never says anything.
+            let said = (number % 2 == 0).then(|| header(&format!("v{number}")));
+            async move {
+                let said = stream::iter(said).chain(stream::pending());
+                client.put(said).await.unwrap_err().code()
+            }
+        });
+        let ended = futures::future::join_all(silent);
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        assert_eq!(ended.unwrap(), [Code::DeadlineExceeded; MAX_UPLOADS]);
+        assert_eq!(metrics.idle_uploads.get(), MAX_UPLOADS as u64);
+        let chunk = put_request::Part::Chunk(b"x".as_slice().into());
+        let parts = [header("v1"), PutRequest { part: Some(chunk) }];
+        client.clone().put(stream::iter(parts)).await.unwrap();
     }
 }

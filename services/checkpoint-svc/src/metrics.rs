@@ -15,6 +15,8 @@ pub(crate) struct Metrics {
     pub(crate) known: Counter,
     /// Uploads that ended without a stored checkpoint.
     pub(crate) refused: Counter,
+    /// Uploads given up because nothing more of them came; they count as refused too.
+    pub(crate) idle_uploads: Counter,
     /// Reads that were verified to the end.
     pub(crate) reads: Counter,
     /// Reads that found other bytes than were stored.
@@ -40,6 +42,11 @@ impl Metrics {
             "refused",
             "Uploads that ended without a stored checkpoint",
             m.refused.clone(),
+        );
+        registry.register(
+            "idle_uploads",
+            "Uploads given up because nothing more of them came",
+            m.idle_uploads.clone(),
         );
         registry.register(
             "reads",
