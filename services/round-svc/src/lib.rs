@@ -9,7 +9,8 @@
 //!   back from the topics, so a crash between the two loses nothing.
 //! * A round starts from a model that was in the checkpoint store when it opened.
 //! * A record never changes: the first of an origin and round id stays.
-//! * A peer can neither replace nor displace the open rounds of another.
+//! * A peer can neither replace nor displace the open rounds of another. Only when there are more peers
+//!   with open rounds than are kept does the one heard of longest ago make room.
 //!
 //! Absent on purpose: participants, updates and aggregation. This node announces rounds.
 

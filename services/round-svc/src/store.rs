@@ -1,5 +1,6 @@
 //! Rounds on disk, by origin and round id. Everything here blocks.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,16 +16,17 @@ use crate::error::StoreError;
 /// Rounds kept of one origin; one more drops the one that opened first.
 pub(crate) const MAX_ROUNDS_PER_ORIGIN: usize = 128;
 /// Peers kept. One more takes the place of the peer whose rounds are closed for the longest; while every
-/// peer has an open round, or all closed later than the new one, it is refused.
+/// peer has an open round, of the one heard of longest ago. One whose own round closed before those of all
+/// others is refused.
 pub(crate) const MAX_PEERS: u64 = 256;
 
 /// Model digest, participants, opened and closes in nanoseconds since the Unix epoch, node name.
 type Row = (&'static [u8], u32, i64, i64, &'static str);
 /// By origin, empty for this node, and round id.
 const ROUNDS: TableDefinition<'_, (&str, &str), Row> = TableDefinition::new("rounds");
-/// When the last round of each peer in `ROUNDS` closes, nanoseconds since the Unix epoch. Made anew at
-/// every start.
-const PEERS: TableDefinition<'_, &str, i64> = TableDefinition::new("peers");
+/// When the last round of each peer in `ROUNDS` closes, and when a new one was last heard of, nanoseconds
+/// since the Unix epoch. Made anew at every start, with nobody heard of.
+const PEERS: TableDefinition<'_, &str, (i64, i64)> = TableDefinition::new("peers");
 
 /// What became of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +60,12 @@ impl Store {
                 let mut peers = write.open_table(PEERS)?;
                 for entry in write.open_table(ROUNDS)?.iter()? {
                     let (key, row) = entry?;
-                    note(&mut peers, key.value().0, row.value().3)?;
+                    note(&mut peers, key.value().0, row.value().3, 0)?;
                 }
             }
             write.commit()?;
+            // A new file is on disk only after its folder is.
+            File::open(dir)?.sync_all()?;
             Ok(database)
         };
         let database = Arc::new(open().map_err(failed("open the store of rounds"))?);
@@ -94,20 +98,19 @@ impl Store {
                 for (_, id) in &of_origin[..dropped] {
                     table.remove((origin, id.as_str()))?;
                 }
-                let closes = round.closes.as_unix_nanos();
+                let (closes, now) = (round.closes.as_unix_nanos(), now.as_unix_nanos());
                 let more = !origin.is_empty() && peers.get(origin)?.is_none();
                 if more && peers.len()? >= MAX_PEERS {
-                    let silent = peer_closed_before(&peers, closes.min(now.as_unix_nanos()))?;
-                    let Some(silent) = silent else {
+                    let Some(leaving) = peer_to_replace(&peers, closes, now)? else {
                         return Ok(Kept::TooManyPeers);
                     };
-                    for (_, id) in rounds_of(&table, &silent)? {
-                        table.remove((silent.as_str(), id.as_str()))?;
+                    for (_, id) in rounds_of(&table, &leaving)? {
+                        table.remove((leaving.as_str(), id.as_str()))?;
                         dropped += 1;
                     }
-                    peers.remove(silent.as_str())?;
+                    peers.remove(leaving.as_str())?;
                 }
-                note(&mut peers, origin, closes)?;
+                note(&mut peers, origin, closes, now)?;
                 let row = (
                     round.model.as_bytes().as_slice(),
                     round.min_participants,
@@ -174,29 +177,45 @@ fn rounds_of(
     Ok(rounds)
 }
 
-/// A round of `origin` closes then; this node is no peer.
-fn note(peers: &mut Table<'_, &str, i64>, origin: &str, closes: i64) -> Result<(), redb::Error> {
-    let last = peers.get(origin)?.map(|last| last.value());
-    if !origin.is_empty() && last.is_none_or(|last| last < closes) {
-        peers.insert(origin, closes)?;
+/// A round of `origin` was heard of at `heard` and closes then; this node is no peer.
+fn note(
+    peers: &mut Table<'_, &str, (i64, i64)>,
+    origin: &str,
+    closes: i64,
+    heard: i64,
+) -> Result<(), redb::Error> {
+    if !origin.is_empty() {
+        let known = peers.get(origin)?.map(|known| known.value());
+        let last = known.map_or(closes, |(last, _)| last.max(closes));
+        peers.insert(origin, (last, heard))?;
     }
     Ok(())
 }
 
-/// The peer whose last round closed first, when that was before `limit`.
-fn peer_closed_before(
-    peers: &Table<'_, &str, i64>,
-    limit: i64,
+/// The peer that leaves for one whose round closes at `closes`: the one whose last round closed first,
+/// when that was before `now` and `closes`; otherwise, for a round that is open, the one heard of first.
+fn peer_to_replace(
+    peers: &Table<'_, &str, (i64, i64)>,
+    closes: i64,
+    now: i64,
 ) -> Result<Option<String>, redb::Error> {
-    let mut first: Option<(i64, String)> = None;
+    let (mut closed_first, mut heard_first) = (None, None);
     for entry in peers.iter()? {
-        let (peer, closes) = entry?;
-        let closes = closes.value();
-        if first.as_ref().map_or(limit, |(first, _)| *first) > closes {
-            first = Some((closes, peer.value().to_owned()));
-        }
+        let (peer, value) = entry?;
+        let (last, heard) = value.value();
+        let peer = peer.value();
+        keep_lower(&mut closed_first, (last, 0), peer);
+        keep_lower(&mut heard_first, (heard, last), peer);
     }
-    Ok(first.map(|(_, peer)| peer))
+    let closed_first = closed_first.filter(|((last, _), _)| *last < closes.min(now));
+    let heard_first = heard_first.filter(|_| closes > now);
+    Ok(closed_first.or(heard_first).map(|(_, peer)| peer))
+}
+
+fn keep_lower(lowest: &mut Option<((i64, i64), String)>, order: (i64, i64), peer: &str) {
+    if lowest.as_ref().is_none_or(|(lowest, _)| *lowest > order) {
+        *lowest = Some((order, peer.to_owned()));
+    }
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(redb::Error) -> StoreError {
@@ -271,21 +290,29 @@ mod tests {
     }
 
     #[test]
-    fn while_every_peer_has_an_open_round_one_more_is_refused() {
+    fn while_every_peer_has_an_open_round_the_one_heard_of_longest_ago_makes_room() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
+        let open = NOW.as_unix_nanos();
+        let at = |nanos| Timestamp::from_unix_nanos(open - 1000 + nanos);
         for n in 0..MAX_PEERS {
-            let peer = round(&format!("peer-{n:04}"), "r", NOW.as_unix_nanos());
-            store.insert(&peer, NOW).unwrap();
+            let peer = round(&format!("peer-{n:04}"), "r", open);
+            store.insert(&peer, at(n as i64)).unwrap();
         }
-        let other = round("other", "r", NOW.as_unix_nanos());
-        assert_eq!(store.insert(&other, NOW).unwrap(), Kept::TooManyPeers);
-        let known = round("peer-0000", "s", NOW.as_unix_nanos());
-        let own = round("", "r", NOW.as_unix_nanos());
+        // The first is heard of again, so the second leaves.
+        let known = round("peer-0000", "s", open);
+        let own = round("", "r", open);
         for round in [known, own] {
-            let kept = store.insert(&round, NOW).unwrap();
+            let kept = store.insert(&round, at(900)).unwrap();
             assert_eq!(kept, Kept::New { dropped: 0 });
         }
+        let closed = store.insert(&round("closed", "r", open - 1), NOW).unwrap();
+        assert_eq!(closed, Kept::TooManyPeers);
+        let other = store.insert(&round("other", "r", open), NOW).unwrap();
+        assert_eq!(other, Kept::New { dropped: 1 });
+        let origins = origins(&store);
+        assert_eq!(origins.len() as u64, MAX_PEERS + 1);
+        assert!(!origins.contains(&"peer-0001".to_owned()));
     }
 
     #[test]
