@@ -4,6 +4,7 @@
 //! finds the first as it left it: how far the map was exported, and the records that were published
 //! and are not confirmed yet.
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ impl Store {
             write.open_table(POSITIONS)?;
             write.open_table(RECORDS)?;
             write.commit()?;
+            // A new file is on disk only after its folder is.
+            File::open(dir)?.sync_all()?;
             Ok(database)
         };
         let database = open().map_err(failed("open the export store"))?;
