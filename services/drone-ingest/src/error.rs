@@ -34,7 +34,7 @@ pub enum CaptureError {
     #[error("make a bus key of the vehicle id")]
     Key(#[source] InvalidKey),
     /// The durable queue did not take it.
-    #[error("queue the capture")]
+    #[error("queue what was captured")]
     Queue(#[source] PublishError),
 }
 

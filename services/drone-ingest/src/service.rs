@@ -10,6 +10,7 @@ mod queue;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -99,6 +100,7 @@ impl Service for DroneService {
             due: Notify::new(),
             heard: Notify::new(),
             last_received: Mutex::new(Timestamp::UNIX_EPOCH),
+            samples_fail: AtomicBool::new(false),
             lanes: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
         });
         Ok(DroneService {
@@ -159,6 +161,8 @@ pub(crate) struct Shared {
     heard: Notify,
     /// Arrival given to the last capture; it grows over all vehicles, so for each of them as well.
     last_received: Mutex<Timestamp>,
+    /// What the last sample with a payload carried was not queued.
+    samples_fail: AtomicBool,
     lanes: [tokio::sync::Mutex<()>; LANES],
 }
 
@@ -360,7 +364,9 @@ async fn publish(shared: Arc<Shared>, stop: Stop) -> Result<(), RunError> {
             () = shared.due.notified() => {}
             () = tokio::time::sleep(sleep) => {}
             _ = housekeeping.tick() => {
-                for vehicle in shared.door().expire(now()) {
+                // Bound first, or the door stays locked while the lines are written.
+                let forgotten = shared.door().expire(now());
+                for vehicle in forgotten {
                     tracing::info!(%vehicle, "vehicle silent, forgotten");
                 }
             }

@@ -2,10 +2,11 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sovereign_bus::{Appended, Key, PublishError};
+use sovereign_bus::{Appended, Key};
 use sovereign_model::{Digest, SensorId, Timestamp, frame_id};
 use sovereign_proto::drone::v1::LidarScan;
 use sovereign_proto::geo::v1 as wire;
@@ -167,10 +168,32 @@ impl Shared {
         sample: &Sample,
         arrived: Timestamp,
     ) -> Result<(), Reject> {
-        let failed = |error: &dyn std::error::Error| {
-            tracing::warn!(vehicle = %sample.drone_id, error = %chain(error), "a sample was not queued");
-            Reject::QueueFailed
-        };
+        if sample.image.is_none() && sample.lidar_points.is_none() {
+            return Ok(());
+        }
+        let queued = self.queue_each(sample, arrived).await;
+        // A line for each change, not for each packet; every failure is counted.
+        let failed_before = self.samples_fail.swap(queued.is_err(), Relaxed);
+        match queued {
+            Ok(()) => {
+                if failed_before {
+                    tracing::info!("what samples carry is queued again");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if !failed_before {
+                    tracing::warn!(
+                        vehicle = %sample.drone_id, error = %chain(&error),
+                        "what a sample carries was not queued; further failures are only counted"
+                    );
+                }
+                Err(Reject::QueueFailed)
+            }
+        }
+    }
+
+    async fn queue_each(&self, sample: &Sample, arrived: Timestamp) -> Result<(), CaptureError> {
         if let Some(image) = &sample.image {
             let exposure = sample.timestamp.unwrap_or(arrived);
             let fix = match sample.position {
@@ -194,15 +217,11 @@ impl Shared {
                 simulated: sample.simulated,
             };
             let telemetry = fix.as_ref().map(grpc::telemetry_from_fix);
-            self.queue(picture, telemetry, Instant::now())
-                .await
-                .map_err(|error| failed(&error))?;
+            self.queue(picture, telemetry, Instant::now()).await?;
         }
         if let Some(points) = &sample.lidar_points {
             let observed = sample.timestamp.unwrap_or(arrived);
-            self.queue_lidar(sample, points, observed)
-                .await
-                .map_err(|error| failed(&error))?;
+            self.queue_lidar(sample, points, observed).await?;
         }
         Ok(())
     }
@@ -212,7 +231,7 @@ impl Shared {
         sample: &Sample,
         points: &[f32],
         observed: Timestamp,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), CaptureError> {
         let vehicle_id = sample.drone_id.as_str();
         // A sensor id is a key: both have the same alphabet and length.
         let key = Key::parse(vehicle_id).ok();
@@ -232,7 +251,8 @@ impl Shared {
         ]);
         self.bus
             .append(&DRONE_LIDAR, key.as_ref(), &message_id.to_hex(), &scan)
-            .await?;
+            .await
+            .map_err(CaptureError::Queue)?;
         self.door().stats_mut().accept(Accepted::Lidar);
         Ok(())
     }

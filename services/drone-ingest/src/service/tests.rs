@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -102,4 +103,54 @@ async fn a_picture_that_waits_for_the_disk_delays_no_other_drone() {
     };
     let (ended, ()) = tokio::join!(service.run(stop.stop()), test);
     ended.unwrap();
+}
+
+/// Counts the warnings of one thread.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn an_outage_of_the_queue_is_one_line_and_every_failure_is_counted() {
+    let warnings = Warnings::default();
+    let _here = tracing::subscriber::set_default(warnings.clone());
+    let (service, _dir) = door().await;
+    let (shared, stop) = (Arc::clone(&service.shared), StopSource::new());
+    let drone = sender(service.address).await;
+    let id = SensorId::parse("scout").unwrap();
+    let test = async {
+        shared.bus.close().await;
+        for failures in 1..=5 {
+            let mut sample = sample(&id, 50);
+            sample["image_data"] = json!(picture());
+            drone.send(sample.to_string().as_bytes()).await.unwrap();
+            let failed = |door: &Door| rejected(door, Reject::QueueFailed);
+            until(&shared, |door| failed(door) == failures).await;
+        }
+        stop.request();
+    };
+    let (ended, ()) = tokio::join!(service.run(stop.stop()), test);
+    ended.unwrap();
+    assert_eq!(warnings.0.load(Ordering::Relaxed), 1);
 }
