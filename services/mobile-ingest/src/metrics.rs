@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     captures: Labelled,
     /// `captures_refused_total{reason}`: pictures of drones refused here or there, by code of the problem.
     captures_refused: Labelled,
+    /// `access_refused_total{what}`: who was not let in, where nothing else counts it: read, session.
+    access_refused: Labelled,
     /// `http_responses_total{class}`: answers by class of status (`2xx`).
     responses: Labelled,
     /// `connections_refused_total`: connections closed at once because as many as allowed were open.
@@ -56,6 +58,11 @@ impl Metrics {
             "captures_refused",
             "Pictures of drones refused, by code of the problem",
             self.captures_refused.clone(),
+        );
+        registry.register(
+            "access_refused",
+            "Reads and sessions refused to who has no valid token",
+            self.access_refused.clone(),
         );
         registry.register(
             "http_responses",
@@ -104,6 +111,10 @@ impl Metrics {
         self.captures_refused
             .get_or_create(&[("reason", reason)])
             .inc();
+    }
+
+    pub(crate) fn access_refused(&self, what: &'static str) {
+        self.access_refused.get_or_create(&[("what", what)]).inc();
     }
 
     pub(crate) fn response(&self, class: &'static str) {

@@ -46,6 +46,7 @@ impl FromRequestParts<Arc<Edge>> for Reader {
         if may_read(parts, edge) {
             Ok(Self)
         } else {
+            edge.metrics.access_refused("read");
             Err(Problem::from_code(
                 Code::Unauthenticated,
                 "reading from another machine needs the access token: send it as \
@@ -109,9 +110,10 @@ fn is_loopback(parts: &Parts) -> bool {
 
 /// `POST /api/v1/session`: gives the browser that has the token a cookie to read with.
 pub(crate) async fn open_session(
-    _: Writer,
+    writer: Result<Writer, Problem>,
     State(edge): State<Arc<Edge>>,
 ) -> Result<Response, Problem> {
+    writer.inspect_err(|_| edge.metrics.access_refused("session"))?;
     session_answer(&edge.token.session(now(), SESSION), SESSION)
 }
 

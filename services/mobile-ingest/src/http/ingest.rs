@@ -45,6 +45,7 @@ struct Registration {
 pub(crate) async fn register(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if parts.method != Method::POST {
+        edge.metrics.rejected(RejectCode::InvalidPayload);
         return text(
             StatusCode::METHOD_NOT_ALLOWED,
             "method not allowed; use POST",

@@ -59,6 +59,23 @@ async fn every_write_needs_the_token_even_from_this_machine() {
         .unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(edge.count("clients").await, 0);
+    // Every refusal is counted somewhere.
+    let attempts = 5;
+    for (counter, refused) in [
+        // The last one had a session.
+        (
+            "samples_rejected_total{reason=\"UNAUTHORIZED\"}",
+            3 * attempts + 1,
+        ),
+        (
+            "captures_refused_total{reason=\"unauthenticated\"}",
+            attempts,
+        ),
+        ("access_refused_total{what=\"session\"}", attempts),
+        ("access_refused_total{what=\"read\"}", 0),
+    ] {
+        assert_eq!(edge.metric(counter), refused, "{counter}");
+    }
     edge.stop().await;
 }
 
@@ -102,6 +119,10 @@ async fn reads_for_somebody_else_need_the_token_or_a_session() {
         let answer = forwarded().bearer_auth(&edge.token).send().await.unwrap();
         assert!(answer.status().is_success(), "{path} with the token");
     }
+    assert_eq!(
+        edge.metric("access_refused_total{what=\"read\"}"),
+        2 * reads.len() as u64
+    );
     for path in ["/", "/api/v1/health"] {
         let answer = edge.get(path).header("via", "proxy").send().await.unwrap();
         assert_eq!(

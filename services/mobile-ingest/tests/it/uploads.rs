@@ -138,6 +138,12 @@ async fn registration_answers_as_the_contract_has_it() {
     let answer = edge.get("/api/v1/register").send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(answer.headers()[header::ALLOW], "POST");
+    assert_eq!(
+        edge.metric("samples_rejected_total{reason=\"INVALID_PAYLOAD\"}"),
+        // Two of the cases have no client id, and one has one that is none.
+        cases.len() as u64 - 3 + 2,
+        "every refusal is counted"
+    );
     edge.stop().await;
 }
 
