@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 
 use tokio::sync::Notify;
@@ -22,8 +21,6 @@ struct State {
     highest: u64,
     waiting: VecDeque<u64>,
     in_flight: Option<u64>,
-    /// An acknowledgement may or may not have reached the server: until then, ask.
-    ask_until: Option<Instant>,
 }
 
 impl Pending {
@@ -42,15 +39,7 @@ impl Pending {
 
     /// Ready when there may be something to fetch.
     pub(super) async fn wait(&self) {
-        loop {
-            {
-                let mut state = self.lock();
-                let asking = state.ask_until.is_some_and(|until| until > Instant::now());
-                if asking || !state.waiting.is_empty() {
-                    return;
-                }
-                state.ask_until = None;
-            }
+        while !self.has_waiting() {
             self.arrived.notified().await;
         }
     }
@@ -70,8 +59,9 @@ impl Pending {
             state.waiting.pop_front();
         }
         state.floor = state.floor.max(sequence - 1);
+        // It may be announced later: then it is not another one.
+        state.highest = state.highest.max(sequence);
         state.in_flight = Some(sequence);
-        state.ask_until = None;
         removed
     }
 
@@ -83,7 +73,7 @@ impl Pending {
         }
     }
 
-    /// The fetched message goes back to the server.
+    /// The fetched message goes back to the server, or nobody knows whether its acknowledgement arrived.
     pub(super) fn given_back(&self) {
         let mut state = self.lock();
         if let Some(sequence) = state.in_flight.take() {
@@ -92,17 +82,14 @@ impl Pending {
         }
     }
 
-    /// Nobody knows whether the acknowledgement arrived.
-    pub(super) fn acknowledgement_unknown(&self, ask_until: Instant) {
-        let mut state = self.lock();
-        state.in_flight = None;
-        state.ask_until = Some(ask_until);
-        self.arrived.notify_one();
-    }
-
     /// Forgets what the stream no longer has. Returns how many of it were never fetched.
     pub(super) fn remove_below(&self, first_sequence: u64) -> u64 {
         self.lock().remove_up_to(first_sequence.saturating_sub(1))
+    }
+
+    /// Forgets everything: the sequences are of another stream.
+    pub(super) fn begin_anew(&self) {
+        *self.lock() = State::default();
     }
 
     /// True when nothing waits or is in flight, and the stream holds no message of the key.
@@ -167,6 +154,24 @@ mod tests {
         pending.push(2);
         assert!(!pending.has_waiting());
         pending.acknowledged();
+        assert!(!pending.has_waiting());
+        assert_eq!(pending.fetched(5), 0);
+        pending.given_back();
+        pending.push(5);
+        assert_eq!(pending.fetched(5), 0);
+        pending.acknowledged();
+        assert_eq!(pending.remove_below(6), 0);
+    }
+
+    #[test]
+    fn what_may_have_been_acknowledged_waits_until_the_server_says_so() {
+        let pending = Pending::default();
+        pending.push(1);
+        assert_eq!(pending.fetched(1), 0);
+        pending.given_back();
+        pending.skip_to(0);
+        assert!(pending.has_waiting());
+        pending.skip_to(1);
         assert!(!pending.has_waiting());
     }
 }

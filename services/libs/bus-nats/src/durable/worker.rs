@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Member, RETRY_DELAY, Ready, Settle, pending::Pending};
+use super::{Member, RETRY_DELAY, Ready, Settle, limited, pending::Pending};
 use crate::{headers::headers_from_nats, transport::REQUEST_LIMIT};
 
 /// The server delivers again what was not acknowledged or reported as in progress for this long: so long
@@ -34,6 +34,10 @@ const REDELIVERY_DELAY: Duration = Duration::from_millis(100);
 /// A key's consumer that nobody asked for longer than the retention is removed by the server: by then
 /// all that it had acknowledged is gone. This is the margin.
 const INACTIVE_MARGIN: Duration = Duration::from_secs(3600);
+
+/// A key that waits for something while the server has nothing for so long asks what was acknowledged:
+/// by then a delivery that nobody holds has come again.
+const NOTHING_LIMIT: Duration = ACK_WAIT.saturating_mul(2);
 
 type Consumer = async_nats::jetstream::consumer::Consumer<pull::Config>;
 
@@ -67,26 +71,25 @@ impl Worker {
         // `=` is in no group and no key, so that two pairs never have one name.
         let name = format!("{}={}", self.member.group, self.key);
         let retention = self.member.spec.retention;
-        let consumer = self
-            .member
-            .stream
-            .create_consumer(pull::Config {
-                durable_name: Some(name),
-                filter_subject: self.subject.clone(),
-                deliver_policy: DeliverPolicy::All,
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: ACK_WAIT,
-                max_ack_pending: 1,
-                inactive_threshold: retention.max_age.saturating_add(INACTIVE_MARGIN),
-                ..pull::Config::default()
-            })
-            .await?;
+        let created = self.member.stream.create_consumer(pull::Config {
+            durable_name: Some(name),
+            filter_subject: self.subject.clone(),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_ack_pending: 1,
+            inactive_threshold: retention.max_age.saturating_add(INACTIVE_MARGIN),
+            ..pull::Config::default()
+        });
+        let consumer = limited(created).await?;
         let info = consumer.cached_info();
         self.pending.skip_to(info.ack_floor.stream_sequence);
         Ok(consumer)
     }
 
+    /// Fetches and delivers until it stops, or until the consumer has to be opened again.
     async fn serve(&self, consumer: &Consumer) -> Result<(), async_nats::Error> {
+        let mut nothing_since = None;
         loop {
             let permits = tokio::select! {
                 biased;
@@ -98,9 +101,16 @@ impl Worker {
             };
             // Not cancelled by `stop`: a message that arrives for nobody rests for its whole time.
             match timeout(REQUEST_LIMIT, fetch(consumer)).await {
-                Ok(Ok(Some(message))) => self.deliver(message, held, room).await?,
+                Ok(Ok(Some(message))) => {
+                    nothing_since = None;
+                    self.deliver(message, held, room).await?;
+                }
                 Ok(Ok(None)) | Err(_) => {
                     drop((held, room));
+                    let since = *nothing_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > NOTHING_LIMIT {
+                        return Ok(());
+                    }
                     self.rest(RETRY_DELAY).await;
                 }
                 Ok(Err(error)) => return Err(error),
@@ -148,7 +158,7 @@ impl Worker {
             tokio::select! {
                 settle = &mut settled => {
                     match settle {
-                        Ok(Settle::Ack(reply)) => self.acknowledge(&acker, reply).await,
+                        Ok(Settle::Ack(reply)) => return self.acknowledge(&acker, reply).await,
                         Ok(Settle::GiveBack) => {
                             let delay = redelivery_delay(deliveries);
                             self.give_back(&acker, Some(delay)).await;
@@ -159,7 +169,7 @@ impl Worker {
                     return Ok(());
                 }
                 _ = progress.tick() => {
-                    if let Err(error) = acker.ack_with(AckKind::Progress).await {
+                    if let Err(error) = limited(acker.ack_with(AckKind::Progress)).await {
                         tracing::debug!(subject = %self.subject, %error, "progress was not reported");
                     }
                 }
@@ -173,7 +183,14 @@ impl Worker {
 
     /// Waits for the server to confirm: what `ack` said is done is never delivered again, and the price
     /// is one round trip per message of a key, not of all.
-    async fn acknowledge(&self, acker: &Acker, reply: oneshot::Sender<Result<(), TransportError>>) {
+    ///
+    /// Where no answer came, it may have been lost with a connection: the error makes the consumer be
+    /// opened again, which says whether it arrived.
+    async fn acknowledge(
+        &self,
+        acker: &Acker,
+        reply: oneshot::Sender<Result<(), TransportError>>,
+    ) -> Result<(), async_nats::Error> {
         let result = match timeout(REQUEST_LIMIT, acker.double_ack()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(TransportError::failed("acknowledge", error)),
@@ -182,19 +199,24 @@ impl Worker {
                 limit: REQUEST_LIMIT,
             }),
         };
-        if result.is_ok() {
+        let arrived = result.is_ok();
+        if arrived {
             self.pending.acknowledged();
         } else {
-            self.pending
-                .acknowledgement_unknown(Instant::now() + 2 * ACK_WAIT);
+            self.pending.given_back();
         }
         // A reader that went away does not want its answer.
         drop(reply.send(result));
+        if arrived {
+            Ok(())
+        } else {
+            Err("an acknowledgement was not answered".into())
+        }
     }
 
     async fn give_back(&self, acker: &Acker, delay: Option<Duration>) {
         self.pending.given_back();
-        if let Err(error) = acker.ack_with(AckKind::Nak(delay)).await {
+        if let Err(error) = limited(acker.ack_with(AckKind::Nak(delay))).await {
             tracing::debug!(subject = %self.subject, %error, "a delivery returns after its time");
         }
     }
