@@ -101,6 +101,17 @@ impl NatsServer {
         self.wait_until_it_answers()
     }
 
+    /// As [`NatsServer::restart`], without what it had stored.
+    ///
+    /// # Errors
+    /// The store cannot be removed, or the server does not come back.
+    pub fn restart_empty(&self) -> Result<()> {
+        self.kill();
+        fs::remove_dir_all(self.folder.path().join("store"))
+            .context("remove the server's store")?;
+        self.restart()
+    }
+
     /// Makes the server read and answer nothing, with its connections open, until
     /// [`NatsServer::resume`].
     ///

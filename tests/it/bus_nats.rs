@@ -200,6 +200,26 @@ async fn a_delivery_may_be_held_longer_than_the_server_waits_for_an_acknowledgem
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_that_was_lost_with_its_connection_is_asked_for_again() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    append(&bus, "a", 1).await;
+    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    server.pause().unwrap();
+    let unknown = timeout(LIMIT, delivery.ack()).await.unwrap();
+    assert!(unknown.is_err(), "{unknown:?}");
+    server.kill();
+    // Longer than the server takes to deliver again what nobody acknowledged.
+    let early = timeout(Duration::from_secs(22), consumer.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    server.restart().unwrap();
+    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    assert_eq!(delivery.message.number, 1);
+    delivery.ack().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stops_reading_is_an_error_and_not_a_wait_without_end() {
     const MORE_THAN_FITS: u64 = 2000;
     let server = NatsServer::start().unwrap();
@@ -270,6 +290,58 @@ async fn a_stream_that_the_server_lost_is_made_again() {
     let stored = bus.append(&DURABLE, Some(&key), "2", &probe(2, 8)).await;
     assert_eq!(stored.unwrap(), Appended::Stored);
     let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    assert_eq!(delivery.message.number, 2);
+    delivery.ack().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_consumer_goes_on_with_a_server_that_lost_its_store() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    for number in 1..=5 {
+        append(&bus, "a", number).await;
+        let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+        assert_eq!(delivery.message.number, number);
+        delivery.ack().await.unwrap();
+    }
+    server.restart_empty().unwrap();
+    // The new stream has fewer messages than the old one had, and then more.
+    for (name, number) in [("a", 6), ("b", 7), ("a", 8), ("b", 9), ("a", 10), ("b", 11)] {
+        let (key, id) = (key(name), format!("{name}-{number}"));
+        let message = probe(number, 8);
+        timeout(LIMIT, async {
+            let append = || bus.append(&DURABLE, Some(&key), &id, &message);
+            while append().await.is_err() {}
+        })
+        .await
+        .unwrap();
+        let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+        assert_eq!(delivery.message.number, number);
+        delivery.ack().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_sees_what_is_there_after_both_stream_and_bucket_were_deleted() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect(&server).await;
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    append(&bus, "a", 1).await;
+    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    delivery.ack().await.unwrap();
+    let operator = jetstream(&server).await;
+    operator.delete_stream("IT_DURABLE").await.unwrap();
+    operator.delete_key_value("sovereign_groups").await.unwrap();
+    // Only the consumer can make it again: nobody appends meanwhile.
+    let stream = async {
+        while operator.get_stream("IT_DURABLE").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(LIMIT, stream).await.unwrap();
+    append(&bus, "a", 2).await;
     let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
     assert_eq!(delivery.message.number, 2);
     delivery.ack().await.unwrap();

@@ -66,7 +66,7 @@ pub(crate) async fn join(
     spec: &DurableSpec,
     group: &str,
 ) -> Result<NatsConsumer, TransportError> {
-    let stream = shared.stream(spec).await?;
+    let stream = shared.make_stream(spec).await?;
     let (sender, ready) = mpsc::channel(MAX_READY);
     let stop = shared.stop.child_token();
     let member = Arc::new(Member {

@@ -19,11 +19,7 @@ use sovereign_bus::{
         Transport, TransportError,
     },
 };
-use tokio::{
-    sync::{Mutex, OnceCell},
-    task::unconstrained,
-    time::timeout,
-};
+use tokio::{sync::Mutex, task::unconstrained, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -68,7 +64,6 @@ pub(crate) struct Shared {
     pub(crate) jetstream: jetstream::Context,
     replicas: usize,
     streams: Mutex<HashMap<&'static str, Stream>>,
-    groups: OnceCell<kv::Store>,
     /// Cancelled when the bus is closed, or its last handle is gone.
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -108,7 +103,6 @@ impl NatsTransport {
                 jetstream,
                 replicas,
                 streams: Mutex::default(),
-                groups: OnceCell::new(),
                 stop,
                 tasks: TaskTracker::new(),
             }),
@@ -291,12 +285,19 @@ impl Shared {
     }
 
     /// The stream of a topic, made or brought to its retention on first use.
-    pub(crate) async fn stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
-        const OPERATION: &str = "open the stream";
+    async fn stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
         let mut streams = self.streams.lock().await;
         if let Some(stream) = streams.get(topic.pattern) {
             return Ok(stream.clone());
         }
+        let stream = self.make_stream(topic).await?;
+        streams.insert(topic.pattern, stream.clone());
+        Ok(stream)
+    }
+
+    /// Makes the stream of a topic, or brings it to its retention.
+    pub(crate) async fn make_stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
+        const OPERATION: &str = "open the stream";
         let name = stream_name(topic.pattern);
         let max_age = topic.retention.max_age;
         self.jetstream
@@ -314,13 +315,8 @@ impl Shared {
             })
             .await
             .map_err(|error| TransportError::failed(OPERATION, error))?;
-        let stream = self
-            .jetstream
-            .get_stream_no_info(&name)
-            .await
-            .map_err(|error| TransportError::failed(OPERATION, error))?;
-        streams.insert(topic.pattern, stream.clone());
-        Ok(stream)
+        let stream = self.jetstream.get_stream_no_info(&name).await;
+        stream.map_err(|error| TransportError::failed(OPERATION, error))
     }
 
     /// A subject that only this process listens to.
@@ -328,23 +324,19 @@ impl Shared {
         self.client.new_inbox()
     }
 
-    /// The bucket of the leases.
+    /// The bucket of the leases, made where it is not there.
     pub(crate) async fn groups(&self) -> Result<kv::Store, TransportError> {
-        let open = || {
-            self.jetstream.create_or_update_key_value(kv::Config {
-                bucket: GROUPS_BUCKET.to_owned(),
-                description: "which member of a consumer group has which key".to_owned(),
-                history: 1,
-                storage: stream::StorageType::File,
-                num_replicas: self.replicas,
-                limit_markers: Some(REMOVAL_MARKER_AGE),
-                ..kv::Config::default()
-            })
-        };
-        let store = self.groups.get_or_try_init(open).await;
-        store
-            .cloned()
-            .map_err(|error| TransportError::failed("open the bucket of groups", error))
+        let store = self.jetstream.create_or_update_key_value(kv::Config {
+            bucket: GROUPS_BUCKET.to_owned(),
+            description: "which member of a consumer group has which key".to_owned(),
+            history: 1,
+            storage: stream::StorageType::File,
+            num_replicas: self.replicas,
+            limit_markers: Some(REMOVAL_MARKER_AGE),
+            ..kv::Config::default()
+        });
+        let store = store.await;
+        store.map_err(|error| TransportError::failed("open the bucket of groups", error))
     }
 
     async fn close(&self) {

@@ -41,6 +41,10 @@ use crate::transport::stream_name;
 /// How often a member says that it is there, and looks at what retention removed.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Heartbeats that do not come back before the group is looked at anew: more than what it takes to read
+/// all entries of a large group.
+const MAX_MISSED_ECHOES: u32 = 30;
+
 /// How long members with more keys leave a new key to those with fewer.
 const CLAIM_GRACE: Duration = Duration::from_millis(400);
 
@@ -70,7 +74,15 @@ pub(super) struct Coordinator {
     watch: kv::Watch,
     /// Highest sequence that any member is known to have seen.
     seen: u64,
-    recorded_seen: u64,
+    recorded_seen: Option<u64>,
+    /// Highest sequence that this member was told of: behind `seen` while it reads what was there.
+    discovered: u64,
+    /// When the stream was made.
+    stream_made: i128,
+    /// Revision of the last heartbeat.
+    announced: u64,
+    /// Heartbeats since one came back.
+    missed_echoes: u32,
 }
 
 #[derive(Default)]
@@ -96,14 +108,11 @@ impl Coordinator {
         let bucket = Bucket { store, prefix, me };
         let watch = bucket.watch().await.map_err(failed)?;
         let recorded = bucket.seen().await.map_err(failed)?;
-        // A new group has missed nothing: it starts with the oldest retained message.
-        let seen = match recorded {
-            Some(seen) => seen,
-            None => first_sequence(&member)
-                .await
-                .map_err(failed)?
-                .saturating_sub(1),
-        };
+        let extent = extent(&member).await.map_err(failed)?;
+        // A new group has missed nothing: it starts with the oldest retained message. So does one whose
+        // stream was lost.
+        let recorded = recorded.filter(|seen| *seen <= extent.last);
+        let seen = recorded.unwrap_or(extent.first - 1);
         let discovery = discover(&member, 0).await.map_err(failed)?;
         let mut coordinator = Self {
             member,
@@ -115,7 +124,11 @@ impl Coordinator {
             discovery,
             watch,
             seen,
-            recorded_seen: recorded.unwrap_or(0),
+            recorded_seen: recorded,
+            discovered: 0,
+            stream_made: extent.made,
+            announced: 0,
+            missed_echoes: 0,
         };
         coordinator.announce().await.map_err(failed)?;
         Ok(coordinator)
@@ -150,7 +163,7 @@ impl Coordinator {
     async fn restart(&mut self, reason: &str) {
         tracing::debug!(group = %self.member.group, reason, "the view of the group is opened again");
         tokio::time::sleep(RETRY_DELAY).await;
-        match discover(&self.member, self.seen).await {
+        match discover(&self.member, self.discovered).await {
             Ok(discovery) => self.discovery = discovery,
             Err(error) => tracing::debug!(%error, "the headers of the stream cannot be read"),
         }
@@ -166,6 +179,7 @@ impl Coordinator {
         let sequence = info.stream_sequence;
         self.note_gap(sequence);
         self.seen = self.seen.max(sequence);
+        self.discovered = self.discovered.max(sequence);
         let subject = &message.subject;
         let key = match self.member.spec.key_of(subject) {
             Some(key) => key.to_string(),
@@ -198,7 +212,10 @@ impl Coordinator {
         if let Some(other) = name.strip_prefix("member.") {
             let present = entry.operation == Operation::Put;
             match (present, other == self.bucket.me) {
-                (true, true) => self.presence.echo(Instant::now()),
+                (true, true) => {
+                    self.missed_echoes = 0;
+                    self.presence.echo(Instant::now());
+                }
                 (true, false) => self.presence.heard(other, entry.revision),
                 (false, _) => self.presence.left(other),
             }
@@ -394,31 +411,88 @@ impl Coordinator {
     }
 
     async fn beat(&mut self) {
-        match self.announce().await {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::debug!(group = %self.member.group, %error, "a heartbeat failed");
-                return;
+        if let Err(error) = self.announce().await {
+            tracing::debug!(group = %self.member.group, %error, "a heartbeat failed");
+            // Where the server has the bucket, this changes nothing.
+            if let Err(error) = self.member.shared.groups().await {
+                tracing::debug!(%error, "the bucket of groups cannot be made");
             }
+            return;
+        }
+        self.missed_echoes += 1;
+        if self.missed_echoes > MAX_MISSED_ECHOES {
+            self.missed_echoes = 0;
+            self.restart("heartbeats do not come back").await;
         }
         self.forget_members().await;
-        match first_sequence(&self.member).await {
-            Ok(first) => {
-                let abandoned = self.retain(first);
+        match extent(&self.member).await {
+            Ok(extent) => {
+                if extent.made != self.stream_made || extent.last < self.discovered {
+                    self.begin_anew(&extent).await;
+                }
+                let abandoned = self.retain(extent.first);
                 self.release(abandoned).await;
             }
-            Err(error) => tracing::debug!(%error, "the stream's state is unknown"),
+            Err(error) => {
+                tracing::debug!(%error, "the stream's state is unknown");
+                // Where the server has the stream, this changes nothing.
+                if let Err(error) = self.member.shared.make_stream(&self.member.spec).await {
+                    tracing::debug!(%error, "the stream cannot be made");
+                }
+            }
         }
         let keys: Vec<String> = self.keys.keys().cloned().collect();
         keys.iter().for_each(|key| self.consider(key));
     }
 
+    /// Starts with the oldest message of a stream that is not the one that was known.
+    async fn begin_anew(&mut self, extent: &Extent) {
+        match discover(&self.member, 0).await {
+            Ok(discovery) => self.discovery = discovery,
+            Err(error) => {
+                tracing::debug!(%error, "the headers of a new stream cannot be read");
+                return;
+            }
+        }
+        tracing::warn!(
+            stream = stream_name(self.member.spec.pattern),
+            "the server lost the stream"
+        );
+        self.stream_made = extent.made;
+        self.discovered = 0;
+        self.seen = extent.first - 1;
+        self.recorded_seen = None;
+        for state in self.keys.values_mut() {
+            state.pending.begin_anew();
+            // What it holds is of the stream before; the next one opens the key's consumer.
+            if let Some(worker) = &state.worker {
+                worker.cancel();
+            }
+        }
+    }
+
+    /// Forgets who has which key: the bucket is not the one that was known.
+    fn forget_owners(&mut self) {
+        for state in self.keys.values_mut() {
+            state.owner = None;
+            state.revision = 0;
+            if let Some(worker) = &state.worker {
+                worker.cancel();
+            }
+        }
+    }
+
     /// Says that this member is there, and how far the group has seen.
     async fn announce(&mut self) -> Result<(), async_nats::Error> {
-        self.bucket.announce(self.seen).await?;
-        if self.seen != self.recorded_seen && self.is_leader() {
+        let revision = self.bucket.announce(self.seen).await?;
+        if revision <= self.announced {
+            self.forget_owners();
+            self.restart("the server lost the bucket of groups").await;
+        }
+        self.announced = revision;
+        if self.recorded_seen != Some(self.seen) && self.is_leader() {
             self.bucket.record_seen(self.seen).await?;
-            self.recorded_seen = self.seen;
+            self.recorded_seen = Some(self.seen);
         }
         Ok(())
     }
@@ -514,19 +588,32 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-async fn first_sequence(member: &Member) -> Result<u64, async_nats::Error> {
-    let info = limited(member.stream.get_info()).await?;
-    Ok(info.state.first_sequence.max(1))
+/// What a stream has.
+struct Extent {
+    /// Differs where the stream was lost and made again.
+    made: i128,
+    /// 1 at least.
+    first: u64,
+    last: u64,
 }
 
-/// The headers of all messages after `seen`, and of those to come.
-async fn discover(member: &Member, seen: u64) -> Result<push::Ordered, async_nats::Error> {
+async fn extent(member: &Member) -> Result<Extent, async_nats::Error> {
+    let info = limited(member.stream.get_info()).await?;
+    Ok(Extent {
+        made: info.created.unix_timestamp_nanos(),
+        first: info.state.first_sequence.max(1),
+        last: info.state.last_sequence,
+    })
+}
+
+/// The headers of all messages after `known`, and of those to come.
+async fn discover(member: &Member, known: u64) -> Result<push::Ordered, async_nats::Error> {
     let created = member.stream.create_consumer(push::OrderedConfig {
         deliver_subject: member.shared.inbox(),
         description: Some(format!("what is stored, for group {}", member.group)),
         headers_only: true,
         deliver_policy: DeliverPolicy::ByStartSequence {
-            start_sequence: seen + 1,
+            start_sequence: known + 1,
         },
         ..push::OrderedConfig::default()
     });
