@@ -27,6 +27,7 @@ mod http;
 mod metrics;
 mod secrets;
 mod service;
+mod sparse;
 mod tls;
 mod views;
 

@@ -24,6 +24,8 @@ pub(crate) struct Metrics {
     captures_refused: Labelled,
     /// `access_refused_total{what}`: who was not let in, where nothing else counts it: read, session.
     access_refused: Labelled,
+    /// `calls_failed_total{service}`: calls of another service that did not answer, or not as it should.
+    calls_failed: Labelled,
     /// `http_responses_total{class}`: answers by class of status (`2xx`).
     responses: Labelled,
     /// `connections_refused_total`: connections closed at once because as many as allowed were open.
@@ -63,6 +65,11 @@ impl Metrics {
             "access_refused",
             "Reads and sessions refused to who has no valid token",
             self.access_refused.clone(),
+        );
+        registry.register(
+            "calls_failed",
+            "Calls of another service that did not answer, or not as it should",
+            self.calls_failed.clone(),
         );
         registry.register(
             "http_responses",
@@ -115,6 +122,12 @@ impl Metrics {
 
     pub(crate) fn access_refused(&self, what: &'static str) {
         self.access_refused.get_or_create(&[("what", what)]).inc();
+    }
+
+    pub(crate) fn call_failed(&self, service: &'static str) {
+        self.calls_failed
+            .get_or_create(&[("service", service)])
+            .inc();
     }
 
     pub(crate) fn response(&self, class: &'static str) {

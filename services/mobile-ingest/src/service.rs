@@ -123,7 +123,7 @@ impl Service for MobileService {
             node: context.node,
             token,
             intake: Arc::new(intake),
-            upstream: Arc::new(Upstream::new(calls)),
+            upstream: Arc::new(Upstream::new(calls, metrics.clone())),
             events: Arc::new(Events::new(metrics.clone())),
             metrics,
             feed,

@@ -1,10 +1,11 @@
 //! The services this edge shows, as calls that return what readers see.
 //!
-//! Every call has a deadline. What a layer is called is remembered once tile-svc has confirmed it.
+//! Every call has a deadline. What a layer is called is remembered once tile-svc has confirmed it. A call
+//! that fails is logged here, sparsely, and nowhere else: there may be one with every request.
 
 use std::collections::BTreeSet;
-use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sovereign_proto::drone::v1::drones_client::DronesClient;
@@ -21,12 +22,14 @@ use sovereign_proto::tile::v1::{
     GetPaintStatsRequest, GetTileRequest, ListLayersRequest, TileFormat as WireFormat,
 };
 use sovereign_service::{Channel, Code, MAX_MESSAGE_BYTES};
-use tonic::Request;
+use tonic::{Request, Status};
 
 use super::wire;
 use crate::error::CallError;
+use crate::metrics::Metrics;
 use crate::service::Calls;
 use crate::service::intake::Receipt;
+use crate::sparse::Sparse;
 use crate::views::{DroneStats, Keyframe, Layer, Mesh, PaintStats, Vehicle};
 
 /// Time for a question.
@@ -91,6 +94,72 @@ pub(crate) struct Upstream {
     slam: SlamClient<Channel>,
     mesh: Option<MeshClient<Channel>>,
     layers: RwLock<BTreeSet<String>>,
+    failures: Failures,
+}
+
+/// Counts and logs the calls that fail.
+struct Failures {
+    metrics: Arc<Metrics>,
+    drones: Sparse,
+    tiles: Sparse,
+    slam: Sparse,
+    mesh: Sparse,
+}
+
+/// A service behind the edge.
+#[derive(Debug, Clone, Copy)]
+enum Callee {
+    Drones,
+    Tiles,
+    Slam,
+    Mesh,
+}
+
+impl Callee {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Drones => "drone-ingest",
+            Self::Tiles => "tile-svc",
+            Self::Slam => "slam-svc",
+            Self::Mesh => "mesh-gateway",
+        }
+    }
+}
+
+impl Failures {
+    /// The error of a call of `callee`.
+    fn of(&self, callee: Callee) -> impl Fn(Status) -> CallError {
+        move |status| {
+            let error = CallError::new(callee.name(), &status);
+            match error.code {
+                // The answer to a request that is wrong, not a failure.
+                Code::InvalidArgument | Code::NotFound | Code::ResourceExhausted => {}
+                Code::AlreadyExists
+                | Code::Unauthenticated
+                | Code::PermissionDenied
+                | Code::FailedPrecondition
+                | Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::DataLoss
+                | Code::Internal => self.tell(callee, &error),
+            }
+            error
+        }
+    }
+
+    fn tell(&self, callee: Callee, error: &CallError) {
+        self.metrics.call_failed(callee.name());
+        let warnings = match callee {
+            Callee::Drones => &self.drones,
+            Callee::Tiles => &self.tiles,
+            Callee::Slam => &self.slam,
+            Callee::Mesh => &self.mesh,
+        };
+        match warnings.due(Instant::now()) {
+            Some(calls) => tracing::warn!(error = %error, calls, "calls of a service fail"),
+            None => tracing::debug!(error = %error, "a call of a service failed"),
+        }
+    }
 }
 
 fn within<T>(deadline: Duration, message: T) -> Request<T> {
@@ -99,17 +168,8 @@ fn within<T>(deadline: Duration, message: T) -> Request<T> {
     request
 }
 
-const DRONES: &str = "drone-ingest";
-const TILES: &str = "tile-svc";
-const SLAM: &str = "slam-svc";
-const MESH: &str = "mesh-gateway";
-
-fn failed(service: &'static str) -> impl Fn(tonic::Status) -> CallError {
-    move |status| CallError::new(service, &status)
-}
-
 impl Upstream {
-    pub(crate) fn new(calls: Calls) -> Self {
+    pub(crate) fn new(calls: Calls, metrics: Arc<Metrics>) -> Self {
         Self {
             drones: DronesClient::new(calls.drones)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -126,6 +186,13 @@ impl Upstream {
                     .max_encoding_message_size(MAX_MESSAGE_BYTES)
             }),
             layers: RwLock::default(),
+            failures: Failures {
+                metrics,
+                drones: Sparse::default(),
+                tiles: Sparse::default(),
+                slam: Sparse::default(),
+                mesh: Sparse::default(),
+            },
         }
     }
 
@@ -135,7 +202,7 @@ impl Upstream {
         let answer = client
             .list_vehicles(within(READ_DEADLINE, ListVehiclesRequest {}))
             .await
-            .map_err(failed(DRONES))?;
+            .map_err(self.failures.of(Callee::Drones))?;
         let vehicles = answer.into_inner().vehicles;
         Ok(vehicles.into_iter().map(wire::vehicle).collect())
     }
@@ -146,7 +213,7 @@ impl Upstream {
         let answer = client
             .get_ingest_stats(within(READ_DEADLINE, GetIngestStatsRequest {}))
             .await
-            .map_err(failed(DRONES))?;
+            .map_err(self.failures.of(Callee::Drones))?;
         Ok(wire::drone_stats(answer.into_inner()))
     }
 
@@ -173,7 +240,7 @@ impl Upstream {
         let answer = client
             .submit_capture(within(WRITE_DEADLINE, request))
             .await
-            .map_err(failed(DRONES))?
+            .map_err(self.failures.of(Callee::Drones))?
             .into_inner();
         Ok(Receipt {
             frame_id: answer.frame_id,
@@ -192,7 +259,7 @@ impl Upstream {
         let answer = client
             .list_keyframes(within(READ_DEADLINE, request))
             .await
-            .map_err(failed(SLAM))?;
+            .map_err(self.failures.of(Callee::Slam))?;
         let keyframes = answer.into_inner().keyframes;
         Ok(keyframes.into_iter().map(wire::keyframe).collect())
     }
@@ -203,7 +270,7 @@ impl Upstream {
         let answer = client
             .list_layers(within(READ_DEADLINE, ListLayersRequest {}))
             .await
-            .map_err(failed(TILES))?;
+            .map_err(self.failures.of(Callee::Tiles))?;
         let layers: Vec<Layer> = answer
             .into_inner()
             .layers
@@ -252,7 +319,7 @@ impl Upstream {
                     Ok(TileAnswer::UnknownLayer)
                 }
             }
-            Err(status) => Err(failed(TILES)(status)),
+            Err(status) => Err(self.failures.of(Callee::Tiles)(status)),
         }
     }
 
@@ -274,7 +341,7 @@ impl Upstream {
         let answer = client
             .get_paint_stats(within(READ_DEADLINE, GetPaintStatsRequest {}))
             .await
-            .map_err(failed(TILES))?;
+            .map_err(self.failures.of(Callee::Tiles))?;
         Ok(wire::paint_stats(answer.into_inner()))
     }
 
@@ -282,7 +349,7 @@ impl Upstream {
     pub(crate) async fn mesh(&self) -> Result<Mesh, CallError> {
         let Some(client) = &self.mesh else {
             return Err(CallError {
-                service: MESH,
+                service: Callee::Mesh.name(),
                 code: Code::Unavailable,
                 message: "this node runs without a mesh gateway".to_owned(),
             });
@@ -292,7 +359,7 @@ impl Upstream {
             node.get_node(within(READ_DEADLINE, GetNodeRequest {})),
             peers.list_peers(within(READ_DEADLINE, ListPeersRequest {})),
         )
-        .map_err(failed(MESH))?;
+        .map_err(self.failures.of(Callee::Mesh))?;
         let peers = peers.into_inner().peers;
         Ok(Mesh {
             node: wire::mesh_node(node.into_inner()),

@@ -141,7 +141,7 @@ pub(crate) async fn upload(State(edge): State<Arc<Edge>>, request: Request) -> R
     match uploaded {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(error) => {
-            log_queue_failure(&error);
+            log_refusal(&error);
             let code = error.reject_code();
             let reject = Reject::new(code, chain(&error));
             refuse(&edge, code_from_reject(code).http(), &reject)
@@ -149,16 +149,13 @@ pub(crate) async fn upload(State(edge): State<Arc<Edge>>, request: Request) -> R
     }
 }
 
-/// A queue that does not take samples is worth a look; a sample that is refused is not.
-fn log_queue_failure(error: &IngestError) {
+/// What could not be queued is logged by the intake.
+fn log_refusal(error: &IngestError) {
     match error {
-        IngestError::Queue(_) | IngestError::QueueTimeout => {
-            tracing::warn!(error = %chain(error), "a sample could not be queued");
-        }
         IngestError::Refused(reject) => {
             tracing::debug!(code = reject.code.as_str(), "a sample was refused");
         }
-        IngestError::Full(_) => {}
+        IngestError::Queue(_) | IngestError::QueueTimeout | IngestError::Full(_) => {}
     }
 }
 
@@ -263,7 +260,7 @@ async fn take_picture(
         .intake
         .picture(&client, held.bytes, note)
         .await
-        .inspect_err(log_queue_failure)?;
+        .inspect_err(log_refusal)?;
     drop(held.room);
     Ok(accepted(&receipt.frame_id, receipt.duplicate))
 }

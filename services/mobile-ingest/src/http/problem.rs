@@ -142,13 +142,10 @@ impl From<CallError> for Problem {
             | Code::Unavailable
             | Code::DeadlineExceeded
             | Code::DataLoss
-            | Code::Internal => {
-                tracing::warn!(error = %error, "a request could not be answered");
-                Self::from_code(
-                    error.code,
-                    format!("{} could not answer: {}", error.service, error.message),
-                )
-            }
+            | Code::Internal => Self::from_code(
+                error.code,
+                format!("{} could not answer: {}", error.service, error.message),
+            ),
         }
     }
 }

@@ -107,7 +107,6 @@ fn or_name<T>(answer: Result<T, CallError>, unavailable: &mut Vec<&'static str>)
     match answer {
         Ok(value) => Some(value),
         Err(error) => {
-            tracing::debug!(error = %error, "a service did not answer for the statistics");
             if !unavailable.contains(&error.service) {
                 unavailable.push(error.service);
             }

@@ -174,19 +174,16 @@ pub(crate) async fn watch_latency(
             () = stop.requested() => return Ok(()),
             stats = upstream.paint_stats() => stats,
         };
-        match stats {
-            Ok(stats) => {
-                let news = stats.latency.map(|latency| LatencyNews {
-                    frames_painted: stats.frames_painted,
-                    tiles_written: stats.tiles_written,
-                    latency,
-                });
-                if let Some(news) = news.filter(|news| told.as_ref() != Some(news)) {
-                    events.send("latency", &news);
-                    told = Some(news);
-                }
-            }
-            Err(error) => tracing::debug!(error = %error, "no paint statistics"),
+        // Who did not answer is logged and counted by the call, and asked again with the next beat.
+        let Ok(stats) = stats else { continue };
+        let news = stats.latency.map(|latency| LatencyNews {
+            frames_painted: stats.frames_painted,
+            tiles_written: stats.tiles_written,
+            latency,
+        });
+        if let Some(news) = news.filter(|news| told.as_ref() != Some(news)) {
+            events.send("latency", &news);
+            told = Some(news);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! remember. Different streams and phones do not wait for each other.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
@@ -13,6 +13,7 @@ use sovereign_model::{Digest, SensorId, Timestamp, frame_id};
 use sovereign_proto::geo::v1::{Capture, GeoPoint, TelemetryFix};
 use sovereign_proto::mobile::v1::{Sample, SampleType};
 use sovereign_proto::topics;
+use sovereign_service::chain;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::now;
@@ -23,6 +24,7 @@ use crate::domain::frame::{
 use crate::domain::picture;
 use crate::error::IngestError;
 use crate::metrics::Metrics;
+use crate::sparse::Sparse;
 use crate::views::Phone;
 
 /// A bus that does not confirm within this time counts as full; the phone is told to try again.
@@ -56,6 +58,7 @@ pub(crate) struct Intake {
     limits: Limits,
     clients: Mutex<ClientTable<Lanes>>,
     metrics: Arc<Metrics>,
+    queue_warnings: Sparse,
 }
 
 impl Intake {
@@ -65,6 +68,7 @@ impl Intake {
             limits,
             clients: Mutex::new(ClientTable::new()),
             metrics,
+            queue_warnings: Sparse::default(),
         }
     }
 
@@ -297,9 +301,20 @@ impl Intake {
     ) -> Result<Appended, IngestError> {
         let key = Key::parse(client.as_str()).expect("ids and keys have one alphabet and length");
         let append = self.bus.append(topic, Some(&key), message_id, message);
-        match tokio::time::timeout(QUEUE_TIMEOUT, append).await {
+        let appended = match tokio::time::timeout(QUEUE_TIMEOUT, append).await {
             Ok(appended) => appended.map_err(IngestError::Queue),
             Err(_) => Err(IngestError::QueueTimeout),
+        };
+        appended.inspect_err(|error| self.tell_queue_failure(error))
+    }
+
+    /// A queue that does not take samples is worth a look, but not at each of them.
+    fn tell_queue_failure(&self, error: &IngestError) {
+        match self.queue_warnings.due(Instant::now()) {
+            Some(samples) => {
+                tracing::warn!(error = %chain(error), samples, "samples could not be queued");
+            }
+            None => tracing::debug!(error = %chain(error), "a sample could not be queued"),
         }
     }
 }

@@ -8,7 +8,7 @@ use sovereign_proto::mobile::v1::mobile_client::MobileClient;
 use sovereign_proto::mobile::v1::{GetIngestStatsRequest, ListClientsRequest};
 use sovereign_service::Channel;
 
-use crate::support::{self, Edge, frame, now};
+use crate::support::{self, Edge, Warnings, frame, now};
 
 #[tokio::test]
 async fn state_is_served_as_json_with_what_is_unknown_left_null() {
@@ -93,6 +93,34 @@ async fn what_does_not_answer_is_named_and_not_made_up() {
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
         assert!(answer.headers().contains_key(header::RETRY_AFTER), "{path}");
     }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_down_is_counted_with_every_request_and_told_once() {
+    let edge = Edge::alone().await;
+    let warnings = Warnings::listen();
+    for _ in 0..20 {
+        for path in ["/tiles/imagery/0/0/0.png", "/api/v1/keyframes"] {
+            let answer = edge.get(path).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let answer = edge.get("/api/v1/mesh").send().await.unwrap();
+        assert_eq!(
+            answer.status(),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "there is none"
+        );
+    }
+    for (service, failed) in [("tile-svc", 20), ("slam-svc", 20), ("mesh-gateway", 0)] {
+        let counter = format!("calls_failed_total{{service=\"{service}\"}}");
+        assert_eq!(edge.metric(&counter), failed, "{service}");
+    }
+    let said = warnings.said();
+    let [tiles, slam] = said.as_slice() else {
+        panic!("{said:?}");
+    };
+    assert!(tiles.contains("tile-svc") && slam.contains("slam-svc"));
     edge.stop().await;
 }
 

@@ -24,10 +24,12 @@ use tonic::service::Routes;
 use self::backend::{Backend, calls};
 pub(crate) use self::events::Events;
 use self::flaky::FlakyTransport;
+pub(crate) use self::warnings::Warnings;
 
 mod backend;
 mod events;
 mod flaky;
+mod warnings;
 
 /// Payload limit of the bus in these tests.
 pub(crate) const LIMIT: usize = sovereign_bus::DEFAULT_PAYLOAD_LIMIT;
