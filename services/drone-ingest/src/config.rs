@@ -19,7 +19,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// File with the 32 bytes of the MAVLink 2 signing key, raw or as 64 hex digits. With a key, a wrong
     /// signature is refused, and what is not signed (MAVLink 1 and JSON cannot be) as well unless
-    /// `allow_unsigned`. Default: none, signatures are not looked at.
+    /// `allow_unsigned`. A file that is open to everybody is refused. Default: none, signatures are not
+    /// looked at.
     pub signing_key_file: Option<PathBuf>,
     /// Take what is not signed even when listening beyond loopback or when there is a key. Default false.
     pub allow_unsigned: bool,

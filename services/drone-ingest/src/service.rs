@@ -9,6 +9,7 @@ mod queue;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -405,15 +406,25 @@ fn signature_policy(config: &Config) -> Result<SignaturePolicy, BuildError> {
     })
 }
 
-/// 32 bytes, raw or as 64 hex digits with space around them.
+/// 32 bytes, raw or as 64 hex digits with space around them, in a file that is closed to others.
 fn read_key(file: &Path) -> Result<SigningKey, BuildError> {
     let refused = |why: String| BuildError::config("signing_key_file", why);
-    let bytes = std::fs::read(file).map_err(|error| {
+    let unreadable = |error: std::io::Error| {
         refused(format!(
             "is {}, which cannot be read: {error}",
             file.display()
         ))
-    })?;
+    };
+    let metadata = std::fs::metadata(file).map_err(unreadable)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    // A group may be meant to read it, as when an orchestrator mounts it; everybody never is.
+    if mode & 0o007 != 0 {
+        return Err(refused(format!(
+            "is {}, which is open to everybody (mode {mode:03o}); run chmod 600 on it",
+            file.display()
+        )));
+    }
+    let bytes = std::fs::read(file).map_err(unreadable)?;
     if let Ok(key) = <[u8; 32]>::try_from(bytes.as_slice()) {
         return Ok(SigningKey(key));
     }

@@ -6,23 +6,31 @@ mod rig;
 mod samples;
 mod telemetry;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use drone_ingest::{Config, DroneService};
 use sovereign_bus::Bus;
 use sovereign_service::{BuildError, Context, Service as _};
+
+use crate::rig::secret;
 
 #[tokio::test]
 async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let bus = Bus::memory(&dir.path().join("journal"), "test").unwrap();
-    let short = dir.path().join("short");
-    std::fs::write(&short, "abc").unwrap();
-    for (config, key) in [
+    let short = secret(dir.path(), "short", "abc");
+    // It holds a key that would do.
+    let open = secret(dir.path(), "open", &"0a".repeat(32));
+    std::fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
+    for (config, key, says) in [
         (
             Config {
                 listen: "0.0.0.0:0".parse().unwrap(),
                 ..Config::default()
             },
             "listen",
+            "others can reach",
         ),
         (
             Config {
@@ -30,6 +38,7 @@ async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
                 ..Config::default()
             },
             "signing_key_file",
+            "absent",
         ),
         (
             Config {
@@ -37,6 +46,15 @@ async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
                 ..Config::default()
             },
             "signing_key_file",
+            "neither 32 bytes nor 64 hex digits",
+        ),
+        (
+            Config {
+                signing_key_file: Some(open),
+                ..Config::default()
+            },
+            "signing_key_file",
+            "chmod 600",
         ),
         (
             Config {
@@ -44,11 +62,15 @@ async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
                 ..Config::default()
             },
             "publish_hz",
+            "0.1 to 100",
         ),
     ] {
         let context = Context::for_tests(DroneService::NAME, bus.clone(), dir.path());
         match DroneService::build(config, (), context).await {
-            Err(BuildError::Config { field, .. }) => assert_eq!(field, key),
+            Err(BuildError::Config { field, why }) => {
+                assert_eq!(field, key);
+                assert!(why.contains(says), "{why}");
+            }
             Err(BuildError::Operation { operation, .. }) => panic!("{operation}"),
             Ok(_) => panic!("{key} was accepted"),
         }

@@ -1,8 +1,10 @@
 //! A running door, and what is sent to it.
 
+use std::fs::Permissions;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -194,6 +196,14 @@ pub(crate) fn capture(
 pub(crate) fn rfc3339(unix_nanos: i64) -> String {
     let time = jiff::Timestamp::from_nanosecond(unix_nanos.into()).unwrap();
     time.to_string()
+}
+
+/// A file that only its owner may read.
+pub(crate) fn secret(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let file = dir.join(name);
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    file
 }
 
 pub(crate) fn data(file: &str) -> Option<Vec<u8>> {

@@ -12,7 +12,9 @@ use sovereign_bus::{Key, Select};
 use sovereign_model::Digest;
 use sovereign_proto::topics::DRONE_STATE;
 
-use crate::rig::{LIMIT, attitude, data, frame, global, heartbeat, now, sender, soon, start};
+use crate::rig::{
+    LIMIT, attitude, data, frame, global, heartbeat, now, secret, sender, soon, start,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_vehicle_says_is_on_the_bus_and_in_the_list() {
@@ -101,11 +103,11 @@ async fn states_are_paced_for_each_vehicle_and_the_last_one_is_flushed() {
     one.send(&frame(3, 1, 0, &global(10_000_000, 1)))
         .await
         .unwrap();
-    let first = soon(states.recv()).await.unwrap().message;
-    assert_eq!(first.vehicle_id, "sys-3");
     two.send(&frame(3, 1, 0, &global(20_000_000, 1)))
         .await
         .unwrap();
+    let first = soon(states.recv()).await.unwrap().message;
+    assert_eq!(first.vehicle_id, "sys-3");
     let second = soon(states.recv()).await.unwrap().message;
     assert_eq!(second.vehicle_id, "sys-3-2");
     for n in 1..=50 {
@@ -125,8 +127,8 @@ async fn states_are_paced_for_each_vehicle_and_the_last_one_is_flushed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_key_only_what_is_signed_is_heard() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("key");
-    std::fs::write(&file, format!("{}\n", Digest::of(b"door").to_hex())).unwrap();
+    let text = format!("{}\n", Digest::of(b"door").to_hex());
+    let file = secret(dir.path(), "key", &text);
     let mut door = start(Config {
         signing_key_file: Some(file),
         ..Config::default()
