@@ -87,17 +87,26 @@ impl TilesGrpc {
             limit => (limit as usize).min(MAX_CHANGES),
         };
         let store = Arc::clone(&self.store);
-        let (messages, oldest_kept) = tokio::task::spawn_blocking(move || {
+        let page = tokio::task::spawn_blocking(move || {
             store.changes(request.after, limit, MAX_CHANGES_BYTES)
         })
         .await??;
-        let changes = messages
+        if page.damaged > 0 {
+            self.metrics.damaged.inc_by(page.damaged);
+            tracing::error!(
+                after = request.after,
+                damaged = page.damaged,
+                "damaged changes are not served"
+            );
+        }
+        let changes = page
+            .messages
             .iter()
             .map(|message| TileChange::decode(message.as_slice()))
             .collect::<Result<_, _>>()?;
         Ok(ListChangesResponse {
             changes,
-            oldest_kept,
+            oldest_kept: page.oldest_kept,
         })
     }
 

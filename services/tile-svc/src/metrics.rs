@@ -33,7 +33,7 @@ pub(crate) struct TileMetrics {
     pub(crate) waiting: Gauge,
     /// `tiles_written_total`, parents included.
     written: Counter,
-    /// `tiles_damaged_total`: damaged tiles found, each time.
+    /// `tiles_damaged_total`: damaged tiles and changes of tiles found, each time.
     pub(crate) damaged: Counter,
     /// `tiles_served_total{source}`: from memory (`memory`) or encoded for the call (`encoded`).
     pub(crate) served: Labelled,
@@ -99,7 +99,11 @@ impl TileMetrics {
                     "Tiles written, parents included",
                     &metrics.written,
                 ),
-                ("tiles_damaged", "Damaged tiles found", &metrics.damaged),
+                (
+                    "tiles_damaged",
+                    "Damaged tiles and changes of tiles found",
+                    &metrics.damaged,
+                ),
                 (
                     "hints_lost",
                     "Changes that could not be published; they are in the log",

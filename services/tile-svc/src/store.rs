@@ -107,6 +107,17 @@ pub(crate) struct Entry {
     pub(crate) message: Vec<u8>,
 }
 
+/// A part of the log of changes.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Page {
+    /// Changes, encoded.
+    pub(crate) messages: Vec<Vec<u8>>,
+    /// The smallest sequence still kept, 0 when there is none.
+    pub(crate) oldest_kept: u64,
+    /// Damaged changes that were passed over.
+    pub(crate) damaged: u64,
+}
+
 /// What a layer holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct LayerSummary {
@@ -283,48 +294,45 @@ impl Store {
         write().map_err(StoreError::Write)
     }
 
-    /// Changes with a larger sequence than `after`, oldest first, and the smallest sequence still kept
-    /// (0 when there is none). At most `limit` of them, and, but for the first, no more than
-    /// `max_bytes`.
+    /// Changes with a larger sequence than `after`, oldest first: at most `limit` of them, and, but for the
+    /// first, no more than `max_bytes`. Damaged ones are passed over, so that they end no page.
     ///
     /// # Errors
-    /// The file cannot be read, or a change is damaged.
+    /// The file cannot be read.
     pub(crate) fn changes(
         &self,
         after: u64,
         limit: usize,
         max_bytes: usize,
-    ) -> Result<(Vec<Vec<u8>>, u64), StoreError> {
-        type Sealed = Vec<(u64, Vec<u8>)>;
-        let read = || -> Result<(Sealed, u64), redb::Error> {
+    ) -> Result<Page, StoreError> {
+        let read = || -> Result<Page, redb::Error> {
             let changes = self.database.begin_read()?.open_table(CHANGES)?;
-            let oldest = changes.first()?.map_or(0, |(sequence, _)| sequence.value());
-            let mut found = Sealed::new();
+            let mut page = Page {
+                oldest_kept: changes.first()?.map_or(0, |(sequence, _)| sequence.value()),
+                ..Page::default()
+            };
             let mut bytes = 0;
-            for entry in changes.range(after.saturating_add(1)..)?.take(limit) {
-                let (sequence, sealed) = entry?;
-                // A change is sealed with some hundred bytes, so this is no more than is sent.
-                bytes += sealed.value().len();
-                if bytes > max_bytes && !found.is_empty() {
+            for entry in changes.range(after.saturating_add(1)..)? {
+                if page.messages.len() == limit {
                     break;
                 }
-                found.push((sequence.value(), sealed.value().to_vec()));
+                let (sequence, sealed) = entry?;
+                let sequence = sequence.value();
+                let opened = unsealed(&sequence.to_le_bytes(), sealed.value());
+                let Some(message) = opened.and_then(message_of) else {
+                    page.damaged += 1;
+                    continue;
+                };
+                // A change is sealed with some hundred bytes, so this is no more than is sent.
+                bytes += sealed.value().len();
+                if bytes > max_bytes && !page.messages.is_empty() {
+                    break;
+                }
+                page.messages.push(message.to_vec());
             }
-            Ok((found, oldest))
+            Ok(page)
         };
-        let (sealed, oldest) = read().map_err(StoreError::Read)?;
-        let messages = sealed
-            .iter()
-            .map(|(sequence, sealed)| {
-                unsealed(&sequence.to_le_bytes(), sealed)
-                    .and_then(message_of)
-                    .map(<[u8]>::to_vec)
-                    .ok_or_else(|| StoreError::Damaged {
-                        what: format!("change {sequence}"),
-                    })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok((messages, oldest))
+        read().map_err(StoreError::Read)
     }
 
     fn fetch(&self, coord: TileCoord) -> Result<Found, StoreError> {

@@ -95,7 +95,7 @@ fn what_is_committed_is_there_after_opening_again() {
 fn changes_are_paged_and_can_be_amended() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("tiles.redb"), CACHE).unwrap();
-    assert_eq!(store.changes(0, 10, usize::MAX).unwrap(), (vec![], 0));
+    assert_eq!(store.changes(0, 10, usize::MAX).unwrap(), Page::default());
     for id in ["ab", "cd", "ef"] {
         store.commit(&commit(vec![], id)).unwrap();
     }
@@ -108,12 +108,38 @@ fn changes_are_paged_and_can_be_amended() {
             }],
         )
         .unwrap();
-    let page = |after, limit| store.changes(after, limit, usize::MAX).unwrap();
+    let page = |after, limit| {
+        let page = store.changes(after, limit, usize::MAX).unwrap();
+        (page.messages, page.oldest_kept)
+    };
     assert_eq!(page(0, 2), (vec![b"ba".to_vec(), b"amended".to_vec()], 1));
     assert_eq!(page(2, 2), (vec![b"fe".to_vec()], 1));
     assert_eq!(page(u64::MAX, 2), (vec![], 1));
-    let bounded = |max_bytes| store.changes(0, 9, max_bytes).unwrap().0.len();
+    let bounded = |max_bytes| store.changes(0, 9, max_bytes).unwrap().messages.len();
     assert_eq!([bounded(0), bounded(100), bounded(200)], [1, 2, 3]);
+}
+
+#[test]
+fn damaged_changes_are_passed_over_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tiles.redb");
+    {
+        let store = Store::open(&path, CACHE).unwrap();
+        for id in ["ab", "cd", "ef", "gh"] {
+            store.commit(&commit(vec![], id)).unwrap();
+        }
+    }
+    for sequence in [1, 2] {
+        spoil(&path, CHANGES, sequence, |value| value[36] ^= 4);
+    }
+    let store = Store::open(&path, CACHE).unwrap();
+    let page = store.changes(0, 1, usize::MAX).unwrap();
+    // Two pages of damage come before it.
+    assert_eq!(page.messages, [b"fe".to_vec()]);
+    assert_eq!((page.oldest_kept, page.damaged), (1, 2));
+    let page = store.changes(1, 9, usize::MAX).unwrap();
+    assert_eq!(page.messages, [b"fe".to_vec(), b"hg".to_vec()]);
+    assert_eq!(page.damaged, 1);
 }
 
 #[test]
@@ -129,20 +155,25 @@ fn the_oldest_changes_go_first_and_their_frames_with_them() {
     store.commit(&many(0..MAX_CHANGES)).unwrap();
     assert!(store.is_painted("f0").unwrap());
     store.commit(&many(MAX_CHANGES..MAX_CHANGES + 2)).unwrap();
-    assert_eq!(store.changes(0, 1, usize::MAX).unwrap().1, 3);
+    assert_eq!(store.changes(0, 1, usize::MAX).unwrap().oldest_kept, 3);
     assert!(!store.is_painted("f1").unwrap());
     assert!(store.is_painted("f2").unwrap());
 }
 
-/// Opens the file behind the store's back.
-fn spoil(path: &Path, coord: TileCoord, change: impl Fn(&mut Vec<u8>)) {
+/// Changes a value behind the store's back.
+fn spoil(
+    path: &Path,
+    table: TableDefinition<'_, u64, &[u8]>,
+    key: u64,
+    change: impl Fn(&mut Vec<u8>),
+) {
     let database = Database::create(path).unwrap();
     let transaction = database.begin_write().unwrap();
     {
-        let mut tiles = transaction.open_table(TILES).unwrap();
-        let mut value = tiles.get(key_of(coord)).unwrap().unwrap().value().to_vec();
+        let mut table = transaction.open_table(table).unwrap();
+        let mut value = table.get(key).unwrap().unwrap().value().to_vec();
         change(&mut value);
-        tiles.insert(key_of(coord), value.as_slice()).unwrap();
+        table.insert(key, value.as_slice()).unwrap();
     }
     transaction.commit().unwrap();
 }
@@ -188,7 +219,7 @@ fn a_damaged_tile_is_reported_and_rebuilt_from_its_children() {
         tiles.push((parent, derived.clone()));
         store.commit(&commit(tiles, "a")).unwrap();
     }
-    spoil(&path, parent, |value| value[900] ^= 4);
+    spoil(&path, TILES, key_of(parent), |value| value[900] ^= 4);
     let store = Store::open(&path, CACHE).unwrap();
     assert!(matches!(store.load(parent).unwrap(), Found::Damaged));
     let error = store.read(parent).unwrap_err().to_string();
@@ -228,7 +259,7 @@ fn a_damaged_child_is_reported_and_what_was_seen_of_it_stays() {
         tiles.push((parent, derived.clone()));
         store.commit(&commit(tiles, "a")).unwrap();
     }
-    spoil(&path, children[2], |value| value[900] ^= 4);
+    spoil(&path, TILES, key_of(children[2]), |value| value[900] ^= 4);
     let store = Store::open(&path, CACHE).unwrap();
     // Anything that has the whole parent worked out anew.
     let mut canvas = Canvas::new(&store, 9);

@@ -115,8 +115,8 @@ impl Rig {
     /// Paints all frames; the log of changes.
     async fn paint(self) -> Vec<TileChange> {
         self.painter.run(self.frames).await.unwrap();
-        let (messages, _) = self.store.changes(0, 100, usize::MAX).unwrap();
-        messages
+        let page = self.store.changes(0, 100, usize::MAX).unwrap();
+        page.messages
             .iter()
             .map(|message| TileChange::decode(message.as_slice()).unwrap())
             .collect()
