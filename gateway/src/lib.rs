@@ -7,7 +7,9 @@
 //! Invariants:
 //! * Nothing of a peer is delivered or forwarded before its signature and its content were checked.
 //! * Nobody is heard beyond a rate, neither an author nor a forwarder, and this node keeps to its own.
-//! * Each message is delivered once, as long as it is among the newest that are remembered.
+//! * Each message is delivered once, as long as it is among the newest that are remembered: 65,536 of all
+//!   authors together, and none from before a start. An older one that somebody brings again is delivered
+//!   again, under the same id and still signed by its author.
 //! * Export reads only topics of this node's own services, import writes only under `mesh.`, and the
 //!   two sets do not meet: loops are impossible by construction.
 //! * An island loses nothing: what could not be published waits on disk, in order, and what was

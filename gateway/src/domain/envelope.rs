@@ -81,7 +81,7 @@ pub(crate) enum BodyClaim<'a> {
     },
     Round {
         round_id: &'a str,
-        phase_known: bool,
+        phase: PhaseClaim,
         model_digest: &'a str,
         min_participants: u32,
         opened_unix_nanos: i64,
@@ -92,6 +92,15 @@ pub(crate) enum BodyClaim<'a> {
         mode: &'a str,
         listen_addrs: &'a [String],
     },
+}
+
+/// The phase of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PhaseClaim {
+    Absent,
+    Known,
+    /// There is one that this version does not know.
+    Unknown,
 }
 
 /// One tile of a change; `zxy` is absent when the peer left the coordinate out.
@@ -124,7 +133,7 @@ pub(crate) enum Refusal {
     PublishedTime,
     /// The name of the node is too long or not printable.
     NodeId,
-    /// No body that this version knows.
+    /// No body that this version knows; ignored, because a later one may.
     Body,
     /// A body that does not travel on this topic.
     Topic,
@@ -134,6 +143,8 @@ pub(crate) enum Refusal {
     Checkpoint,
     /// A round that cannot be.
     Round,
+    /// A round in a phase that this version does not know; ignored, because a later one may.
+    Phase,
     /// A hello of an unknown mode, or with addresses over the limits.
     Hello,
     /// The author says more than [`super::rate::AUTHOR`]; ignored, and the forwarder is not to blame.
@@ -143,6 +154,12 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// Whether what is refused may be right in a later version of the protocol, so that whoever brings it
+    /// is not to blame.
+    pub(crate) fn is_unknown(self) -> bool {
+        matches!(self, Refusal::Body | Refusal::Phase)
+    }
+
     /// Name in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -155,6 +172,7 @@ impl Refusal {
             Refusal::TileChange => "tile_change",
             Refusal::Checkpoint => "checkpoint",
             Refusal::Round => "round",
+            Refusal::Phase => "phase",
             Refusal::Hello => "hello",
             Refusal::AuthorRate => "author_rate",
             Refusal::ForwarderRate => "forwarder_rate",
@@ -204,7 +222,7 @@ pub(crate) fn admit(topic: Topic, claim: &Claim<'_>) -> Result<Kind, Refusal> {
         }
         BodyClaim::Round {
             round_id,
-            phase_known,
+            phase,
             model_digest,
             min_participants,
             opened_unix_nanos,
@@ -214,9 +232,10 @@ pub(crate) fn admit(topic: Topic, claim: &Claim<'_>) -> Result<Kind, Refusal> {
             let named = is_token(round_id, MAX_MESSAGE_ID_BYTES)
                 && is_printable(node_id, MAX_NODE_ID_BYTES);
             let timed = *opened_unix_nanos > 0 && closes_unix_nanos > opened_unix_nanos;
-            let possible = *phase_known && *min_participants >= 1;
+            let possible = *phase != PhaseClaim::Absent && *min_participants >= 1;
             let modelled = Digest::from_hex(model_digest).is_ok();
             check(named && timed && possible && modelled, Refusal::Round)?;
+            check(*phase == PhaseClaim::Known, Refusal::Phase)?;
         }
         BodyClaim::Hello { mode, listen_addrs } => {
             let short = listen_addrs.len() <= MAX_HELLO_ADDRS

@@ -17,7 +17,7 @@ use sovereign_proto::topics::{MESH_CHECKPOINT, MESH_MESSAGE, MESH_ROUND, MESH_TI
 use sovereign_service::{RunError, Stop, chain};
 use tokio::sync::{broadcast, mpsc};
 
-use crate::domain::envelope::{BodyClaim, Claim, Kind, Refusal, TileClaim, admit};
+use crate::domain::envelope::{BodyClaim, Claim, Kind, PhaseClaim, Refusal, TileClaim, admit};
 use crate::domain::rate::{AUTHOR, Buckets, FORWARDER};
 use crate::domain::seen::{REMEMBERED, Seen};
 use crate::metrics::Metrics;
@@ -62,6 +62,8 @@ pub(crate) enum Verdict {
     Duplicate,
     /// It is more than its author or forwarder may say: neither, and the forwarder may not know.
     Excess,
+    /// It is of a kind that this version does not know: neither, and nobody is to blame.
+    Unknown,
     /// It breaks the contract: neither, and the forwarder is to blame.
     Refused,
 }
@@ -96,15 +98,8 @@ impl Inspector {
         data: &[u8],
         now: Duration,
     ) -> Verdict {
-        let excess = if !self.forwarders.admit(forwarder, now) {
-            Some(Refusal::ForwarderRate)
-        } else if !self.authors.admit(origin, now) {
-            Some(Refusal::AuthorRate)
-        } else {
-            None
-        };
-        if let Some(excess) = excess {
-            self.metrics.count_refused(excess);
+        if !self.forwarders.admit(forwarder, now) {
+            self.metrics.count_refused(Refusal::ForwarderRate);
             return Verdict::Excess;
         }
         let envelope = match self.open(topic, data) {
@@ -112,15 +107,26 @@ impl Inspector {
             Err(refusal) => {
                 self.metrics.count_refused(refusal);
                 tracing::debug!(%origin, reason = refusal.label(), "message refused");
-                return Verdict::Refused;
+                return if refusal.is_unknown() {
+                    Verdict::Unknown
+                } else {
+                    Verdict::Refused
+                };
             }
         };
-        if !self.seen.is_new(&origin.to_bytes(), &envelope.message_id) {
+        let author = origin.to_bytes();
+        if self.seen.is_known(&author, &envelope.message_id) {
             self.metrics.duplicates.inc();
             return Verdict::Duplicate;
         }
+        // Only for what is new: others can bring what the author said before as often as they like.
+        if !self.authors.admit(origin, now) {
+            self.metrics.count_refused(Refusal::AuthorRate);
+            return Verdict::Excess;
+        }
+        self.seen.remember(&author, &envelope.message_id);
         let Some(body) = envelope.body else {
-            return Verdict::Refused;
+            return Verdict::Unknown;
         };
         self.metrics.count_received(kind_of(&body));
         Verdict::Accepted(Box::new(Received {
@@ -172,7 +178,11 @@ fn claim_of(envelope: &Envelope) -> Claim<'_> {
         },
         Body::Round(record) => BodyClaim::Round {
             round_id: &record.round_id,
-            phase_known: record.phase() != RoundPhase::Unspecified,
+            phase: match RoundPhase::try_from(record.phase) {
+                Ok(RoundPhase::Unspecified) => PhaseClaim::Absent,
+                Ok(RoundPhase::Open) => PhaseClaim::Known,
+                Err(_) => PhaseClaim::Unknown,
+            },
             model_digest: &record.model_digest,
             min_participants: record.min_participants,
             opened_unix_nanos: record.opened_unix_nanos,

@@ -221,7 +221,9 @@ impl EventLoop {
         };
         let (acceptance, received) = match verdict {
             Verdict::Accepted(received) => (MessageAcceptance::Accept, Some(received)),
-            Verdict::Duplicate | Verdict::Excess => (MessageAcceptance::Ignore, None),
+            Verdict::Duplicate | Verdict::Excess | Verdict::Unknown => {
+                (MessageAcceptance::Ignore, None)
+            }
             Verdict::Refused => (MessageAcceptance::Reject, None),
         };
         let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;

@@ -23,7 +23,7 @@ fn tiles(zxy: Option<(u32, u32, u32)>, digest: &[u8]) -> BodyClaim<'_> {
 fn round<'a>(id: &'a str, digest: &'a str, participants: u32, closes: i64) -> BodyClaim<'a> {
     BodyClaim::Round {
         round_id: id,
-        phase_known: true,
+        phase: PhaseClaim::Known,
         model_digest: digest,
         min_participants: participants,
         opened_unix_nanos: 5,

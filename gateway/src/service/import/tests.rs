@@ -68,7 +68,9 @@ fn is_accepted(inspector: &mut Inspector, by: [PeerId; 2], number: u32, now: Dur
     ) {
         Verdict::Accepted(_) => true,
         Verdict::Excess => false,
-        refused @ (Verdict::Duplicate | Verdict::Refused) => panic!("{refused:?}"),
+        refused @ (Verdict::Duplicate | Verdict::Unknown | Verdict::Refused) => {
+            panic!("{refused:?}")
+        }
     }
 }
 
@@ -136,4 +138,74 @@ fn ten_busy_nodes_behind_one_forwarder_are_all_heard() {
     for second in 0..100 {
         say(5, Duration::from_secs(second));
     }
+}
+
+#[test]
+fn nobody_silences_an_author_with_what_it_said_before() {
+    let mut inspector = Inspector::new(Metrics::default());
+    let [author, hostile] = [PeerId::random(), PeerId::random()];
+    let now = Duration::ZERO;
+    assert!(is_accepted(&mut inspector, [author, author], 0, now));
+    for _ in 0..2 * AUTHOR.burst {
+        let again = inspector.inspect(hostile, author, Topic::Rounds, &envelope("0"), now);
+        assert!(matches!(again, Verdict::Duplicate), "{again:?}");
+    }
+    assert!(is_accepted(&mut inspector, [author, author], 1, now));
+}
+
+#[test]
+fn what_was_too_much_is_heard_when_it_comes_again() {
+    let mut inspector = Inspector::new(Metrics::default());
+    let author = PeerId::random();
+    for number in 0..AUTHOR.burst {
+        assert!(is_accepted(
+            &mut inspector,
+            [author; 2],
+            number,
+            Duration::ZERO
+        ));
+    }
+    let (more, later) = (AUTHOR.burst, Duration::from_secs(1));
+    assert!(!is_accepted(
+        &mut inspector,
+        [author; 2],
+        more,
+        Duration::ZERO
+    ));
+    assert!(is_accepted(&mut inspector, [author; 2], more, later));
+}
+
+#[test]
+fn what_a_later_version_says_is_ignored_and_nobody_blamed_for_it() {
+    let metrics = Metrics::default();
+    let mut inspector = Inspector::new(metrics.clone());
+    let mut inspect = |data: &[u8]| {
+        let [forwarder, author] = [PeerId::random(), PeerId::random()];
+        inspector.inspect(forwarder, author, Topic::Rounds, data, Duration::ZERO)
+    };
+    let round = |phase| {
+        let record = RoundRecord {
+            round_id: "r-1".to_owned(),
+            phase,
+            model_digest: sovereign_model::Digest::of(b"model").to_hex(),
+            min_participants: 2,
+            opened_unix_nanos: 1,
+            closes_unix_nanos: 2,
+            node_id: "node".to_owned(),
+        };
+        let mut envelope = Envelope::decode(envelope("1").as_slice()).unwrap();
+        envelope.body = Some(Body::Round(record));
+        envelope.encode_to_vec()
+    };
+    // A field of the envelope that this version has not.
+    let mut body = Envelope::decode(envelope("1").as_slice()).unwrap();
+    body.body = None;
+    let mut body = body.encode_to_vec();
+    body.extend([0xfa, 0x01, 0x01, b'x']);
+    assert!(matches!(inspect(&body), Verdict::Unknown));
+    assert!(matches!(inspect(&round(99)), Verdict::Unknown));
+    assert_eq!(metrics.refused(Refusal::Body), 1);
+    assert_eq!(metrics.refused(Refusal::Phase), 1);
+    assert!(matches!(inspect(&round(0)), Verdict::Refused));
+    assert!(matches!(inspect(&round(1)), Verdict::Accepted(_)));
 }
