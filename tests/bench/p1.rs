@@ -52,36 +52,64 @@ const PAIR_FRAMES: u32 = 60;
 
 pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     table.note(
-        "P1   frame in -> tile committed: JPEG with its pose over HTTPS, fsync on every hop",
+        "P1   frame in -> tile committed: JPEG with its pose over HTTPS, fsync on every hop"
+            .to_owned(),
     )?;
     let folder = tempfile::tempdir()?;
     for load in &LOADS {
         let pictures = pictures(load)?;
-        let latency = run(&folder.path().join(load.name), false, load, &pictures).await?;
+        let outcome = run(&folder.path().join(load.name), false, load, &pictures).await?;
+        // Frames that were sent more slowly than asked say nothing of the load: they count for no target.
+        let measured = |milliseconds| {
+            if outcome.held(load) {
+                milliseconds
+            } else {
+                f64::INFINITY
+            }
+        };
+        if !outcome.held(load) {
+            table.note(format!(
+                "P1   {}: not held, {:.1} frames per second were taken",
+                load.name, outcome.per_second
+            ))?;
+        }
         if let Some(bound) = load.p50_ms {
             let what = format!("{}, one process, p50", load.name);
-            table.row("P1", &what, "ms", &[latency.p50_ms], Target::AtMost(bound))?;
+            let p50 = measured(outcome.latency.p50_ms);
+            table.row("P1", &what, "ms", &[p50], Target::AtMost(bound))?;
         }
         let what = format!("{}, one process, p99", load.name);
-        table.row(
-            "P1",
-            &what,
-            "ms",
-            &[latency.p99_ms],
-            Target::AtMost(load.p99_ms),
-        )?;
+        let p99 = measured(outcome.latency.p99_ms);
+        table.row("P1", &what, "ms", &[p99], Target::AtMost(load.p99_ms))?;
     }
     let load = &LOADS[0];
     let pictures = &pictures(load)?[..PAIR_FRAMES as usize];
     let mut ratios = Vec::new();
-    for pair in 0..PAIRS {
+    for pair in 0..=PAIRS {
         let home = folder.path().join(format!("pair-{pair}"));
         let unified = run(&home.join("unified"), false, load, pictures).await?;
         let split = run(&home.join("split"), true, load, pictures).await?;
-        ratios.push(split.p50_ms / unified.p50_ms);
+        // The first pair warms up.
+        if pair > 0 {
+            ratios.push(split.latency.p50_ms / unified.latency.p50_ms);
+        }
     }
     let what = format!("{}, split over NATS / one process, p50", load.name);
     table.row("P1", &what, "ratio", &ratios, Target::AtMost(SPLIT_LIMIT))
+}
+
+/// What a run came to.
+struct Outcome {
+    latency: Latency,
+    /// Frames per second that were sent.
+    per_second: f64,
+}
+
+impl Outcome {
+    /// Whether the frames were sent as fast as the load asks, within a tenth.
+    fn held(&self, load: &Load) -> bool {
+        self.per_second > load.per_second * 0.9
+    }
 }
 
 /// Sends the pictures at the load's rate through a fresh system and asks it what it measured.
@@ -90,7 +118,7 @@ async fn run(
     split: bool,
     load: &Load,
     pictures: &[Vec<u8>],
-) -> anyhow::Result<Latency> {
+) -> anyhow::Result<Outcome> {
     let system = if split {
         System::split(folder).await?
     } else {
@@ -115,16 +143,11 @@ async fn run(
     wait_until_painted(&system.edge, pictures.len() as u64, &stop).await?;
     let stats = system.edge.stats().await?;
     system.stop(&[]).await?;
-    let rate = pictures.len() as f64 / elapsed.as_secs_f64();
-    anyhow::ensure!(
-        rate > load.per_second * 0.9,
-        "the load was not held: {rate:.1} of {} frames per second were sent",
-        load.per_second
-    );
-    stats
-        .paint
-        .and_then(|paint| paint.latency)
-        .context("nothing was painted")
+    let latency = stats.paint.and_then(|paint| paint.latency);
+    Ok(Outcome {
+        latency: latency.context("nothing was painted")?,
+        per_second: pictures.len() as f64 / elapsed.as_secs_f64(),
+    })
 }
 
 fn pictures(load: &Load) -> anyhow::Result<Vec<Vec<u8>>> {

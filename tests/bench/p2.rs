@@ -49,7 +49,7 @@ struct Run {
 
 pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     let nats = NatsServer::start()?;
-    table.note(&format!(
+    table.note(format!(
         "P2   bus over NATS against raw async-nats: one publisher, one subscriber, window {WINDOW}, {}",
         NatsServer::version()?
     ))?;

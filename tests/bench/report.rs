@@ -17,6 +17,7 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) struct Table {
     json: bool,
+    notes: Vec<String>,
     rows: Vec<Value>,
 }
 
@@ -24,12 +25,19 @@ impl Table {
     pub(crate) fn new(json: bool) -> Self {
         Self {
             json,
+            notes: Vec::new(),
             rows: Vec::new(),
         }
     }
 
-    /// A remark for people: settings, versions.
-    pub(crate) fn note(&self, text: &str) -> anyhow::Result<()> {
+    /// A remark: settings, versions, a load that was not held.
+    pub(crate) fn note(&mut self, text: String) -> anyhow::Result<()> {
+        self.print(&text)?;
+        self.notes.push(text);
+        Ok(())
+    }
+
+    fn print(&self, text: &str) -> anyhow::Result<()> {
         if !self.json {
             writeln!(std::io::stdout(), "{text}")?;
         }
@@ -54,7 +62,7 @@ impl Table {
             Target::AtMost(bound) => (median <= bound, format!("<= {bound}")),
         };
         let verdict = if met { "met" } else { "NOT MET" };
-        self.note(&format!(
+        self.print(&format!(
             "{figure:<4} {what:<58} {median:>9.3} {unit:<5} (min {least:.3}, max {most:.3}, n {})  \
              target {wanted}  {verdict}",
             samples.len()
@@ -69,7 +77,11 @@ impl Table {
     /// Prints what machines are given.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
         if self.json {
-            writeln!(std::io::stdout(), "{}", json!({ "figures": self.rows }))?;
+            writeln!(
+                std::io::stdout(),
+                "{}",
+                json!({ "notes": self.notes, "figures": self.rows })
+            )?;
         }
         Ok(())
     }
