@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 
 WORK="$PWD/target/compose"
 PROFILE="${PROFILE:-release}"
+CARGO_PROFILE="$([ "$PROFILE" = debug ] && echo dev || echo "$PROFILE")"
 SERVICES="camera-svc slam-svc tile-svc checkpoint-svc drone-ingest mobile-ingest round-svc mesh-gateway"
 READY_SECS=120
 export CONTAINERS_CONF="$WORK/containers.conf"
@@ -18,10 +19,18 @@ say() { printf 'compose-test: %s\n' "$*"; }
 [ "$(id -u)" = 0 ] || { echo "compose-test: run it as root: it makes containers and a network" >&2; exit 1; }
 mkdir -p "$WORK"
 
-say "will install podman, runc, netavark, aardvark-dns, debootstrap and podman-compose where missing"
-if ! command -v podman >/dev/null || ! command -v runc >/dev/null || ! command -v debootstrap >/dev/null; then
+# The images are of Debian 12, and what was built here has to run in them.
+grep -q '^VERSION_CODENAME=bookworm' /etc/os-release \
+  || { echo "compose-test: run it on Debian 12: the binaries that are built here go into images of it" >&2; exit 1; }
+
+missing=()
+for package in podman runc netavark aardvark-dns debootstrap uidmap iptables python3-venv; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  say "will install ${missing[*]}: they make and run the containers"
   apt-get update -qq
-  apt-get install -y -qq --no-install-recommends podman runc netavark aardvark-dns debootstrap uidmap iptables python3-venv
+  apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 [ -x "$WORK/venv/bin/podman-compose" ] || { python3 -m venv "$WORK/venv"; "$WORK/venv/bin/pip" install -q podman-compose==1.6.0; }
 
@@ -36,7 +45,7 @@ CONF
 
 say "building the services"
 # shellcheck disable=SC2046 # one flag per word is meant
-cargo build --locked --profile "$([ "$PROFILE" = debug ] && echo dev || echo "$PROFILE")" \
+cargo build --locked --profile "$CARGO_PROFILE" \
   $(for service in $SERVICES sovereign-node; do printf -- '--package %s ' "$service"; done)
 
 if ! podman image exists docker.io/library/debian:bookworm-slim; then
@@ -81,5 +90,5 @@ rm -rf "$WORK/credentials"
 podman cp sovereign-map_mobile-ingest_1:/data/mobile-ingest "$WORK/credentials"
 TILES="$(podman inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' sovereign-map_tile-svc_1)"
 SOVEREIGN_COMPOSE_TILES="http://$TILES:50051" SOVEREIGN_COMPOSE_CREDENTIALS="$WORK/credentials" \
-  cargo test --locked --package sovereign-tests --test compose -- --nocapture
+  cargo test --locked --profile "$CARGO_PROFILE" --package sovereign-tests --test compose -- --nocapture
 say "the containers painted the same tiles as one process"
