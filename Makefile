@@ -18,13 +18,15 @@ test:
 	cargo test --workspace --locked
 	npm --prefix services/mobile-ingest/web test
 
-# Formatting, lints, licences, sources and duplicate bans.
+# Formatting, lints, licences, sources, duplicate bans, and advisories where their database is reached.
 lint:
 	.ci/setup.sh test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	cargo deny --locked check bans licenses sources
+	if cargo deny --locked fetch db; then cargo deny --locked check --disable-fetch advisories; \
+	else echo "lint: the database of advisories is not reached from here, so none was checked"; fi
 
 # Every figure of docs/benchmarks.md, measured here against its peer; BENCH='p2 --json' for less.
 bench:

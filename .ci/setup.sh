@@ -35,7 +35,7 @@ is_ubuntu() { grep -q '^ID=ubuntu' /etc/os-release; }
 MISSING=()
 # need PACKAGE WHY
 need() {
-  dpkg -s "$1" >/dev/null 2>&1 && return
+  dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed' && return
   say "will install $1: $2"
   MISSING+=("$1")
 }
@@ -69,12 +69,18 @@ apt_install() {
 
 # Where no package brings a browser, the one that the test's own driver knows to install.
 install_browser() {
-  have chromium || have google-chrome || {
+  have chromium || have google-chrome || driver_has_browser || {
     say "will install Chromium through playwright-core: it opens the console in the browser test"
     npm --prefix tests/browser ci --no-audit --no-fund
     as_root env "PATH=$PATH" tests/browser/node_modules/.bin/playwright-core install-deps chromium
     tests/browser/node_modules/.bin/playwright-core install chromium
   }
+}
+
+driver_has_browser() {
+  (cd tests/browser && node -e '
+    import("playwright-core").then(({ chromium }) => require("fs").accessSync(chromium.executablePath()))
+      .catch(() => process.exit(1))') 2>/dev/null
 }
 
 install_rust() {
@@ -84,7 +90,10 @@ install_rust() {
   fi
   local found
   found="$(cargo --version | cut -d' ' -f2)"
-  at_least "$RUST_MINIMUM" "$found" || die "Rust $found is too old, $RUST_MINIMUM or later is needed: run 'rustup update stable'"
+  if ! at_least "$RUST_MINIMUM" "$found"; then
+    have rustup || die "the Rust of this system, $found, is too old, $RUST_MINIMUM or later is needed: remove it, and this installs Rust through rustup"
+    die "Rust $found is too old, $RUST_MINIMUM or later is needed: run 'rustup update stable'"
+  fi
   if [ "$TIER" = test ]; then
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
