@@ -233,6 +233,17 @@ impl DialBook {
         }
     }
 
+    /// Another peer than the target answered at `addr`, which ends a dial before the other addresses had
+    /// their turn: it is dialled no more, unless there is no other.
+    pub(crate) fn answers_for_another(&mut self, id: TargetId, addr: Multiaddr) {
+        let (addr, _) = split_peer(addr);
+        if let Some(target) = self.target(id)
+            && target.addrs.iter().any(|known| *known != addr)
+        {
+            target.addrs.retain(|known| *known != addr);
+        }
+    }
+
     /// `peer` answered a dial.
     pub(crate) fn answered(&mut self, id: TargetId, peer: PeerId) {
         self.running.remove(&id);

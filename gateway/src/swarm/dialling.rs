@@ -72,7 +72,16 @@ impl EventLoop {
         }
         self.shared.metrics.dial_failures.inc();
         if let DialError::WrongPeerId { obtained, address } = error {
-            tracing::warn!(%obtained, %address, "another peer than expected answered");
+            match target {
+                TargetId::Seed(_) => {
+                    tracing::warn!(%obtained, %address, "another peer than expected answered");
+                }
+                // What strangers say about their addresses is nobody's mistake here.
+                TargetId::Learned(_) => {
+                    tracing::debug!(%obtained, %address, "another peer than learned answered");
+                }
+            }
+            self.book.answers_for_another(target, address.clone());
         } else {
             tracing::debug!(error = %sovereign_service::chain(error), "a dial failed");
         }

@@ -144,6 +144,25 @@ fn two_addresses_of_one_seed_are_one_dial() {
 }
 
 #[test]
+fn an_address_where_another_answers_is_dropped_unless_it_is_the_last() {
+    let [seed, peer] = [PeerId::random(), PeerId::random()];
+    let with = |port| addr(port).with(Protocol::P2p(seed));
+    let mut book = DialBook::new(PeerId::random(), WANTED, vec![with(1), with(2)]);
+    book.learn(peer, [addr(1), addr(3)]);
+    for (target, kept) in [(TargetId::Seed(0), 2), (TargetId::Learned(peer), 3)] {
+        book.answers_for_another(target, with(1));
+        book.answers_for_another(target, addr(kept));
+        let now = book.next_due(0, nobody).unwrap();
+        let dials = book.due(now, 0, nobody);
+        let dial = dials.iter().find(|dial| dial.target == target).unwrap();
+        assert_eq!(dial.addrs, [addr(kept)]);
+        for dial in dials {
+            book.failed(dial.target, now, 0);
+        }
+    }
+}
+
+#[test]
 fn the_peers_remembered_are_bounded() {
     let mut book = DialBook::new(PeerId::random(), WANTED, vec![]);
     for _ in 0..2 * MAX_LEARNED.get() {
