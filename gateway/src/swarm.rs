@@ -7,7 +7,8 @@
 //! answered.
 //!
 //! The event loop is supervised: when it panics or loses its listeners a new swarm is built with the
-//! same identity and seeds; what was delivered already and who waits for messages is kept.
+//! same identity and seeds; what was delivered already and who waits for messages is kept. Until then
+//! commands are refused.
 
 mod build;
 mod client;
@@ -137,15 +138,29 @@ impl Supervisor {
             }
             // What is known about peers died with the swarm.
             self.shared.state.send_replace(State::default());
-            tokio::select! {
-                () = stop.requested() => return,
-                () = tokio::time::sleep(RESTART_WAIT) => {}
-            }
-            match EventLoop::start(self.shared.clone()).await {
-                Ok(event_loop) => self.event_loop = Some(event_loop),
-                Err(error) => {
+            match self.rebuild(&stop).await {
+                Some(Ok(event_loop)) => self.event_loop = Some(event_loop),
+                Some(Err(error)) => {
                     tracing::error!(error = %sovereign_service::chain(&error), "the swarm cannot be built, trying again");
                 }
+                None => return,
+            }
+        }
+    }
+
+    /// Builds a new event loop after a wait; absent when `stop` was requested before. Meanwhile every
+    /// command is refused by dropping it, so that nobody waits for a swarm that may not come.
+    async fn rebuild(&mut self, stop: &Stop) -> Option<Result<EventLoop, SwarmError>> {
+        let building = async {
+            tokio::time::sleep(RESTART_WAIT).await;
+            EventLoop::start(self.shared.clone()).await
+        };
+        tokio::pin!(building);
+        loop {
+            tokio::select! {
+                built = &mut building => return Some(built),
+                () = stop.requested() => return None,
+                Some(command) = self.commands.recv() => drop(command),
             }
         }
     }

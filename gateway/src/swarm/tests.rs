@@ -81,6 +81,12 @@ async fn a_swarm_that_panics_is_built_again_and_finds_its_peers() {
 
     other.client.panic().await;
     until(&other.client, |state| state.listen.is_empty()).await;
+    let restarting = other.client.publish(Topic::Rounds, envelope("lost")).await;
+    assert!(
+        matches!(restarting, Err(PublishRefused::Restarting)),
+        "{restarting:?}"
+    );
+    assert!(other.client.peers().await.is_none());
     until(&other.client, |state| !state.listen.is_empty()).await;
     until(&other.client, |state| state.peers > 0).await;
     assert_eq!(other.metrics.swarm_restarts.get(), 1);
