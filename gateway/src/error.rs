@@ -74,7 +74,9 @@ pub(crate) struct StoreError {
 pub(crate) enum PublishRefused {
     #[error("no peer is subscribed to `{topic}`")]
     NoSubscriber { topic: String },
-    #[error("the send queues of all subscribed peers are full")]
+    #[error(
+        "the send queues of all subscribed peers are full; the message may arrive all the same"
+    )]
     Busy,
     #[error("the message has {size} bytes with its envelope, the limit is {limit}")]
     TooLarge { size: usize, limit: usize },

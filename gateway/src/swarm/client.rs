@@ -116,7 +116,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`PublishRefused`]; nothing was sent.
+    /// [`PublishRefused`]; nothing was sent. After [`PublishRefused::Busy`] it may arrive all the same,
+    /// because peers are told that there is such a message and may ask for it; whoever tries again does so
+    /// with the same envelope, of which one is delivered.
     pub(crate) async fn publish(&self, topic: Topic, data: Vec<u8>) -> Result<(), PublishRefused> {
         if data.len() > MAX_ENVELOPE_BYTES {
             return Err(PublishRefused::TooLarge {
@@ -126,7 +128,7 @@ impl Client {
         }
         let (reply, answer) = oneshot::channel();
         let command = Command::Publish { topic, data, reply };
-        // Both fail only while the loop is gone: stopped, or between an end and its restart.
+        // One of both fails while the loop is gone: stopped, or between an end and its restart.
         if self.commands.send(command).await.is_err() {
             return Err(PublishRefused::Restarting);
         }
