@@ -63,14 +63,15 @@ impl Outbox {
         Ok(())
     }
 
-    /// The record to be published next, if there is one.
+    /// The record to be published next, if there is one; an error when it is gone from the store, which
+    /// would block those behind it for ever and unseen.
     pub(crate) async fn unsent(&mut self) -> Result<Option<Vec<u8>>, RunError> {
         if self.unsent == self.end {
             return Ok(None);
         }
         let number = self.unsent;
-        self.blocking(move |store, queue| store.record(queue, number))
-            .await
+        let record = self.blocking(move |store, queue| store.record(queue, number));
+        record.await.map(Some)
     }
 
     /// It was published, at `at` or later.
@@ -180,9 +181,12 @@ mod tests {
         store.keep_record("rounds", last, &[6]).unwrap();
         let mut outbox = Outbox::open(store, "rounds").unwrap();
         assert!(!outbox.has_room());
+        assert_eq!(outbox.unsent().await.unwrap(), Some(vec![5]));
         outbox.published(Duration::ZERO);
         let linked = Some(Duration::ZERO);
         assert!(!outbox.settle(CONFIRMATION, linked).await.unwrap());
         assert!(outbox.has_room());
+        // The sixth is missing in this store, and that is no end of the queue.
+        assert!(outbox.unsent().await.is_err());
     }
 }

@@ -141,12 +141,15 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the store fails.
-    pub(crate) fn record(&self, queue: &str, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+    /// [`StoreError`] when the store fails, or has no such record.
+    pub(crate) fn record(&self, queue: &str, number: u64) -> Result<Vec<u8>, StoreError> {
+        let read = || -> Result<Vec<u8>, redb::Error> {
             let table = self.database.begin_read()?.open_table(RECORDS)?;
             let found = table.get(self.key(queue, number))?;
-            Ok(found.map(|record| record.value().to_vec()))
+            let record = found.map(|record| record.value().to_vec());
+            record.ok_or_else(|| {
+                redb::Error::Corrupted(format!("record {number} of {queue} is missing"))
+            })
         };
         read().map_err(failed("read an unconfirmed record"))
     }
@@ -212,11 +215,11 @@ mod tests {
         let store = Store::open(dir.path(), "north").unwrap();
         assert_eq!(store.records("a").unwrap(), 4..7);
         assert_eq!(store.records("b").unwrap(), 0..1);
-        assert_eq!(store.record("b", 0).unwrap(), Some(vec![2]));
+        assert_eq!(store.record("b", 0).unwrap(), [2]);
         store.delete_records("a", 5).unwrap();
         assert_eq!(store.records("a").unwrap(), 6..7);
         store.delete_records("a", 6).unwrap();
-        assert_eq!(store.record("a", 6).unwrap(), None);
+        assert!(store.record("a", 6).is_err());
         assert!(store.records("a").unwrap().is_empty());
         assert_eq!(store.records("b").unwrap(), 0..1);
     }
