@@ -13,8 +13,10 @@
 //! * Export reads only topics of this node's own services, import writes only under `mesh.`, and the
 //!   two sets do not meet: loops are impossible by construction.
 //! * An island loses nothing: what could not be published waits on disk, in order, and what was
-//!   published over a link that turns out dead is published again. A peer that is connected and too
-//!   slow for what waits for it does lose messages; they are counted.
+//!   published while every link turned out to be dead is published again. One link that held is enough:
+//!   a peer whose own link was dead meanwhile misses what was published then, but for what GossipSub
+//!   still tells it of, a few seconds. A peer that is connected and too slow for what waits for it does
+//!   lose messages; they are counted.
 //! * The identity is kept in a file that only its owner may read.
 //!
 //! Absent on purpose: pictures, tiles and model weights. They are announced by content id.

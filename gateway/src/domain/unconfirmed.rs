@@ -3,7 +3,9 @@
 //! GossipSub takes a message as soon as it can be queued for one peer, whose link may be dead already.
 //! So a publication counts as done only when some peer that was subscribed at the time has stayed
 //! connected for [`CONFIRMATION`]. When none of them has, it and all that was published after it are
-//! published again, in order. Times are those since the gateway started.
+//! published again, in order. It counts for all peers then: to publish again for each that comes back
+//! would let one that comes and goes keep a node from ever being done. Times are those since the gateway
+//! started.
 
 use std::collections::VecDeque;
 use std::time::Duration;
