@@ -212,7 +212,8 @@ impl Bus {
     }
 
     /// Stores a message of a durable topic; returns when it is on disk. The same `message_id` again,
-    /// while the first is retained, stores nothing.
+    /// while the first is retained, stores nothing. Over NATS this holds for a day at most, because the
+    /// server keeps the ids in memory: after it the message is stored again.
     ///
     /// # Errors
     /// A message above [`Bus::payload_limit`], an id or key that does not fit, a closed bus, a
