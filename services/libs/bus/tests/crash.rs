@@ -16,7 +16,12 @@ use sovereign_bus::{Appended, Bus, DurableTopic, Key, PublishError, Retention, c
 const CHILD: &str = "SOVEREIGN_BUS_CRASH_JOURNAL";
 const THIS_TEST: &str = "a_killed_process_loses_nothing_that_it_acknowledged";
 
-/// Set in the child of the other test: the journal that does not get all the room that it wants.
+/// Set in the child of the next test: the journal of which it does some messages.
+const ABORTED_CHILD: &str = "SOVEREIGN_BUS_ABORTED_JOURNAL";
+const ABORTED_TEST: &str = "what_a_killed_process_had_done_is_flagged_when_it_comes_again";
+const DONE: u64 = 5;
+
+/// Set in the child of the last test: the journal that does not get all the room that it wants.
 const FULL_CHILD: &str = "SOVEREIGN_BUS_FULL_JOURNAL";
 const FULL_TEST: &str = "a_journal_that_cannot_be_written_refuses_and_says_that_it_failed";
 const TOPIC: DurableTopic<Probe> = DurableTopic::new(
@@ -50,6 +55,64 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
 }
 
 #[test]
+fn what_a_killed_process_had_done_is_flagged_when_it_comes_again() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Some(journal) = std::env::var_os(ABORTED_CHILD) {
+        runtime.block_on(acknowledge_and_abort(Path::new(&journal)));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("bus.redb");
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", ABORTED_TEST, "--nocapture"])
+        .env(ABORTED_CHILD, &journal)
+        .output()
+        .unwrap();
+    assert!(!child.status.success());
+    let said = String::from_utf8_lossy(&child.stdout).into_owned();
+    let done: BTreeSet<String> = said
+        .lines()
+        .filter_map(|line| Some(line.split_once("done ")?.1.to_owned()))
+        .collect();
+    assert_eq!(done.len() as u64, DONE, "{said}");
+    runtime.block_on(async {
+        let bus = Bus::memory(&journal, "parent").unwrap();
+        let mut consumer = bus.consume(&TOPIC, "child").await.unwrap();
+        // The last one was never done, so it comes in any case.
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(60), consumer.next()).await;
+            let delivery = next.unwrap().unwrap();
+            let id = delivery.headers.message_id.clone();
+            assert!(delivery.redelivered || !done.contains(&id), "{id}");
+            let number = delivery.message.number;
+            delivery.ack().await.unwrap();
+            if number == DONE {
+                break;
+            }
+        }
+        bus.close().await;
+    });
+}
+
+/// Ends before the acknowledgements of what it did are on disk.
+async fn acknowledge_and_abort(journal: &Path) {
+    let bus = Bus::memory(journal, "child").unwrap();
+    let mut consumer = bus.consume(&TOPIC, "child").await.unwrap();
+    for number in 0..=DONE {
+        append(&bus, &format!("{number}"), &probe(number, 1))
+            .await
+            .unwrap();
+    }
+    for _ in 0..DONE {
+        let delivery = consumer.next().await.unwrap();
+        let id = delivery.headers.message_id.clone();
+        delivery.ack().await.unwrap();
+        say("done", &id);
+    }
+    std::process::abort();
+}
+
+#[test]
 fn a_journal_that_cannot_be_written_refuses_and_says_that_it_failed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if let Some(journal) = std::env::var_os(FULL_CHILD) {
@@ -76,7 +139,7 @@ fn a_journal_that_cannot_be_written_refuses_and_says_that_it_failed() {
     // With room again, what was acknowledged is there and the next is stored.
     runtime.block_on(async {
         let bus = Bus::memory(&journal, "parent").unwrap();
-        let all = drain(&bus, "verify").await;
+        let all = drain(&bus, "verify", &BTreeSet::new()).await;
         assert!(acknowledged.is_subset(&all), "{acknowledged:?} {all:?}");
         append(&bus, "after", &probe(1, 1 << 20)).await.unwrap();
         bus.close().await;
@@ -195,12 +258,14 @@ fn say(what: &str, id: &str) {
 
 async fn verify(journal: &Path, acknowledged: &BTreeSet<String>, consumed: &mut BTreeSet<String>) {
     let bus = Bus::memory(journal, "parent").unwrap();
-    let all = drain(&bus, &format!("verify-{}", acknowledged.len())).await;
+    let verifier = format!("verify-{}", acknowledged.len());
+    let all = drain(&bus, &verifier, &BTreeSet::new()).await;
     for id in acknowledged {
         assert!(all.contains(id), "{id} was acknowledged and is lost");
     }
     // The child's group goes on: what it never finished must still come.
-    consumed.extend(drain(&bus, "child").await);
+    let again = drain(&bus, "child", consumed).await;
+    consumed.extend(again);
     let missing: Vec<_> = all.iter().filter(|id| !consumed.contains(*id)).collect();
     assert!(
         missing.len() <= 1,
@@ -209,8 +274,9 @@ async fn verify(journal: &Path, acknowledged: &BTreeSet<String>, consumed: &mut 
     bus.close().await;
 }
 
-/// Consumes everything as `group`, and checks the order of every key.
-async fn drain(bus: &Bus, group: &str) -> BTreeSet<String> {
+/// Consumes everything as `group`, and checks the order of every key, and that what was `done` before is
+/// flagged.
+async fn drain(bus: &Bus, group: &str, done: &BTreeSet<String>) -> BTreeSet<String> {
     let mut consumer = bus.consume(&TOPIC, group).await.unwrap();
     let mut last: BTreeMap<(Key, String), u64> = BTreeMap::new();
     let mut seen = BTreeSet::new();
@@ -225,6 +291,7 @@ async fn drain(bus: &Bus, group: &str) -> BTreeSet<String> {
             before.is_none_or(|before| before < number),
             "{id} after {before:?}"
         );
+        assert!(delivery.redelivered || !done.contains(&id), "{id}");
         assert!(seen.insert(id));
         delivery.ack().await.unwrap();
     }

@@ -187,12 +187,11 @@ impl Index {
     ) {
         let (_, topic) = self.topic(topic);
         topic.insert(number, key, message_id, stored_unix_nanos, payload_bytes);
-        // The first unacknowledged message of a key may have been in flight when the process ended.
+        // What was acknowledged just before the process ended may not have been written: all that is
+        // there may have been delivered.
         for group in topic.groups.values_mut() {
             let cursor = group.keys.entry(Arc::from(key)).or_default();
-            if cursor.handed_out == cursor.acked && number > cursor.acked {
-                cursor.handed_out = number;
-            }
+            cursor.handed_out = cursor.handed_out.max(number);
         }
     }
 
