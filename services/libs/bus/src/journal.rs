@@ -250,8 +250,9 @@ impl Shared {
             let closing = state.closing && state.queue.len() <= MAX_BATCH;
             let now = Instant::now();
             let mut writes = Vec::new();
-            state.index.retain(unix_nanos(), &mut writes);
-            if now >= next_retention {
+            if state.index.retain(unix_nanos(), &mut writes) {
+                next_retention = now;
+            } else if now >= next_retention {
                 next_retention = now + RETENTION_PERIOD;
             }
             let batch_length = state.queue.len().min(MAX_BATCH);

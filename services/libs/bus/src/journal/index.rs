@@ -31,6 +31,10 @@ pub(super) const MAX_HELD: usize = 1024;
 /// A message that was given back is delivered again after this, doubled each time up to 32 times.
 const REDELIVERY_DELAY: Duration = Duration::from_millis(100);
 
+/// Messages that retention removes at once: bounds how long everyone else waits for the index, and the
+/// commit that removes them. What is left goes with the next one.
+pub(super) const MAX_REMOVALS: usize = 4096;
+
 /// Recent messages that are delivered without reading the file, with [`MESSAGE_OVERHEAD_BYTES`] each.
 /// Above it the oldest are forgotten.
 const CACHE_BYTES: usize = 32 << 20;
@@ -422,8 +426,10 @@ impl Index {
         }
     }
 
-    /// Removes what is too old or too much, and counts what a group had not acknowledged.
-    pub(super) fn retain(&mut self, now_unix_nanos: i64, writes: &mut Vec<Write>) {
+    /// Removes what is too old or too much, and counts what a group had not acknowledged. True when
+    /// there is more than [`MAX_REMOVALS`].
+    pub(super) fn retain(&mut self, now_unix_nanos: i64, writes: &mut Vec<Write>) -> bool {
+        let mut left = MAX_REMOVALS;
         for (name, topic) in &mut self.topics {
             let Some((retention, counters)) = topic.rules.clone() else {
                 continue;
@@ -433,6 +439,10 @@ impl Index {
             while let Some(front) = topic.entries.front()
                 && (topic.bytes > retention.max_bytes || front.stored_unix_nanos < oldest)
             {
+                if left == 0 {
+                    return true;
+                }
+                left -= 1;
                 let number = topic.first_number;
                 let Some(removed) = topic.remove_first() else {
                     break;
@@ -459,6 +469,7 @@ impl Index {
                 });
             }
         }
+        false
     }
 
     /// Wakes every member, so that it sees that the journal closed.

@@ -193,6 +193,19 @@ fn bytes_include_the_bookkeeping_so_that_empty_messages_are_bounded() {
     assert_eq!(rig.retain(0), 15);
 }
 
+#[test]
+fn retention_removes_no_more_at_once_than_its_bound() {
+    let mut rig = Rig::new(u64::MAX);
+    for _ in 0..MAX_REMOVALS + 5 {
+        rig.append("a", 0);
+    }
+    let mut writes = Vec::new();
+    assert!(rig.index.retain(2000, &mut writes));
+    assert_eq!(writes.len(), MAX_REMOVALS);
+    assert!(!rig.index.retain(2000, &mut writes));
+    assert_eq!(writes.len(), MAX_REMOVALS + 5);
+}
+
 proptest! {
     /// Whatever members do: the messages of a key are done in order, one at a time, and each exactly
     /// once unless it was given back.
