@@ -12,6 +12,8 @@ mod index;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -97,7 +99,7 @@ impl Journal {
             .name("bus-journal".to_owned())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || shared.write(&database)
+                move || shared.supervise(|| shared.write(&database))
             })
             .map_err(OpenError::Writer)?;
         Ok(Self {
@@ -242,7 +244,19 @@ impl Shared {
             .map_err(|_closed| TransportError::Closed)
     }
 
-    /// The writer's thread: one commit after the other until the journal closes or one fails.
+    /// The writer's thread. A panic is a failure as any other: nobody waits for a writer that is gone.
+    fn supervise(&self, write: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(write)).is_err() {
+            tracing::error!("the journal's writer panicked");
+            let error = redb::Error::Io(io::Error::other("the writer panicked"));
+            for (reply, answer) in self.fail(&Arc::new(error)) {
+                // A publisher that went away does not want its answer.
+                drop(reply.send(answer));
+            }
+        }
+    }
+
+    /// Writes one commit after the other until the journal closes or one fails.
     fn write(&self, database: &Database) {
         let mut next_retention = Instant::now();
         loop {
@@ -549,5 +563,41 @@ impl Drop for JournalReceipt {
             drop(state);
             self.journal.shared.work.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+    use super::*;
+    use crate::{Retention, transport::Headers};
+
+    #[tokio::test]
+    async fn a_writer_that_panics_is_a_failure_and_not_a_wait_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&folder.path().join("bus.redb")).unwrap();
+        journal.shared.supervise(|| panic!("as a bug would"));
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, journal.failed()).await.unwrap();
+        let spec = DurableSpec {
+            pattern: "test.*.journal",
+            retention: Retention {
+                max_age: limit,
+                max_bytes: 1 << 20,
+            },
+            counters: Arc::default(),
+        };
+        let message = RawMessage {
+            subject: "test.a.journal".into(),
+            headers: Headers::default(),
+            payload: bytes::Bytes::new(),
+        };
+        let append = journal.append(&spec, None, message);
+        let refused = tokio::time::timeout(limit, append).await.unwrap();
+        assert!(
+            matches!(refused, Err(TransportError::Failed { .. })),
+            "{refused:?}"
+        );
     }
 }
