@@ -277,6 +277,42 @@ fn what_was_published_before_the_bus_closed_has_left_when_the_process_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_whose_keys_cannot_be_given_back_closes_before_its_process_is_ended() {
+    const SENT: u64 = 200;
+    // What a process gives its bus.
+    const PROCESS_LIMIT: Duration = Duration::from_secs(5);
+    let server = NatsServer::start().unwrap();
+    let there = connect(&server).await;
+    let mut mailbox = there.subscribe(&LIVE, Select::All).await.unwrap();
+    let bus = connect(&server).await;
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    for number in 0..40 {
+        append(&bus, &format!("k{number}"), number).await;
+        let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+        delivery.ack().await.unwrap();
+    }
+    // From here on somebody reads what is written to the bucket, and never answers.
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let silent = client.subscribe("$KV.sovereign_groups.>").await.unwrap();
+    client.flush().await.unwrap();
+    let operator = jetstream(&server).await;
+    operator.delete_key_value("sovereign_groups").await.unwrap();
+    for number in 0..SENT {
+        let message = probe(number, 1000);
+        bus.publish(&LIVE, Some(&key("a")), &message).await.unwrap();
+    }
+    let started = Instant::now();
+    bus.close().await;
+    let took = started.elapsed();
+    assert!(took < PROCESS_LIMIT, "{took:?}");
+    for number in 0..SENT {
+        let event = timeout(LIMIT, mailbox.recv()).await.unwrap().unwrap();
+        assert_eq!(event.message.number, number);
+    }
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_the_server_lost_is_made_again() {
     let server = NatsServer::start().unwrap();
     let bus = connect(&server).await;

@@ -31,8 +31,13 @@ use crate::{
 /// Longest time for a request to the server that is not an append.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
-/// Longest time that closing waits for tasks to give their keys and deliveries back.
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time that closing waits for tasks to give their keys and deliveries back: after it, keys wait
+/// until their member counts as gone.
+const TASKS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest time that closing waits until what was said has left, once before the tasks end and once
+/// after. With [`TASKS_LIMIT`] it is less than the five seconds that a process gives its bus.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Longest time that a live message may wait for the connection, whose server reads too slowly.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
@@ -342,18 +347,28 @@ impl Shared {
     async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
-        let farewell = async {
-            self.tasks.wait().await;
-            // Draining only asks for it: what was published has left when the flush is done.
-            self.client.flush().await?;
-            self.client.drain().await?;
-            Ok::<(), async_nats::Error>(())
-        };
-        match timeout(CLOSE_LIMIT, farewell).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the connection was gone before its end"),
-            Err(_elapsed) => tracing::warn!(limit = ?CLOSE_LIMIT, "NATS did not close in time"),
+        // First: what was published leaves also where giving keys back takes too long.
+        said_within(FLUSH_LIMIT, async { Ok(self.client.flush().await?) }).await;
+        if timeout(TASKS_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(limit = ?TASKS_LIMIT, "keys were not given back in time");
         }
+        let farewell = async {
+            // Draining only asks for it: what was said has left when the flush is done.
+            self.client.flush().await?;
+            Ok(self.client.drain().await?)
+        };
+        said_within(FLUSH_LIMIT, farewell).await;
+    }
+}
+
+async fn said_within(
+    limit: Duration,
+    farewell: impl Future<Output = Result<(), async_nats::Error>>,
+) {
+    match timeout(limit, farewell).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the connection was gone before its end"),
+        Err(_elapsed) => tracing::warn!(?limit, "NATS did not take in time what was said"),
     }
 }
 
