@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use sovereign_model::geo::TileCoord;
-use sovereign_proto::convert::{FieldError, converted};
+use sovereign_proto::convert::converted;
 use sovereign_proto::tile::v1::tiles_server::Tiles;
 use sovereign_proto::tile::v1::{
     GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest, GetTileResponse, LatencySummary,
@@ -183,17 +183,5 @@ impl Tiles for TilesGrpc {
             tiles_written: stats.tiles_written,
             latency,
         }))
-    }
-}
-
-/// Longest frame id that is taken; real ones are 64 hex digits.
-const MAX_FRAME_ID_BYTES: usize = 128;
-
-/// A frame id that can be remembered.
-pub(crate) fn checked_frame_id(frame_id: &str) -> Result<(), FieldError> {
-    if (1..=MAX_FRAME_ID_BYTES).contains(&frame_id.len()) {
-        Ok(())
-    } else {
-        Err(FieldError::new("frame_id", "must have 1 to 128 bytes"))
     }
 }

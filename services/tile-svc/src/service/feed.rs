@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, stream};
 use prost::Message;
 use sovereign_bus::{Consumer, Delivery, Key};
-use sovereign_model::Timestamp;
+use sovereign_model::{Digest, Timestamp};
 use sovereign_proto::convert::FieldError;
 use sovereign_proto::geo::v1::Capture;
 use sovereign_proto::slam::v1::slam_client::SlamClient;
@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 
 use crate::domain::join::{Ask, Frame, Join, Outcome};
 use crate::error::Refusal;
-use crate::grpc::checked_frame_id;
 use crate::metrics::TileMetrics;
 use crate::service::Clock;
 use crate::store::Store;
@@ -283,10 +282,12 @@ where
     })
 }
 
-/// Whether a half can be joined with its other: no verdict is given on a frame whose sensor is not the
-/// key that it came under.
+/// Whether a half can be joined with its other: no verdict is given on a frame whose id is no digest, or
+/// whose sensor is not the key that it came under.
 fn checked(frame_id: &str, sensor_id: &str, key: Option<&Key>) -> Result<(), FieldError> {
-    checked_frame_id(frame_id)?;
+    if Digest::from_hex(frame_id).is_err() {
+        return Err(FieldError::new("frame_id", "must be 64 hex digits"));
+    }
     if key.is_some_and(|key| key.as_str() == sensor_id) {
         Ok(())
     } else {

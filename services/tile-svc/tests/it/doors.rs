@@ -43,3 +43,20 @@ async fn a_picture_on_the_subject_of_another_sensor_is_refused_and_holds_nobody_
     assert_eq!(rig.refused().await, refused);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_picture_that_no_verdict_can_name_is_refused_and_holds_nobody_up() {
+    let rig = Rig::start().await;
+    let world = World::with_marks();
+    let poses = flight(2);
+    let mut nameless = Shot::take(&world, &poses[0], &camera(), "d1", 1);
+    nameless.capture.frame_id = "frame-1".to_owned();
+    let good = Shot::take(&world, &poses[1], &camera(), "d1", 2);
+    rig.send_capture(&nameless).await;
+    rig.send(&good).await;
+    rig.painted(1).await;
+    let refused = BTreeMap::from([("malformed".to_owned(), 1)]);
+    assert_eq!(rig.refused().await, refused);
+    assert_eq!(rig.asked(&nameless), 0);
+    rig.stop().await;
+}
