@@ -3,8 +3,8 @@
 //! * In: devices, RTSP streams and video files from the configuration; it calls nobody.
 //! * Out: [`CAMERA_FRAME`](sovereign_proto::topics::CAMERA_FRAME), live; gRPC `Cameras`.
 //! * Invariants: a frame of a live source that cannot be published in time is dropped and counted, and
-//!   no reader of one waits; a file waits, and loses nothing; a source that fails is opened again with
-//!   growing pauses; a file that ends is over.
+//!   no reader of one waits; a file waits, and loses nothing but broken frames, which are counted; a
+//!   source that fails is opened again with growing pauses; a file that ends is over.
 //!
 //! Absent on purpose: poses. A fixed camera says what it sees, not where it is.
 

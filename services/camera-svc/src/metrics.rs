@@ -10,6 +10,8 @@ pub(crate) struct CameraMetrics {
     pub(crate) frames_published: Counter,
     /// Frames read from a source and skipped to hold the configured rate.
     pub(crate) frames_skipped: Counter,
+    /// Frames that were read and could not be decoded.
+    pub(crate) frames_broken: Counter,
     /// Frames of live sources that were read while the publisher was busy with earlier ones.
     pub(crate) frames_dropped: Counter,
     /// Frames that could not be published: too large, or the bus is closed.
@@ -31,6 +33,11 @@ impl CameraMetrics {
                 "frames_skipped",
                 "Frames skipped to hold the configured rate",
                 metrics.frames_skipped.clone(),
+            );
+            registry.register(
+                "frames_broken",
+                "Frames that could not be decoded",
+                metrics.frames_broken.clone(),
             );
             registry.register(
                 "frames_dropped",

@@ -18,6 +18,10 @@ use crate::service::Board;
 /// Longest sleep of a reader before it looks again whether it should stop.
 const NAP: Duration = Duration::from_millis(100);
 
+/// Frames in a row that may be broken: packets of a stream get lost, and it recovers with its next key
+/// frame, a few seconds later. After more, the source is opened again.
+const MAX_BROKEN: u32 = 300;
+
 /// Says what time of day it is.
 pub(crate) type Clock = fn() -> Timestamp;
 
@@ -110,6 +114,7 @@ impl Reader {
             Duration::from_secs_f64(1.0 / claimed.unwrap_or(plan.fps))
         });
         let mut streaming = false;
+        let mut broken = 0;
         let start = Instant::now();
         let mut due = Duration::ZERO;
         while !self.stop.is_requested() {
@@ -134,7 +139,15 @@ impl Reader {
                 });
                 continue;
             }
-            let read = source.jpeg(plan)?;
+            let read = match source.jpeg(plan) {
+                Err(CaptureError::Undecodable) if broken < MAX_BROKEN => {
+                    broken += 1;
+                    self.skip_broken(broken);
+                    continue;
+                }
+                read => read?,
+            };
+            broken = 0;
             let frame = Frame {
                 camera_id: plan.key.as_str().to_owned(),
                 sequence: *sequence,
@@ -148,6 +161,21 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// One broken frame is no reason to close the source, which would begin a file again.
+    fn skip_broken(&self, in_a_row: u32) {
+        let id = self.plan.key.as_str();
+        self.metrics.frames_broken.inc();
+        if in_a_row == 1 {
+            tracing::warn!(
+                camera = id,
+                "a frame is broken; more in a row are only counted"
+            );
+        }
+        self.board.update(id, |status, _| {
+            status.last_error = chain(&CaptureError::Undecodable);
+        });
     }
 
     /// False when nobody publishes any more.

@@ -9,19 +9,28 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A live source gives a frame after this long, more than a period of the plans here.
 const PACE: Duration = Duration::from_millis(10);
 
-/// Gives so many frames as the last part of its name says; a device panics.
+/// Gives so many frames as the last part of its name says, of which those before a `-` are broken; a
+/// device panics.
 pub(crate) fn open_fake(source: &Source) -> Result<Box<dyn Frames>, CaptureError> {
     let (name, is_file) = match source {
         Source::Stream(url) => (url.clone(), false),
         Source::File(path) => (path.display().to_string(), true),
         Source::Device(_) => panic!("no lens"),
     };
-    let left = name.rsplit('/').next().unwrap().parse().unwrap();
-    Ok(Box::new(Fake { left, is_file }))
+    let frames = name.rsplit('/').next().unwrap();
+    let (broken, good) = frames.split_once('-').unwrap_or(("0", frames));
+    let (broken, good): (u64, u64) = (broken.parse().unwrap(), good.parse().unwrap());
+    Ok(Box::new(Fake {
+        left: broken + good,
+        good,
+        is_file,
+    }))
 }
 
 struct Fake {
     left: u64,
+    /// The last ones.
+    good: u64,
     is_file: bool,
 }
 
@@ -42,6 +51,9 @@ impl Frames for Fake {
     }
 
     fn jpeg(&mut self, plan: &Plan) -> Result<JpegFrame, CaptureError> {
+        if self.left >= self.good {
+            return Err(CaptureError::Undecodable);
+        }
         Ok(JpegFrame {
             width_px: plan.width,
             height_px: plan.height,
@@ -161,4 +173,28 @@ fn a_clock_that_is_set_back_stops_no_camera() {
         .map(|frame| frame.captured_unix_nanos / HOUR_NANOS)
         .collect();
     assert_eq!(hours, [1_000, 999, 998]);
+}
+
+#[test]
+fn broken_frames_are_skipped_and_counted() {
+    let (reader, mut handed_over) = reader(SourceKind::File, "/videos/2-3", 3);
+    let mut sequence = 0;
+    reader.read_until_it_ends(&mut sequence).unwrap();
+    assert_eq!(reader.metrics.frames_broken.get(), 2);
+    let numbers: Vec<u64> = std::iter::from_fn(|| handed_over.try_recv().ok())
+        .map(|frame| frame.sequence)
+        .collect();
+    assert_eq!(numbers, [3, 4, 5]);
+    assert_eq!(reader.board.statuses()[0].last_error, "decode a frame");
+}
+
+#[test]
+fn a_source_of_nothing_but_broken_frames_has_failed() {
+    let name = format!("/videos/{}-0", MAX_BROKEN + 50);
+    let (reader, _handed_over) = reader(SourceKind::File, &name, 1);
+    let mut sequence = 0;
+    let error = reader.read_until_it_ends(&mut sequence).unwrap_err();
+    assert!(matches!(error, CaptureError::Undecodable));
+    assert_eq!(sequence, u64::from(MAX_BROKEN) + 1);
+    assert_eq!(reader.metrics.frames_broken.get(), u64::from(MAX_BROKEN));
 }
