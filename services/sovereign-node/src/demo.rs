@@ -34,7 +34,10 @@ async fn fly(
 ) -> Result<(), RunError> {
     let edge = tokio::select! {
         edge = doors.open() => edge?,
-        () = stop.requested() => return Ok(report.stopped_before_ready()),
+        () = stop.requested() => {
+            report.stopped_before_ready();
+            return Ok(());
+        }
     };
     report.line(&format!(
         "The map is live at {} (simulated flight; the certificate is the node's own)",

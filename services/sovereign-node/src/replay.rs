@@ -53,7 +53,10 @@ async fn send(
 ) -> Result<(), RunError> {
     let edge = tokio::select! {
         edge = doors.open() => edge?,
-        () = stop.requested() => return Ok(report.stopped_before_ready()),
+        () = stop.requested() => {
+            report.stopped_before_ready();
+            return Ok(());
+        }
     };
     report.line(&format!("The map is live at {}", edge.console_url()));
     let start = Instant::now();
