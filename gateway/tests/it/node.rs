@@ -25,7 +25,7 @@ use crate::tiles::TileStore;
 
 pub(crate) const ROUNDS: &str = "fl.rounds";
 /// Longest wait for anything; ten nodes share few cores with other tests.
-pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 pub(crate) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 pub(crate) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 

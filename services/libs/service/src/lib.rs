@@ -49,8 +49,9 @@ pub trait Service: Sized + Send + 'static {
     /// Channels to the services it calls; `()` when there are none.
     type Calls: Send;
 
-    /// Checks the values of its section by themselves, without touching anything. The host calls it
-    /// before anything is bound, and for `--check-config`; `build` checks again what it relies on.
+    /// Checks the values of its section by themselves, and may look at the files that they name; it changes
+    /// nothing. The host calls it before anything is bound, and for `--check-config`; `build` checks again
+    /// what it relies on.
     ///
     /// # Errors
     ///

@@ -96,14 +96,12 @@ impl Edge {
     pub(crate) async fn alone() -> Self {
         let journal = Arc::new(tempfile::tempdir().unwrap());
         let bus = Bus::memory(&journal.path().join("journal"), "test-node").unwrap();
-        // A port that was free a moment ago and that nobody serves.
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let nowhere = format!("http://{}", nobody.local_addr().unwrap());
-        drop(nobody);
+        // Port 1 (tcpmux): nobody serves there, and no test is given it.
+        let nowhere = "http://127.0.0.1:1";
         let calls = Calls {
-            drones: Channel::connect(&nowhere).unwrap(),
-            tiles: Channel::connect(&nowhere).unwrap(),
-            slam: Channel::connect(&nowhere).unwrap(),
+            drones: Channel::connect(nowhere).unwrap(),
+            tiles: Channel::connect(nowhere).unwrap(),
+            slam: Channel::connect(nowhere).unwrap(),
             mesh: None,
         };
         let backend = Arc::new(Backend::default());
