@@ -157,8 +157,10 @@ pub(crate) fn intrinsics(
             })
         };
     }
+    // What is known of a lens or a sensor is known without an enlargement.
+    let zoom = metadata.digital_zoom.unwrap_or(1.0);
     let found = if let Some(camera) = model_of(metadata, cameras) {
-        let focal_px = camera.focal_px_per_width * f64::from(width.max(height));
+        let focal_px = camera.focal_px_per_width * f64::from(width.max(height)) * zoom;
         Intrinsics::new(
             width,
             height,
@@ -170,7 +172,7 @@ pub(crate) fn intrinsics(
             0.0,
         )
     } else if let (Some(focal_mm), Some(seen_mm)) = (metadata.focal_mm, seen_mm(metadata)) {
-        Intrinsics::from_focal_and_sensor(width, height, focal_mm, seen_mm)
+        Intrinsics::from_focal_and_sensor(width, height, focal_mm * zoom, seen_mm)
     } else if let Some(focal_35mm) = metadata.focal_35mm {
         Intrinsics::from_35mm(width, height, focal_35mm)
     } else {
@@ -252,6 +254,25 @@ mod tests {
             intrinsics(&metadata, None, &built_in()),
             Err(NoCamera::Unknown)
         );
+    }
+
+    #[test]
+    fn a_digital_zoom_lengthens_what_is_known_of_the_camera_without_it() {
+        let given = Intrinsics::from_focal_px(4000, 2250, 3000.0).unwrap();
+        for (model, given, expected) in [
+            ("FC300S", Some(given), 3000.0),
+            ("FC300S", None, 2.0 * 2411.0),
+            ("FC300X", None, 2.0 * 2340.356),
+            // Makers differ in whether the film's word has the zoom in it.
+            ("Other", None, 2222.222),
+        ] {
+            let metadata = PictureMetadata {
+                digital_zoom: Some(2.0),
+                ..picture(model, Some(3.61), Some(20.0))
+            };
+            let camera = intrinsics(&metadata, given, &built_in()).unwrap();
+            assert!((camera.fx_px() - expected).abs() < 1e-2, "{metadata:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ const MAX_XMP_NODES: u32 = 10_000;
 /// Attributes of one XMP packet, which the parser compares with each other; beyond it the packet counts
 /// as damaged. Makers write a few dozen, editors a few hundred.
 const MAX_XMP_ATTRIBUTES: usize = 2_000;
+/// A number beyond a whole turn is no angle, degrees: some makers write a filler where they know none.
+const MAX_ANGLE_DEG: f64 = 360.0;
 /// Segments of a kind that are tried until one is readable; a picture has one of each, and further ones
 /// are passed over.
 const MAX_ATTEMPTS: u32 = 4;
@@ -46,6 +48,8 @@ pub(crate) struct PictureMetadata {
     pub(crate) focal_mm: Option<f64>,
     /// Focal length that has the same angle of view on 35 mm film, millimetres.
     pub(crate) focal_35mm: Option<f64>,
+    /// How much the middle of the picture was enlarged to make it whole, above 1.
+    pub(crate) digital_zoom: Option<f64>,
     /// Degrees north and east.
     pub(crate) gps: Option<(f64, f64)>,
     /// Metres above mean sea level.
@@ -145,6 +149,8 @@ impl PictureMetadata {
         self.model = ascii(&exif, Tag::Model);
         self.focal_mm = positive(&exif, Tag::FocalLength);
         self.focal_35mm = positive(&exif, Tag::FocalLengthIn35mmFilm);
+        // Zero says that there was none, and so does one.
+        self.digital_zoom = number(&exif, Tag::DigitalZoomRatio).filter(|ratio| *ratio > 1.0);
         self.gps = gps(&exif);
         if self.altitude_m.is_none() {
             self.altitude_m = number(&exif, Tag::GPSAltitude).map(|metres| {
@@ -193,21 +199,21 @@ impl PictureMetadata {
     }
 
     fn read_property(&mut self, name: &str, text: &str) {
-        let target = match name {
+        let (target, limit) = match name {
             // The barometer's word in XMP is finer than the Exif rational, and the same quantity.
-            "AbsoluteAltitude" => &mut self.altitude_m,
-            "RelativeAltitude" => &mut self.relative_altitude_m,
-            "GimbalRollDegree" => &mut self.gimbal.roll_deg,
-            "GimbalPitchDegree" => &mut self.gimbal.pitch_deg,
-            "GimbalYawDegree" => &mut self.gimbal.yaw_deg,
-            "FlightRollDegree" => &mut self.flight.roll_deg,
-            "FlightPitchDegree" => &mut self.flight.pitch_deg,
-            "FlightYawDegree" => &mut self.flight.yaw_deg,
+            "AbsoluteAltitude" => (&mut self.altitude_m, f64::MAX),
+            "RelativeAltitude" => (&mut self.relative_altitude_m, f64::MAX),
+            "GimbalRollDegree" => (&mut self.gimbal.roll_deg, MAX_ANGLE_DEG),
+            "GimbalPitchDegree" => (&mut self.gimbal.pitch_deg, MAX_ANGLE_DEG),
+            "GimbalYawDegree" => (&mut self.gimbal.yaw_deg, MAX_ANGLE_DEG),
+            "FlightRollDegree" => (&mut self.flight.roll_deg, MAX_ANGLE_DEG),
+            "FlightPitchDegree" => (&mut self.flight.pitch_deg, MAX_ANGLE_DEG),
+            "FlightYawDegree" => (&mut self.flight.yaw_deg, MAX_ANGLE_DEG),
             _ => return,
         };
         // Rust parses the leading plus that makers write.
         match text.trim().parse::<f64>() {
-            Ok(value) if value.is_finite() => *target = Some(value),
+            Ok(value) if value.abs() <= limit => *target = Some(value),
             Ok(_) | Err(_) => self.damaged.push("xmp"),
         }
     }

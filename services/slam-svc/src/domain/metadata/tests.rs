@@ -179,6 +179,39 @@ fn damaged_parts_are_noted_and_the_rest_is_used() {
 }
 
 #[test]
+fn a_number_beyond_a_whole_turn_is_no_angle() {
+    let angles = xmp(
+        "drone-dji:GimbalRollDegree=\"-360\" drone-dji:GimbalPitchDegree=\"-360.1\" \
+         drone-dji:GimbalYawDegree=\"6553.5\" drone-dji:FlightYawDegree=\"1e300\" \
+         drone-dji:RelativeAltitude=\"+4000\">",
+    );
+    let read = PictureMetadata::read(&jpeg(64, 48, &[angles])).unwrap();
+    let roll = MakerAttitude {
+        roll_deg: Some(-360.0),
+        ..MakerAttitude::default()
+    };
+    assert_eq!(read.gimbal, roll);
+    assert_eq!(read.flight, MakerAttitude::default());
+    assert_eq!(read.relative_altitude_m, Some(4000.0));
+    assert_eq!(read.damaged, ["xmp", "xmp", "xmp"]);
+}
+
+#[test]
+fn only_an_enlargement_is_a_digital_zoom() {
+    for (ratio, zoom) in [
+        ((0, 1), None),
+        ((0, 0), None),
+        ((1, 1), None),
+        ((5, 0), None),
+        ((3, 2), Some(1.5)),
+    ] {
+        let fields = [rational(Tag::DigitalZoomRatio, &[ratio])];
+        let read = PictureMetadata::read(&jpeg(64, 48, &[exif(&fields)])).unwrap();
+        assert_eq!(read.digital_zoom, zoom, "{ratio:?}");
+    }
+}
+
+#[test]
 fn of_several_parts_the_first_readable_one_counts() {
     let mut first = gps_fields();
     first.push(text(Tag::Model, "FC300S"));
