@@ -188,18 +188,22 @@ async fn a_peer_outside_the_mesh_is_heard_from_after_a_burst_of_messages() {
     });
     let any = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
     outside.listen_on(any).unwrap();
-    let address = run_until([&mut node, &mut outside], |event| match event {
-        SwarmEvent::NewListenAddr { address, .. } => Some(address),
-        _ => None,
+    let address = run_until([&mut node, &mut outside], |event| {
+        if let SwarmEvent::NewListenAddr { address, .. } = event {
+            Some(address)
+        } else {
+            None
+        }
     })
     .await;
     node.dial(address).unwrap();
     let (topic, peer) = (IdentTopic::new("topic"), *outside.local_peer_id());
-    run_until([&mut node, &mut outside], |event| match event {
-        SwarmEvent::Behaviour(gossipsub::Event::Subscribed { peer_id, .. }) => {
-            (peer_id == peer).then_some(())
-        }
-        _ => None,
+    run_until([&mut node, &mut outside], |event| {
+        let subscribed = matches!(
+            event,
+            SwarmEvent::Behaviour(gossipsub::Event::Subscribed { peer_id, .. }) if peer_id == peer
+        );
+        subscribed.then_some(())
     })
     .await;
 
@@ -221,11 +225,12 @@ async fn a_peer_outside_the_mesh_is_heard_from_after_a_burst_of_messages() {
         () = run_until([&mut node, &mut outside], |_| None) => {}
     }
     say(&mut node, b"last");
-    run_until([&mut node, &mut outside], |event| match event {
-        SwarmEvent::Behaviour(gossipsub::Event::Message { message, .. }) => {
-            (message.data == b"last").then_some(())
-        }
-        _ => None,
+    run_until([&mut node, &mut outside], |event| {
+        let heard = matches!(
+            event,
+            SwarmEvent::Behaviour(gossipsub::Event::Message { message, .. }) if message.data == b"last"
+        );
+        heard.then_some(())
     })
     .await;
 }
