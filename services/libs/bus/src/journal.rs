@@ -568,8 +568,6 @@ impl Drop for JournalReceipt {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
-
     use super::*;
     use crate::{Retention, transport::Headers};
 
