@@ -104,6 +104,7 @@ impl Refusal {
             Self::DigestMismatch => "digest_mismatch",
             Self::SizeMismatch { .. } => "size_mismatch",
             Self::Picture(PictureError::Undecodable(_)) | Self::Decoder => "undecodable",
+            Self::Picture(PictureError::Truncated) => "truncated",
             Self::Picture(PictureError::TooLarge { .. }) => "too_large",
             Self::Unpaintable(Unpaintable::NotAboveGround) => "not_above_ground",
             Self::Unpaintable(Unpaintable::NoPixel) => "no_pixel",

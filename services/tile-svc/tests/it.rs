@@ -173,7 +173,7 @@ async fn frames_that_cannot_be_painted_are_counted_by_reason_and_stop_nothing() 
     let image = world.photograph(&pose, &camera());
     let shot = |i: i64| Shot::of(image.clone(), &pose, &camera(), "d1", i);
     type Spoil = fn(&mut Shot);
-    let cases: [(&str, Spoil); 8] = [
+    let cases: [(&str, Spoil); 9] = [
         ("no_pose", |s| {
             s.keyframe.set_state(TrackingState::Lost);
             s.keyframe.pose = None;
@@ -189,6 +189,10 @@ async fn frames_that_cannot_be_painted_are_counted_by_reason_and_stop_nothing() 
         }),
         ("undecodable", |s| {
             s.replace_image(Bytes::from_static(b"\xff\xd8\xff not a picture"));
+        }),
+        ("truncated", |s| {
+            let image = s.capture.image.slice(..s.capture.image.len() / 2);
+            s.replace_image(image);
         }),
         ("too_large", |s| {
             let mut image = s.capture.image.to_vec();
