@@ -23,12 +23,12 @@ struct Size {
 const SIZES: [Size; 2] = [
     Size {
         bytes: 256 << 10,
-        messages: 800,
+        messages: 3000,
         least: 0.97,
     },
     Size {
         bytes: 128,
-        messages: 60_000,
+        messages: 200_000,
         least: 0.95,
     },
 ];
