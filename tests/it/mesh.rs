@@ -1,5 +1,6 @@
 //! Nodes of their own find each other, and share messages and map changes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,14 +64,18 @@ async fn publish(node: &Process, payload: &'static [u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Payloads of the next two messages.
-async fn next_two(stream: &mut Streaming<MeshMessage>) -> anyhow::Result<Vec<Vec<u8>>> {
-    let mut payloads = Vec::new();
-    while payloads.len() < 2 {
-        let message = tokio::time::timeout(LIMIT, stream.message()).await??;
-        payloads.push(message.context("the stream ended")?.payload.to_vec());
+/// Reads until all of `wanted` were heard, in any order, and none of them or anything else twice. GossipSub
+/// also tells a node that just joined of what was published some seconds before.
+async fn hear(stream: &mut Streaming<MeshMessage>, wanted: [&[u8]; 3]) -> anyhow::Result<()> {
+    let mut heard = BTreeSet::new();
+    while !wanted.iter().all(|payload| heard.contains(*payload)) {
+        let message = tokio::time::timeout(LIMIT, stream.message())
+            .await
+            .with_context(|| format!("only {heard:?} was heard"))??;
+        let payload = message.context("the stream ended")?.payload.to_vec();
+        ensure!(heard.insert(payload.clone()), "{payload:?} was heard twice");
     }
-    Ok(payloads)
+    Ok(())
 }
 
 async fn peers(node: &Process) -> anyhow::Result<Vec<sovereign_proto::mesh::v1::Peer>> {
@@ -88,9 +93,9 @@ async fn two_nodes_then_ten_hear_a_published_message_exactly_once() -> anyhow::R
     let by = |part: &str| addresses.iter().find(|a| a.contains(part)).cloned();
     let (quic, tcp) = (by("/quic-v1").context("quic")?, by("/tcp/").context("tcp")?);
     let mut nodes = vec![first];
-    for (size, first_payload, second_payload) in [
-        (2, b"one of two", b"two of two"),
-        (10, b"one of ten", b"two of ten"),
+    for (size, payloads) in [
+        (2, [b"1 of two", b"2 of two", b"3 of two"]),
+        (10, [b"1 of ten", b"2 of ten", b"3 of ten"]),
     ] {
         while nodes.len() < size {
             let seed = if nodes.len() % 2 == 0 { &tcp } else { &quic };
@@ -107,17 +112,14 @@ async fn two_nodes_then_ten_hear_a_published_message_exactly_once() -> anyhow::R
         for other in &nodes[1..] {
             streams.push(subscribe(other).await?);
         }
-        // The second message is behind the first in every stream: a first that comes twice is seen.
-        publish(&nodes[0], first_payload).await?;
-        publish(&nodes[0], second_payload).await?;
+        // The last ones are behind the first in every stream: a first that comes twice is seen.
+        for payload in payloads {
+            publish(&nodes[0], payload).await?;
+        }
         for (number, stream) in streams.iter_mut().enumerate() {
-            let mut heard = next_two(stream).await?;
-            heard.sort();
-            ensure!(
-                heard == [first_payload.to_vec(), second_payload.to_vec()],
-                "node {} heard {heard:?}",
-                number + 1
-            );
+            hear(stream, payloads.map(|payload| payload.as_slice()))
+                .await
+                .with_context(|| format!("at node {}", number + 1))?;
         }
     }
     let transports: Vec<String> = peers(&nodes[0])
