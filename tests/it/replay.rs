@@ -7,7 +7,9 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use sovereign_model::geo::{Enu, Geodetic, LocalFrame, horizontal_distance_m};
 use sovereign_proto::drone::v1::drones_client::DronesClient;
-use sovereign_proto::drone::v1::{GetIngestStatsRequest, GetIngestStatsResponse};
+use sovereign_proto::drone::v1::{
+    GetIngestStatsRequest, GetIngestStatsResponse, ListVehiclesRequest,
+};
 use sovereign_proto::slam::v1::ListKeyframesRequest;
 use sovereign_proto::slam::v1::slam_client::SlamClient;
 use sovereign_tests::data::shared;
@@ -187,7 +189,37 @@ async fn a_log_agrees_with_the_reference_decoder(name: &str) -> anyhow::Result<(
             "{source}: {found}, expected {wanted}"
         );
     }
+    agrees_with_the_last_of(&node, &expected).await?;
     node.stop(&[]).await
+}
+
+/// The vehicle is where its last GLOBAL_POSITION_INT says, or nowhere without a fix, and has the charge of its
+/// last SYS_STATUS, where it knows one.
+async fn agrees_with_the_last_of(node: &Process, expected: &Value) -> anyhow::Result<()> {
+    let answer = DronesClient::new(node.grpc()?)
+        .list_vehicles(ListVehiclesRequest {})
+        .await?;
+    let vehicles = answer.into_inner().vehicles;
+    let vehicle = vehicles
+        .iter()
+        .find(|vehicle| vehicle.vehicle_id == "sys-1");
+    let vehicle = vehicle.with_context(|| format!("no sys-1: {vehicles:?}"))?;
+    let last = |message: &str, column: usize| {
+        let value = expected[message]["last"][column].as_i64();
+        value.with_context(|| format!("column {column} of {message}"))
+    };
+    let place = [
+        last("global_position_int", 1)?,
+        last("global_position_int", 2)?,
+    ];
+    let found = vehicle.position.map(|at| {
+        [at.latitude_deg, at.longitude_deg].map(|degrees| (degrees * 1e7).round() as i64)
+    });
+    ensure!(found == Some(place).filter(|at| *at != [0, 0]), "{found:?}");
+    let charge = last("sys_status", 2)?;
+    let found = vehicle.battery_percent.map(|percent| percent as i64);
+    ensure!(found == Some(charge).filter(|at| *at >= 0), "{found:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
