@@ -361,9 +361,9 @@ impl Coordinator {
                 };
                 self.workers.spawn(worker.run());
             }
-            // The watch tells it too, unless this member forgot the key since then.
             // A server that lags behind may know less than the watch did.
             Claim::Refused(Some(entry)) if entry.revision < state.revision => {}
+            // The watch tells it too, unless this member forgot the key since then.
             Claim::Refused(entry) => self.owner_noted(key, entry.as_ref()),
             Claim::Unknown(error) => tracing::debug!(key, %error, "a key is not taken"),
         }
