@@ -128,12 +128,15 @@ impl Header {
         check_format(bytes)?;
         let mut cursor = Cursor::new(bytes);
         let mut decoder = JpegDecoder::new_with_options(&mut cursor, options());
-        decoder.decode_headers().map_err(|error| match error {
-            DecodeErrors::ZeroError => NotAPicture::Size {
-                width: 0,
-                height: 0,
-            },
-            error => NotAPicture::Header(error.to_string()),
+        decoder.decode_headers().map_err(|error| {
+            if matches!(error, DecodeErrors::ZeroError) {
+                NotAPicture::Size {
+                    width: 0,
+                    height: 0,
+                }
+            } else {
+                NotAPicture::Header(error.to_string())
+            }
         })?;
         // Both fit: a JPEG has at most 65,535 of each.
         let (width, height) = decoder.dimensions().unwrap_or_default();
