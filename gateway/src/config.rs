@@ -76,7 +76,7 @@ impl Default for Config {
 
 /// A configuration that was checked.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub struct Settings {
     pub(crate) network: String,
     pub(crate) topic: String,
     pub(crate) listen: Vec<Multiaddr>,
@@ -93,7 +93,7 @@ impl Config {
     /// # Errors
     ///
     /// [`BuildError::Config`] naming the first key that cannot be used.
-    pub(crate) fn validate(self) -> Result<Settings, BuildError> {
+    pub(crate) fn settings(self) -> Result<Settings, BuildError> {
         for (field, name) in [("network", &self.network), ("topic", &self.topic)] {
             if !is_name(name) {
                 let why = format!(
@@ -205,12 +205,12 @@ mod tests {
     fn refused(change: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();
         change(&mut config);
-        config.validate().unwrap_err().to_string()
+        config.settings().unwrap_err().to_string()
     }
 
     #[test]
     fn the_defaults_are_valid() {
-        let settings = Config::default().validate().unwrap();
+        let settings = Config::default().settings().unwrap();
         assert_eq!(settings.network, "sovereign-testnet");
         assert_eq!(settings.topic, "fl.rounds");
         assert_eq!(settings.listen.len(), 2);
@@ -254,6 +254,6 @@ mod tests {
             bootstrap: vec![seed.to_owned(), "/ip6/::1/tcp/4001".to_owned()],
             ..Config::default()
         };
-        assert_eq!(config.validate().unwrap().bootstrap.len(), 2);
+        assert_eq!(config.settings().unwrap().bootstrap.len(), 2);
     }
 }

@@ -33,6 +33,6 @@ mod store;
 mod swarm;
 mod topics;
 
-pub use config::{Config, Mode};
+pub use config::{Config, Mode, Settings};
 pub use service::{Calls, GatewayService};
 pub use topics::MAP_TOPIC;

@@ -2,12 +2,6 @@
 
 use std::process::ExitCode;
 
-use mesh_gateway::{Calls, GatewayService};
-
 fn main() -> ExitCode {
-    sovereign_host::main::<GatewayService>(|calls| {
-        Ok(Calls {
-            tiles: calls.channel("tile-svc")?,
-        })
-    })
+    sovereign_host::main::<mesh_gateway::GatewayService>()
 }

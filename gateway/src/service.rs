@@ -24,7 +24,7 @@ use sovereign_service::{
 use tokio::sync::broadcast;
 use tonic::service::Routes;
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, Settings};
 use crate::domain::rate::OWN;
 use crate::grpc::{self, transport_of};
 use crate::metrics::Metrics;
@@ -38,11 +38,12 @@ use import::{Importer, Inspector};
 /// Messages kept for each gRPC subscriber; one that is further behind is told how many it missed.
 const SUBSCRIBER_MESSAGES: usize = 256;
 
-/// Services that the gateway calls.
-#[derive(Debug)]
-pub struct Calls {
-    /// tile-svc, for the changes of the map.
-    pub tiles: Channel,
+sovereign_service::calls! {
+    /// Services that the gateway calls.
+    pub struct Calls {
+        /// Changes of the map.
+        tiles: required "tile-svc",
+    }
 }
 
 /// The bridge between the bus and the mesh.
@@ -75,14 +76,14 @@ impl Service for GatewayService {
     const GRPC_SERVICE: &'static str = mesh_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
     type Config = Config;
+    type Settings = Settings;
     type Calls = Calls;
 
-    fn check(config: &Config) -> Result<(), BuildError> {
-        config.clone().validate().map(drop)
+    fn settings(config: Config) -> Result<Settings, BuildError> {
+        config.settings()
     }
 
-    async fn build(config: Config, calls: Calls, context: Context) -> Result<Self, BuildError> {
-        let settings = config.validate()?;
+    async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {
         let listening = context.ready.latch("listening");
         let metrics = context.metrics.register(Metrics::registered);
         let keypair = crate::key::load_or_create(&context.data_dir)

@@ -113,7 +113,13 @@ fn nobody_imports_what_the_table_forbids() -> anyhow::Result<()> {
     forbid("sovereign-proto", &|to| {
         (ours(to) && !["sovereign-model", "sovereign-bus"].contains(&to)) || to == "async-nats"
     });
-    forbid("sovereign-service", &|to| ours(to) && to != "sovereign-bus");
+    forbid("sovereign-disk", &ours);
+    forbid("sovereign-picture", &|to| {
+        ours(to) && to != "sovereign-model"
+    });
+    forbid("sovereign-service", &|to| {
+        ours(to) && !["sovereign-model", "sovereign-bus"].contains(&to)
+    });
     forbid("sovereign-host", &|to| {
         ours(to) && !["sovereign-bus", "sovereign-bus-nats", "sovereign-service"].contains(&to)
     });

@@ -43,7 +43,7 @@ async fn run_at(
     };
     let metrics = Metrics::default();
     let inspector = Inspector::new(metrics.clone());
-    let settings = settings.validate().unwrap();
+    let settings = settings.settings().unwrap();
     let (client, received, supervisor) =
         start(settings, identity, pace, inspector, metrics.clone())
             .await
@@ -248,7 +248,7 @@ async fn a_listener_that_cannot_be_had_is_named() {
         node_id: "node".to_owned(),
     };
     let inspector = Inspector::new(Metrics::default());
-    let settings = settings.validate().unwrap();
+    let settings = settings.settings().unwrap();
     let started = start(settings, identity, OWN, inspector, Metrics::default()).await;
     let error = started
         .map(|_| ())

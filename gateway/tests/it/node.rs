@@ -79,7 +79,10 @@ impl Node {
         let calls = Calls {
             tiles: Channel::local(Routes::new(TilesServer::new(tiles.clone()))),
         };
-        let service = GatewayService::build(config, calls, context).await.unwrap();
+        let service =
+            GatewayService::build(GatewayService::settings(config).unwrap(), calls, context)
+                .await
+                .unwrap();
         assert!(!service.addresses().is_empty());
         let mesh = MeshClient::new(Channel::local(service.routes()));
         let stop = StopSource::new();

@@ -90,8 +90,20 @@ pub(crate) struct Plan {
     pub(crate) quality: u8,
 }
 
+/// What is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub(crate) cameras: Vec<Plan>,
+}
+
+impl Config {
+    pub(crate) fn settings(self) -> Result<Settings, BuildError> {
+        plans_from_config(self).map(|cameras| Settings { cameras })
+    }
+}
+
 /// Turns what was written into what is used; the error names the key.
-pub(crate) fn plans_from_config(config: Config) -> Result<Vec<Plan>, BuildError> {
+fn plans_from_config(config: Config) -> Result<Vec<Plan>, BuildError> {
     if config.cameras.len() > MAX_CAMERAS {
         return Err(BuildError::config(
             "cameras",

@@ -15,5 +15,5 @@ mod grpc;
 mod metrics;
 mod service;
 
-pub use config::{CameraConfig, Config, SourceKind};
+pub use config::{CameraConfig, Config, Settings, SourceKind};
 pub use service::CameraService;

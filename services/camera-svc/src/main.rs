@@ -1,7 +1,7 @@
-//! The camera service as a process of its own.
+//! camera-svc as a process of its own.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sovereign_host::main::<camera_svc::CameraService>(|_| Ok(()))
+    sovereign_host::main::<camera_svc::CameraService>()
 }

@@ -15,7 +15,7 @@ use sovereign_service::{
 use tokio::sync::mpsc;
 use tonic::service::Routes;
 
-use crate::config::{Config, Plan, plans_from_config};
+use crate::config::{Config, Plan, Settings};
 use crate::error::CameraError;
 use crate::grpc::CamerasApi;
 use crate::metrics::CameraMetrics;
@@ -92,17 +92,17 @@ impl Service for CameraService {
     const GRPC_SERVICE: &'static str = "sovereign.camera.v1.Cameras";
     const DESCRIPTOR_SET: &'static [u8] = sovereign_proto::DESCRIPTOR_SET;
     type Config = Config;
+    type Settings = Settings;
     type Calls = ();
 
-    fn check(config: &Config) -> Result<(), BuildError> {
-        plans_from_config(config.clone()).map(drop)
+    fn settings(config: Config) -> Result<Settings, BuildError> {
+        config.settings()
     }
 
-    async fn build(config: Config, (): (), context: Context) -> Result<Self, BuildError> {
-        let plans = plans_from_config(config)?;
+    async fn build(settings: Settings, (): (), context: Context) -> Result<Self, BuildError> {
         Ok(Self {
-            board: Arc::new(Board::new(&plans)),
-            plans,
+            board: Arc::new(Board::new(&settings.cameras)),
+            plans: settings.cameras,
             metrics: CameraMetrics::register(&context),
             ready: context.ready.latch("reading"),
             open,

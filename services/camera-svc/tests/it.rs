@@ -57,9 +57,13 @@ struct Running {
 async fn build(folder: &Path, cameras: Vec<CameraConfig>) -> (Bus, CameraService) {
     let bus = Bus::memory(&folder.join("bus.redb"), "test-node").unwrap();
     let context = Context::for_tests(CameraService::NAME, bus.clone(), folder);
-    let service = CameraService::build(Config { cameras }, (), context)
-        .await
-        .unwrap();
+    let service = CameraService::build(
+        CameraService::settings(Config { cameras }).unwrap(),
+        (),
+        context,
+    )
+    .await
+    .unwrap();
     (bus, service)
 }
 

@@ -12,6 +12,12 @@ pub struct Config {
     pub max_bytes: u64,
 }
 
+/// What is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub(crate) max_bytes: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self { max_bytes: 8 << 30 }
@@ -19,15 +25,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks every value.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError::Config`] naming the key that cannot be used.
-    pub(crate) fn validate(self) -> Result<Self, BuildError> {
+    pub(crate) fn settings(self) -> Result<Settings, BuildError> {
         if self.max_bytes == 0 {
             return Err(BuildError::config("max_bytes", "must be at least 1"));
         }
-        Ok(self)
+        Ok(Settings {
+            max_bytes: self.max_bytes,
+        })
     }
 }

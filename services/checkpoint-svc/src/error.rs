@@ -3,10 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use sovereign_model::{Digest, ParseDigestError};
+use sovereign_model::{Digest, InvalidVersion, ParseDigestError, Version};
 use sovereign_service::{Code, HasCode};
-
-use crate::domain::{InvalidVersion, Version};
 
 /// A call failed.
 #[derive(Debug, thiserror::Error)]

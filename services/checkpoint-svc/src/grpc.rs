@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, stream};
-use sovereign_model::Digest;
+use sovereign_model::{Digest, Version};
 use sovereign_proto::checkpoint::v1::checkpoints_server::{Checkpoints, CheckpointsServer};
 use sovereign_proto::checkpoint::v1::{
     CheckpointMeta, GetRequest, GetResponse, ListRequest, ListResponse, PutHeader, PutRequest,
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::domain::{Checkpoint, Decision, Version, decide};
+use crate::domain::{Checkpoint, Decision, decide};
 use crate::error::CheckpointError;
 use crate::metrics::Metrics;
 use crate::service::now;

@@ -20,5 +20,5 @@ mod metrics;
 mod service;
 mod store;
 
-pub use config::Config;
+pub use config::{Config, Settings};
 pub use service::CheckpointService;

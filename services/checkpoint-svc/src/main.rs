@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use checkpoint_svc::CheckpointService;
-
 fn main() -> ExitCode {
-    sovereign_host::main::<CheckpointService>(|_| Ok(()))
+    sovereign_host::main::<checkpoint_svc::CheckpointService>()
 }

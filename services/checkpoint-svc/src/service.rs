@@ -12,7 +12,7 @@ use sovereign_service::{BuildError, Context, ReadyLatch, RunError, Service, Stop
 use tokio::sync::Notify;
 use tonic::service::Routes;
 
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::domain::Checkpoint;
 use crate::grpc::{Calls, blocking, meta_from_checkpoint};
 use crate::metrics::Metrics;
@@ -37,14 +37,14 @@ impl Service for CheckpointService {
     const GRPC_SERVICE: &'static str = checkpoints_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
     type Config = Config;
+    type Settings = Settings;
     type Calls = ();
 
-    fn check(config: &Config) -> Result<(), BuildError> {
-        config.clone().validate().map(drop)
+    fn settings(config: Config) -> Result<Settings, BuildError> {
+        config.settings()
     }
 
-    async fn build(config: Config, _calls: (), context: Context) -> Result<Self, BuildError> {
-        let config = config.validate()?;
+    async fn build(config: Settings, (): (), context: Context) -> Result<Self, BuildError> {
         let ready = context.ready.latch("store");
         let metrics = context.metrics.register(Metrics::registered);
         let dir = context.data_dir;

@@ -25,9 +25,9 @@ use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition,
 };
-use sovereign_model::{Digest, DigestBuilder, Timestamp};
+use sovereign_model::{Digest, DigestBuilder, Timestamp, Version};
 
-use crate::domain::{Checkpoint, Version};
+use crate::domain::Checkpoint;
 use crate::error::CheckpointError;
 pub(crate) use upload::Upload;
 

@@ -37,7 +37,10 @@ async fn start(dir: &Path, config: Config) -> Running {
     std::fs::create_dir_all(&data).unwrap();
     let context = Context::for_tests(CheckpointService::NAME, bus.clone(), &data);
     let ready = context.ready.clone();
-    let service = CheckpointService::build(config, (), context).await.unwrap();
+    let service =
+        CheckpointService::build(CheckpointService::settings(config).unwrap(), (), context)
+            .await
+            .unwrap();
     let client = CheckpointsClient::new(Channel::local(service.routes()));
     let stop = StopSource::new();
     let mut running = JoinSet::new();

@@ -51,6 +51,13 @@ impl Default for Config {
     }
 }
 
+/// What is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) rules: Rules,
+}
+
 impl Config {
     /// The rules of the door, with what its key file says of signatures.
     ///

@@ -27,6 +27,6 @@ mod grpc;
 mod metrics;
 mod service;
 
-pub use config::Config;
+pub use config::{Config, Settings};
 pub use error::CaptureError;
 pub use service::DroneService;

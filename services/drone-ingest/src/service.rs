@@ -27,7 +27,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 use tonic::service::Routes;
 
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::domain::door::{Door, Heard, Publication};
 use crate::domain::reject::Reject;
 use crate::domain::sample::{self, Sample};
@@ -69,22 +69,24 @@ impl Service for DroneService {
     const GRPC_SERVICE: &'static str = SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = sovereign_proto::DESCRIPTOR_SET;
     type Config = Config;
+    type Settings = Settings;
     type Calls = ();
 
-    fn check(config: &Config) -> Result<(), BuildError> {
+    fn settings(config: Config) -> Result<Settings, BuildError> {
         config.check_exposure()?;
-        config.rules(signature_policy(config)?).map(drop)
+        Ok(Settings {
+            listen: config.listen,
+            rules: config.rules(signature_policy(&config)?)?,
+        })
     }
 
-    async fn build(config: Config, (): (), context: Context) -> Result<Self, BuildError> {
-        config.check_exposure()?;
-        let rules = config.rules(signature_policy(&config)?)?;
-        let door = Arc::new(Mutex::new(Door::new(rules)));
+    async fn build(settings: Settings, (): (), context: Context) -> Result<Self, BuildError> {
+        let door = Arc::new(Mutex::new(Door::new(settings.rules)));
         let metrics = context
             .metrics
             .register(|registry| DroneMetrics::register(registry, &door));
-        let (socket, granted) = bind(config.listen)
-            .map_err(|e| BuildError::new(format!("bind UDP {}", config.listen), e))?;
+        let (socket, granted) = bind(settings.listen)
+            .map_err(|e| BuildError::new(format!("bind UDP {}", settings.listen), e))?;
         let address = socket
             .local_addr()
             .map_err(|e| BuildError::new("read the address of the UDP socket", e))?;

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use serde::Deserialize;
-use sovereign_service::BuildError;
+use sovereign_bus::DEFAULT_PAYLOAD_LIMIT;
+use sovereign_service::{BuildError, chain};
 
 use crate::domain::frame::Limits;
+use crate::tls::{self, Certificate};
 
 /// Room in a bus payload for what travels beside a picture; a larger picture is refused. The drone door
 /// keeps the same room, so that what enters here is not refused there.
@@ -67,23 +69,9 @@ impl Default for Config {
     }
 }
 
-/// Where the certificate comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Certificate {
-    /// Made here.
-    SelfSigned,
-    /// The operator's.
-    Files {
-        /// Chain, PEM.
-        cert: PathBuf,
-        /// Private key, PEM.
-        key: PathBuf,
-    },
-}
-
 /// The configuration as it is used.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) certificate: Certificate,
     pub(crate) token_file: Option<PathBuf>,
@@ -96,7 +84,7 @@ pub(crate) struct Settings {
 
 impl Config {
     /// Checks every value; `payload_limit` is that of the bus, bytes.
-    pub(crate) fn settings(self, payload_limit: usize) -> Result<Settings, BuildError> {
+    pub(crate) fn settings(self) -> Result<Settings, BuildError> {
         let listen = self.listen.parse().map_err(|_| {
             BuildError::config(
                 "listen",
@@ -108,7 +96,13 @@ impl Config {
         })?;
         let certificate = match (self.tls_cert, self.tls_key) {
             (None, None) => Certificate::SelfSigned,
-            (Some(cert), Some(key)) => Certificate::Files { cert, key },
+            (Some(cert), Some(key)) => {
+                // A file that cannot be used is found before anything is bound.
+                tls::check_files(&cert, &key).map_err(|(field, error)| {
+                    BuildError::config(field, format!("cannot be used: {}", chain(&error)))
+                })?;
+                Certificate::Files { cert, key }
+            }
             (Some(_), None) => {
                 return Err(BuildError::config(
                     "tls_key",
@@ -131,7 +125,7 @@ impl Config {
         let max_clock_skew = in_range("max_clock_skew_secs", self.max_clock_skew_secs, 0, 86_400)?;
         let max_frame_age = in_range("max_frame_age_secs", self.max_frame_age_secs, 1, 31_536_000)?;
         let configured = usize::try_from(max_upload_mb).unwrap_or(usize::MAX) << 20;
-        let max_picture = payload_limit
+        let max_picture = DEFAULT_PAYLOAD_LIMIT
             .saturating_sub(CAPTURE_OVERHEAD)
             .min(configured);
         Ok(Settings {
@@ -198,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_default_listens_on_loopback_and_closes_cors() {
-        let settings = Config::default().settings(LIMIT).unwrap();
+        let settings = Config::default().settings().unwrap();
         assert_eq!(settings.listen, "127.0.0.1:8443".parse().unwrap());
         assert_eq!(settings.certificate, Certificate::SelfSigned);
         assert_eq!(settings.read_access, ReadAccess::Loopback);
@@ -235,7 +229,7 @@ mod tests {
             ("max_frame_age_secs", config(|c| c.max_frame_age_secs = 0)),
         ];
         for (field, config) in cases {
-            let error = config.settings(LIMIT).unwrap_err().to_string();
+            let error = config.settings().unwrap_err().to_string();
             assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
         }
     }
@@ -244,8 +238,6 @@ mod tests {
     fn each_value_has_its_effect() {
         let settings = config(|c| {
             c.listen = "[::1]:9".to_owned();
-            c.tls_cert = Some("c.pem".into());
-            c.tls_key = Some("k.pem".into());
             c.token_file = Some("t".into());
             c.read_access = ReadAccess::Public;
             c.cors_origins = vec!["https://map.example:8080".to_owned()];
@@ -253,16 +245,9 @@ mod tests {
             c.max_clock_skew_secs = 7;
             c.max_frame_age_secs = 8;
         })
-        .settings(LIMIT)
+        .settings()
         .unwrap();
         assert_eq!(settings.listen, "[::1]:9".parse().unwrap());
-        assert_eq!(
-            settings.certificate,
-            Certificate::Files {
-                cert: "c.pem".into(),
-                key: "k.pem".into()
-            }
-        );
         assert_eq!(settings.token_file, Some("t".into()));
         assert_eq!(settings.read_access, ReadAccess::Public);
         assert_eq!(settings.cors_origins, ["https://map.example:8080"]);

@@ -31,5 +31,5 @@ mod sparse;
 mod tls;
 mod views;
 
-pub use config::{Config, ReadAccess};
+pub use config::{Config, ReadAccess, Settings};
 pub use service::{Calls, MobileService};

@@ -2,15 +2,6 @@
 
 use std::process::ExitCode;
 
-use mobile_ingest::{Calls, MobileService};
-
 fn main() -> ExitCode {
-    sovereign_host::main::<MobileService>(|calls| {
-        Ok(Calls {
-            drones: calls.channel("drone-ingest")?,
-            tiles: calls.channel("tile-svc")?,
-            slam: calls.channel("slam-svc")?,
-            mesh: calls.optional("mesh-gateway")?,
-        })
-    })
+    sovereign_host::main::<mobile_ingest::MobileService>()
 }

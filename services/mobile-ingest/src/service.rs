@@ -8,17 +8,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
-use sovereign_bus::DEFAULT_PAYLOAD_LIMIT;
 use sovereign_model::Timestamp;
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mobile::v1::mobile_server;
 use sovereign_service::{
-    BuildError, Channel, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, chain,
+    BuildError, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks,
 };
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
-use crate::config::{Certificate, Config, Settings};
+use crate::config::{Config, Settings};
 use crate::events::Events;
 use crate::grpc::{self, upstream::Upstream};
 use crate::http::console::Console;
@@ -32,17 +31,18 @@ use intake::Intake;
 /// Access token within the data folder.
 const TOKEN_FILE: &str = "token";
 
-/// The services that the edge shows.
-#[derive(Debug, Clone)]
-pub struct Calls {
-    /// drone-ingest: vehicles, and pictures of drones.
-    pub drones: Channel,
-    /// tile-svc: the map.
-    pub tiles: Channel,
-    /// slam-svc: keyframes.
-    pub slam: Channel,
-    /// mesh-gateway, where there is one: peers.
-    pub mesh: Option<Channel>,
+sovereign_service::calls! {
+    /// The services that the edge shows.
+    pub struct Calls {
+        /// Vehicles, and pictures of drones.
+        drones: required "drone-ingest",
+        /// The map.
+        tiles: required "tile-svc",
+        /// Keyframes.
+        slam: required "slam-svc",
+        /// Peers.
+        mesh: optional "mesh-gateway",
+    }
 }
 
 /// The HTTPS edge.
@@ -71,24 +71,14 @@ impl Service for MobileService {
     const GRPC_SERVICE: &'static str = mobile_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
     type Config = Config;
+    type Settings = Settings;
     type Calls = Calls;
 
-    fn check(config: &Config) -> Result<(), BuildError> {
-        // The limit of the bus is not known yet; what depends on it is clamped, not refused.
-        let settings = config.clone().settings(DEFAULT_PAYLOAD_LIMIT)?;
-        match settings.certificate {
-            Certificate::SelfSigned => Ok(()),
-            // A file that cannot be used is a mistake of the configuration, found before anything is bound.
-            Certificate::Files { cert, key } => {
-                tls::check_files(&cert, &key).map_err(|(field, error)| {
-                    BuildError::config(field, format!("cannot be used: {}", chain(&error)))
-                })
-            }
-        }
+    fn settings(config: Config) -> Result<Settings, BuildError> {
+        config.settings()
     }
 
-    async fn build(config: Config, calls: Calls, context: Context) -> Result<Self, BuildError> {
-        let settings = config.settings(context.bus.payload_limit())?;
+    async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {
         let ready = context.ready.latch("https");
         let metrics = Arc::new(Metrics::default());
         context

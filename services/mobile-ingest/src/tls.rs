@@ -18,7 +18,6 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::Certificate;
 use crate::secrets::{self, SecretError};
 
 /// Certificate made here, within the data folder; public.
@@ -33,6 +32,20 @@ const VALIDITY_DAYS: u32 = 825;
 const LEFT_DAYS: u32 = 30;
 /// How the line begins that says what a certificate made here is.
 const NOTE: &str = "# self-signed; Unix seconds and names:";
+
+/// Where the certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    /// Made here.
+    SelfSigned,
+    /// The operator's.
+    Files {
+        /// Chain, PEM.
+        cert: PathBuf,
+        /// Private key, PEM.
+        key: PathBuf,
+    },
+}
 
 /// TLS could not be set up.
 #[derive(Debug, thiserror::Error)]

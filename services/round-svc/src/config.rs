@@ -15,6 +15,12 @@ pub struct Config {
     pub default_timeout_secs: u64,
 }
 
+/// What is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub(crate) default_timeout: Duration,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -24,19 +30,16 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The default timeout.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError::Config`] naming the key that cannot be used.
-    pub(crate) fn validate(self) -> Result<Duration, BuildError> {
+    pub(crate) fn settings(self) -> Result<Settings, BuildError> {
         let timeout = Duration::from_secs(self.default_timeout_secs);
         if timeout.is_zero() || timeout > LONGEST_ROUND {
             let longest = LONGEST_ROUND.as_secs();
             let why = format!("is {}, must be 1 to {longest}", self.default_timeout_secs);
             return Err(BuildError::config("default_timeout_secs", why));
         }
-        Ok(timeout)
+        Ok(Settings {
+            default_timeout: timeout,
+        })
     }
 }
 
@@ -47,14 +50,14 @@ mod tests {
     #[test]
     fn the_timeout_has_bounds() {
         assert_eq!(
-            Config::default().validate().unwrap(),
+            Config::default().settings().unwrap().default_timeout,
             Duration::from_secs(120)
         );
         for default_timeout_secs in [0, 604_801, u64::MAX] {
             let config = Config {
                 default_timeout_secs,
             };
-            let error = config.validate().unwrap_err().to_string();
+            let error = config.settings().unwrap_err().to_string();
             assert!(error.starts_with("`default_timeout_secs`"), "{error}");
         }
     }

@@ -22,5 +22,5 @@ mod metrics;
 mod service;
 mod store;
 
-pub use config::Config;
+pub use config::{Config, Settings};
 pub use service::{Calls, RoundService};

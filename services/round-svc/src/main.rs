@@ -2,12 +2,6 @@
 
 use std::process::ExitCode;
 
-use round_svc::{Calls, RoundService};
-
 fn main() -> ExitCode {
-    sovereign_host::main::<RoundService>(|calls| {
-        Ok(Calls {
-            checkpoints: calls.channel("checkpoint-svc")?,
-        })
-    })
+    sovereign_host::main::<round_svc::RoundService>()
 }

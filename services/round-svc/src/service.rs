@@ -10,21 +10,22 @@ use sovereign_proto::mesh::v1::PeerRound;
 use sovereign_proto::round::v1::{RoundRecord, rounds_server};
 use sovereign_proto::topics::{MESH_ROUND, ROUND_RECORD};
 use sovereign_service::{
-    BuildError, Channel, Context, MAX_MESSAGE_BYTES, ReadyLatch, RunError, Service, Stop, Tasks,
+    BuildError, Context, MAX_MESSAGE_BYTES, ReadyLatch, RunError, Service, Stop, Tasks,
 };
 use tonic::service::Routes;
 
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::domain::Round;
 use crate::grpc::{RoundCalls, blocking, round_from_record};
 use crate::metrics::Metrics;
 use crate::store::{Kept, Store};
 
-/// Services that are called.
-#[derive(Debug)]
-pub struct Calls {
-    /// checkpoint-svc, for the models that rounds start from.
-    pub checkpoints: Channel,
+sovereign_service::calls! {
+    /// Services that are called.
+    pub struct Calls {
+        /// The models that rounds start from.
+        checkpoints: required "checkpoint-svc",
+    }
 }
 
 /// Rounds of this node and of its peers.
@@ -48,14 +49,14 @@ impl Service for RoundService {
     const GRPC_SERVICE: &'static str = rounds_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
     type Config = Config;
+    type Settings = Settings;
     type Calls = Calls;
 
-    fn check(config: &Config) -> Result<(), BuildError> {
-        config.clone().validate().map(drop)
+    fn settings(config: Config) -> Result<Settings, BuildError> {
+        config.settings()
     }
 
-    async fn build(config: Config, calls: Calls, context: Context) -> Result<Self, BuildError> {
-        let default_timeout = config.validate()?;
+    async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {
         let ready = context.ready.latch("subscribed");
         let metrics = context.metrics.register(Metrics::registered);
         let dir = context.data_dir;
@@ -71,7 +72,7 @@ impl Service for RoundService {
             checkpoints: CheckpointsClient::new(calls.checkpoints)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            default_timeout,
+            default_timeout: settings.default_timeout,
             node_id: context.node,
             metrics: metrics.clone(),
         };

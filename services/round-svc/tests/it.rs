@@ -76,7 +76,9 @@ async fn start_with(dir: &Path, config: Config, bus: Bus, checkpoints: Channel) 
     let context = Context::for_tests(RoundService::NAME, bus.clone(), dir);
     let ready = context.ready.clone();
     let calls = Calls { checkpoints };
-    let service = RoundService::build(config, calls, context).await.unwrap();
+    let service = RoundService::build(RoundService::settings(config).unwrap(), calls, context)
+        .await
+        .unwrap();
     let client = RoundsClient::new(Channel::local(service.routes()));
     let stop = StopSource::new();
     let mut running = JoinSet::new();

@@ -47,8 +47,19 @@ pub enum HeadingConfig {
     Flight,
 }
 
-/// Turns what was written into what is used; the error names the key.
-pub(crate) fn site_from_config(config: Config) -> Result<Site, BuildError> {
+/// What is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub(crate) site: Site,
+}
+
+impl Config {
+    pub(crate) fn settings(self) -> Result<Settings, BuildError> {
+        site_from_config(self).map(|site| Settings { site })
+    }
+}
+
+fn site_from_config(config: Config) -> Result<Site, BuildError> {
     if let Some(metres) = config.ground_elevation_m
         && !(-500.0..=9000.0).contains(&metres)
     {

@@ -21,5 +21,5 @@ mod metrics;
 mod service;
 mod store;
 
-pub use config::{CameraConfig, Config, HeadingConfig};
+pub use config::{CameraConfig, Config, HeadingConfig, Settings};
 pub use service::SlamService;

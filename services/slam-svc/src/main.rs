@@ -1,7 +1,7 @@
-//! The georeferencing service as a process of its own.
+//! slam-svc as a process of its own.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sovereign_host::main::<slam_svc::SlamService>(|_| Ok(()))
+    sovereign_host::main::<slam_svc::SlamService>()
 }

@@ -28,7 +28,7 @@ use sovereign_service::{
 };
 use tonic::service::Routes;
 
-use crate::config::{Config, site_from_config};
+use crate::config::{Config, Settings};
 use crate::domain::georeference::{Reason, Site, Source, Verdict, georeference};
 use crate::domain::metadata::PictureMetadata;
 use crate::domain::turned::{Sight, Turn, turn, turned};
@@ -57,14 +57,14 @@ impl Service for SlamService {
     const GRPC_SERVICE: &'static str = "sovereign.slam.v1.Slam";
     const DESCRIPTOR_SET: &'static [u8] = sovereign_proto::DESCRIPTOR_SET;
     type Config = Config;
+    type Settings = Settings;
     type Calls = ();
 
-    fn check(config: &Config) -> Result<(), BuildError> {
-        site_from_config(config.clone()).map(drop)
+    fn settings(config: Config) -> Result<Settings, BuildError> {
+        config.settings()
     }
 
-    async fn build(config: Config, (): (), context: Context) -> Result<Self, BuildError> {
-        let site = site_from_config(config)?;
+    async fn build(settings: Settings, (): (), context: Context) -> Result<Self, BuildError> {
         let path = context.data_dir.join(STORE_FILE);
         let metrics = SlamMetrics::register(&context);
         let store = Store::open(&path, MAX_KEYFRAMES, metrics.records_damaged.clone())
@@ -87,7 +87,7 @@ impl Service for SlamService {
             ready: context.ready.latch("consuming"),
             worker: Arc::new(Worker {
                 judge: Arc::new(Judge {
-                    site,
+                    site: settings.site,
                     store: Arc::new(store),
                     metrics,
                 }),

@@ -343,7 +343,10 @@ async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
         ground_elevation_m: Some(1e6),
         ..Config::default()
     };
-    let error = SlamService::build(config, (), context).await.err().unwrap();
+    let error = SlamService::build(SlamService::settings(config).unwrap(), (), context)
+        .await
+        .err()
+        .unwrap();
     assert_eq!(
         error.to_string(),
         "`ground_elevation_m` must be -500 to 9000"

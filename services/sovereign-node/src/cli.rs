@@ -263,8 +263,10 @@ fn run(args: &NodeArgs, mode: Mode) -> ExitCode {
         },
         async |plan, host: &mut Host| {
             let channels = compose(plan, host).await?;
-            if let Mode::Join { limit } = mode {
-                let mesh = channels.to(GatewayService::NAME)?;
+            // Without the gateway the plan of a join was refused.
+            if let Mode::Join { limit } = mode
+                && let Some(mesh) = channels.get(GatewayService::NAME).cloned()
+            {
                 host.attach("join", OnEnd::Continue, move |stop| {
                     wait_for_a_peer(mesh, limit, stop)
                 });
@@ -343,19 +345,21 @@ fn refuse_what_is_not_here(args: &NodeArgs) -> Result<(), ConfigError> {
 }
 
 fn refuse_join_to_nowhere(settings: &Settings, plan: &Plan) -> Result<(), ConfigError> {
-    let gateway: mesh_gateway::Config = settings.section(GatewayService::NAME)?;
-    match plan.bootstrap() {
-        None => Err(ConfigError::key(
+    if !plan.runs(GatewayService::NAME) {
+        return Err(ConfigError::key(
             "host.services",
             "join needs mesh-gateway in this process",
-        )),
-        Some([]) if !gateway.mdns => Err(ConfigError::key(
+        ));
+    }
+    let gateway: mesh_gateway::Config = settings.section(GatewayService::NAME)?;
+    if gateway.bootstrap.is_empty() && !gateway.mdns {
+        return Err(ConfigError::key(
             "mesh-gateway.bootstrap",
             "join needs the address of a node: pass --peer MULTIADDR, or list one in the file of \
              --bootstrap or --seeds (`sovereign-node status` on a node prints its addresses)",
-        )),
-        Some(_) => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 #[cfg(test)]

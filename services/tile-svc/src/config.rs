@@ -47,7 +47,7 @@ impl Default for Config {
 
 /// What is used, checked.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     pub(crate) zooms: ZoomRange,
     pub(crate) limits: SightLimits,
     pub(crate) max_pixels: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Settings {
 
 impl Config {
     /// Checks every value.
-    pub(crate) fn settings(&self) -> Result<Settings, BuildError> {
+    pub(crate) fn settings(self) -> Result<Settings, BuildError> {
         let check = |holds: bool, field: &str, why: &str| {
             if holds {
                 Ok(())

@@ -28,5 +28,5 @@ mod served;
 mod service;
 mod store;
 
-pub use config::Config;
+pub use config::{Config, Settings};
 pub use service::{Calls, TileService};

@@ -2,12 +2,6 @@
 
 use std::process::ExitCode;
 
-use tile_svc::{Calls, TileService};
-
 fn main() -> ExitCode {
-    sovereign_host::main::<TileService>(|calls| {
-        Ok(Calls {
-            slam: calls.channel("slam-svc")?,
-        })
-    })
+    sovereign_host::main::<tile_svc::TileService>()
 }

@@ -12,7 +12,7 @@ use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::tile::v1::tiles_server::{SERVICE_NAME, TilesServer};
 use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, SLAM_KEYFRAME};
 use sovereign_service::{
-    BuildError, Channel, Context, MAX_MESSAGE_BYTES, RunError, Service, Stop, StopSource, Tasks,
+    BuildError, Context, MAX_MESSAGE_BYTES, RunError, Service, Stop, StopSource, Tasks,
 };
 use tokio::sync::mpsc;
 use tonic::service::Routes;
@@ -28,11 +28,12 @@ use painter::{JOBS, MAX_TILES_A_COMMIT, PREPARED, Painter, prepare_all};
 /// Says what time it is.
 pub(crate) type Clock = fn() -> Timestamp;
 
-/// Services that are called.
-#[derive(Clone, Debug)]
-pub struct Calls {
-    /// slam-svc, for a verdict that was lost on the way.
-    pub slam: Channel,
+sovereign_service::calls! {
+    /// Services that are called.
+    pub struct Calls {
+        /// A verdict that was lost on the way.
+        slam: required "slam-svc",
+    }
 }
 
 /// The tile service.
@@ -58,14 +59,14 @@ impl Service for TileService {
     const GRPC_SERVICE: &'static str = SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
     type Config = Config;
+    type Settings = Settings;
     type Calls = Calls;
 
-    fn check(config: &Config) -> Result<(), BuildError> {
-        config.settings().map(drop)
+    fn settings(config: Config) -> Result<Settings, BuildError> {
+        config.settings()
     }
 
-    async fn build(config: Config, calls: Calls, context: Context) -> Result<Self, BuildError> {
-        let settings = config.settings()?;
+    async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {
         let ready = context.ready.latch("subscribed");
         let metrics = Arc::new(TileMetrics::register(&context));
         let path = context.data_dir.join(STORE_FILE);

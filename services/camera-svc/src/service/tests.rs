@@ -10,7 +10,9 @@ async fn a_reader_that_panics_ends_the_service_with_the_name_of_the_camera() {
     let bus = Bus::memory(&folder.path().join("bus.redb"), "test-node").unwrap();
     let context = Context::for_tests(CameraService::NAME, bus.clone(), folder.path());
     let config = config(SourceKind::Webcam, "");
-    let mut service = CameraService::build(config, (), context).await.unwrap();
+    let mut service = CameraService::build(CameraService::settings(config).unwrap(), (), context)
+        .await
+        .unwrap();
     service.open = open_fake;
     let source = StopSource::new();
     // The limit only guards against waiting for ever.

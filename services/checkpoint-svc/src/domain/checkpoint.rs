@@ -1,8 +1,6 @@
 //! A stored checkpoint, and what becomes of bytes for a version.
 
-use sovereign_model::{Digest, Timestamp};
-
-use super::Version;
+use sovereign_model::{Digest, Timestamp, Version};
 
 /// A stored checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]

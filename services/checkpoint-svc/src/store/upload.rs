@@ -5,10 +5,10 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
-use sovereign_model::{Digest, DigestBuilder, Timestamp};
+use sovereign_model::{Digest, DigestBuilder, Timestamp, Version};
 
 use super::{Inner, Store, Stored, sync_dir};
-use crate::domain::{Checkpoint, Decision, Version, decide};
+use crate::domain::{Checkpoint, Decision, decide};
 use crate::error::CheckpointError;
 
 /// A checkpoint that is being received. Dropped before it is finished, it leaves nothing.

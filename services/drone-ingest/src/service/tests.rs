@@ -19,7 +19,12 @@ async fn door() -> (DroneService, tempfile::TempDir) {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         ..Config::default()
     };
-    (DroneService::build(config, (), context).await.unwrap(), dir)
+    (
+        DroneService::build(DroneService::settings(config).unwrap(), (), context)
+            .await
+            .unwrap(),
+        dir,
+    )
 }
 
 async fn sender(to: SocketAddr) -> UdpSocket {

@@ -66,7 +66,7 @@ async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
         ),
     ] {
         let context = Context::for_tests(DroneService::NAME, bus.clone(), dir.path());
-        match DroneService::build(config, (), context).await {
+        match DroneService::build(DroneService::settings(config).unwrap(), (), context).await {
             Err(BuildError::Config { field, why }) => {
                 assert_eq!(field, key);
                 assert!(why.contains(says), "{why}");

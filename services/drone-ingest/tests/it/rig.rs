@@ -49,7 +49,9 @@ pub(crate) async fn start(config: Config) -> Running {
         listen: "127.0.0.1:0".parse().unwrap(),
         ..config
     };
-    let service = DroneService::build(config, (), context).await.unwrap();
+    let service = DroneService::build(DroneService::settings(config).unwrap(), (), context)
+        .await
+        .unwrap();
     let [("udp", udp)] = service.addresses()[..] else {
         panic!("{:?}", service.addresses());
     };

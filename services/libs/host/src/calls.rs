@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use sovereign_service::Channel;
+use sovereign_service::{Called, Channel};
 
 use crate::ConfigError;
 
@@ -24,38 +24,36 @@ impl CallTable {
         }
     }
 
-    /// A channel to `service`; it is connected with the first call.
+    /// Channels to services that run elsewhere, those without an address left out; each is connected with
+    /// the first call.
     ///
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
     ///
-    /// `host.calls.<service>` is missing or is no address.
-    pub fn channel(&self, service: &str) -> Result<Channel, ConfigError> {
-        self.optional(service)?.ok_or_else(|| {
-            ConfigError::key(
-                format!("host.calls.{service}"),
-                format!("is missing, write where {service} runs, as http://host:port"),
-            )
-        })
-    }
-
-    /// The same for a service that the caller can do without; `None` when it has no address.
-    ///
-    /// Must be called within a Tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// `host.calls.<service>` is no address.
-    pub fn optional(&self, service: &str) -> Result<Option<Channel>, ConfigError> {
-        self.asked.borrow_mut().insert(service.to_owned());
-        let connect = |address: &String| {
-            Channel::connect(address).map_err(|error| {
-                let key = format!("host.calls.{service}");
-                ConfigError::key(key, sovereign_service::chain(&error))
-            })
-        };
-        self.addresses.get(service).map(connect).transpose()
+    /// `host.calls.<service>` is no address, or is missing for one that is required.
+    pub fn channels(
+        &self,
+        called: &[Called],
+    ) -> Result<BTreeMap<&'static str, Channel>, ConfigError> {
+        let mut channels = BTreeMap::new();
+        for Called { name, required } in called {
+            let key = format!("host.calls.{name}");
+            self.asked.borrow_mut().insert((*name).to_owned());
+            match self.addresses.get(*name) {
+                Some(address) => {
+                    let channel = Channel::connect(address)
+                        .map_err(|error| ConfigError::key(key, sovereign_service::chain(&error)))?;
+                    channels.insert(*name, channel);
+                }
+                None if *required => {
+                    let why = format!("is missing, write where {name} runs, as http://host:port");
+                    return Err(ConfigError::key(key, why));
+                }
+                None => {}
+            }
+        }
+        Ok(channels)
     }
 
     /// Refuses addresses that nothing asked for: they would have no effect.

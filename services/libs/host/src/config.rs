@@ -244,22 +244,20 @@ impl Settings {
         }
     }
 
-    /// Reads and checks the section of a service.
+    /// Reads and understands the section of a service.
     ///
     /// # Errors
     ///
     /// As [`Settings::section`], and what the service refuses by itself.
-    pub fn service<S: Service>(&self) -> Result<S::Config, ConfigError> {
-        let config = self.section(S::NAME)?;
-        S::check(&config).map_err(|error| match error {
+    pub fn service<S: Service>(&self) -> Result<S::Settings, ConfigError> {
+        S::settings(self.section(S::NAME)?).map_err(|error| match error {
             BuildError::Config { field, why } => {
                 let path = format!("{}.{field}", S::NAME);
                 let origin = self.origin(&path);
                 ConfigError::key(path, why).at(origin)
             }
             error @ BuildError::Operation { .. } => ConfigError::key(S::NAME, chain(&error)),
-        })?;
-        Ok(config)
+        })
     }
 
     /// Where the value at a full path was written.

@@ -12,8 +12,8 @@ use prometheus_client::registry::Registry;
 use sovereign_bus::Bus;
 use sovereign_bus_nats::NatsConfig;
 use sovereign_service::{
-    Channel, Context, Metrics, ReadinessBoard, ReadyLatch, RunError, Service, Stop, StopSource,
-    chain,
+    Calls as _, Channel, Clock, Context, Metrics, ReadinessBoard, ReadyLatch, RunError, Service,
+    Stop, StopSource, chain,
 };
 use tokio::net::TcpListener;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -25,7 +25,7 @@ use crate::config::{BusConfig, HostConfig};
 use crate::data_dir::DataDir;
 use crate::grpc::{Cut, Grpc, Mounted};
 use crate::metrics::HostMetrics;
-use crate::{HostError, telemetry};
+use crate::{ConfigError, HostError, telemetry};
 
 /// gRPC calls that are still open this long after the services have drained are cut: they are streams
 /// without end, and their clients come back.
@@ -135,6 +135,7 @@ impl Host {
             node: self.config.node_id.clone(),
             bus: self.bus.clone(),
             data_dir: self.data.of(service)?,
+            clock: Clock::system(),
             metrics: Metrics::new(self.registry.clone(), service),
             ready: self.board.of(service),
         })
@@ -144,14 +145,19 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`HostError::Build`], or [`HostError::Config`] when the service refuses a value.
+    /// [`HostError::Build`] when a resource could not be had, [`HostError::Config`] when a channel that it
+    /// needs is not among `channels`.
     pub async fn add<S: Service>(
         &mut self,
-        config: S::Config,
-        calls: S::Calls,
+        settings: S::Settings,
+        channels: &BTreeMap<&'static str, Channel>,
     ) -> Result<Channel, HostError> {
+        let calls = S::Calls::from_channels(channels).map_err(|missing| {
+            let why = format!("is missing, and {} calls {missing}", S::NAME);
+            ConfigError::key(format!("host.calls.{missing}"), why)
+        })?;
         let context = self.context(S::NAME)?;
-        let service = S::build(config, calls, context)
+        let service = S::build(settings, calls, context)
             .await
             .map_err(|source| HostError::from_build(S::NAME, source))?;
         Ok(self.mount(service))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, FromArgMatches as _};
 use serde_json::json;
-use sovereign_service::{Service, StopSource, chain};
+use sovereign_service::{Calls as _, Service, StopSource, chain};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -81,8 +81,8 @@ pub struct Program {
     pub json: bool,
 }
 
-/// A process with one service: `calls` takes the channels that it needs from the table.
-pub fn main<S: Service>(calls: fn(&CallTable) -> Result<S::Calls, ConfigError>) -> ExitCode {
+/// A process with one service.
+pub fn main<S: Service>() -> ExitCode {
     let command = Options::augment_args(clap::Command::new(S::NAME))
         .version(env!("CARGO_PKG_VERSION"))
         .about(format!(
@@ -138,11 +138,11 @@ pub fn main<S: Service>(calls: fn(&CallTable) -> Result<S::Calls, ConfigError>) 
                 ));
             }
             let table = CallTable::new(host.calls.clone());
-            let calls = calls(&table)?;
+            let channels = table.channels(S::Calls::SERVICES)?;
             table.refuse_unused()?;
-            Ok((settings.service::<S>()?, calls))
+            Ok((settings.service::<S>()?, channels))
         },
-        async |(config, calls), host| host.add::<S>(config, calls).await.map(drop),
+        async |(settings, channels), host| host.add::<S>(settings, &channels).await.map(drop),
     )
 }
 

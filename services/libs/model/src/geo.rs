@@ -84,6 +84,49 @@ impl Geodetic {
     }
 }
 
+/// A WGS84 position whose altitude may be unknown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Position {
+    /// Degrees, -90 to 90, north positive.
+    pub latitude_deg: f64,
+    /// Degrees, -180 to 180, east positive.
+    pub longitude_deg: f64,
+    /// Metres; absent when unknown, which is not 0.
+    pub altitude_m: Option<f64>,
+}
+
+impl Position {
+    /// A position whose fields have been checked.
+    ///
+    /// # Errors
+    /// Names the field that is out of range or not finite.
+    pub fn new(
+        latitude_deg: f64,
+        longitude_deg: f64,
+        altitude_m: Option<f64>,
+    ) -> Result<Position, OutOfRange> {
+        Geodetic::new(latitude_deg, longitude_deg, altitude_m.unwrap_or(0.0))?;
+        Ok(Position {
+            latitude_deg,
+            longitude_deg,
+            altitude_m,
+        })
+    }
+
+    /// The same place at a known altitude.
+    ///
+    /// # Errors
+    /// Names the field that is out of range or not finite.
+    pub fn at_altitude(self, altitude_m: f64) -> Result<Geodetic, OutOfRange> {
+        Geodetic::new(self.latitude_deg, self.longitude_deg, altitude_m)
+    }
+
+    /// Zero on both axes is what senders without a fix write, and not an island.
+    pub fn is_zero(&self) -> bool {
+        self.latitude_deg == 0.0 && self.longitude_deg == 0.0
+    }
+}
+
 /// Earth-centred, Earth-fixed: metres; x to latitude 0 longitude 0, z to the north pole.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ecef(pub Vector3<f64>);

@@ -1,7 +1,7 @@
 //! Pure values that every part of the system agrees on: who saw something, when, where, through which
 //! camera, and what it hashes to.
 //!
-//! * [`SensorId`], [`Timestamp`], [`Digest`]: identity, time and content.
+//! * [`SensorId`], [`Timestamp`], [`Digest`], [`Version`]: identity, time and content.
 //! * [`geo`]: places on Earth. Frames are types (geodetic, ECEF, local east-north-up, Web Mercator),
 //!   transforms are named after both of them.
 //! * [`Intrinsics`], [`CameraPose`], [`View`]: a pinhole camera and where it was; pixel to ground and back.
@@ -22,6 +22,7 @@ mod id;
 mod image;
 mod seal;
 mod time;
+mod version;
 
 pub use camera::{CameraPose, Intrinsics, InvalidIntrinsics, View};
 pub use digest::{Digest, DigestBuilder, ParseDigestError};
@@ -29,3 +30,4 @@ pub use id::{InvalidSensorId, SensorId, frame_id};
 pub use image::{Image, ImageSizeError};
 pub use seal::{sealed, unsealed};
 pub use time::Timestamp;
+pub use version::{InvalidVersion, Version};

@@ -1,10 +1,10 @@
-//! Names of checkpoints.
+//! Versions of checkpoints.
 
 use std::fmt;
 
-/// A version: 1 to 128 of letters, digits, `.`, `-`, `_`, and not `.` or `..`.
+/// A checkpoint's version: 1 to 128 of letters, digits, `.`, `-`, `_`, and not `.` or `..`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(String);
+pub struct Version(String);
 
 /// A text that is no version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,18 +12,17 @@ pub(crate) struct Version(String);
     "version must be 1 to {} of letters, digits, `.`, `-`, `_`",
     Version::MAX_BYTES
 )]
-pub(crate) struct InvalidVersion;
+pub struct InvalidVersion;
 
 impl Version {
     /// Longest version, bytes.
-    pub(crate) const MAX_BYTES: usize = 128;
+    pub const MAX_BYTES: usize = 128;
 
-    /// Checks a text.
+    /// Takes a text that is a version.
     ///
     /// # Errors
-    ///
     /// [`InvalidVersion`].
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidVersion> {
+    pub fn parse(text: &str) -> Result<Self, InvalidVersion> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         let named = (1..=Self::MAX_BYTES).contains(&text.len()) && text.bytes().all(allowed);
         // They would be a path to whoever uses versions as file names.
@@ -34,7 +33,8 @@ impl Version {
         }
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// The version as text.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

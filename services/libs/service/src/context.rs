@@ -1,15 +1,15 @@
-//! What a service is given beside its configuration and channels.
+//! What a service is given beside its settings and channels.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use prometheus_client::registry::Registry;
 use sovereign_bus::Bus;
 use tokio::sync::watch;
 
-/// What a service is given: the bus, a folder, metrics, readiness.
+use crate::{Clock, Metrics};
+
+/// What a service is given: the bus, a folder, a clock, metrics, readiness.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Name of the node this runs on, from the configuration.
@@ -18,6 +18,8 @@ pub struct Context {
     pub bus: Bus,
     /// Folder of this service alone; it exists.
     pub data_dir: PathBuf,
+    /// What time it is.
+    pub clock: Clock,
     /// Metrics of this service.
     pub metrics: Metrics,
     /// Readiness of this service.
@@ -32,42 +34,10 @@ impl Context {
             node: "test-node".to_owned(),
             bus,
             data_dir: dir.to_path_buf(),
+            clock: Clock::system(),
             metrics: Metrics::new(Arc::default(), service),
             ready: ReadinessBoard::default().of(service),
         }
-    }
-}
-
-/// Where a service registers its metrics; names start with `sovereign_<service>_`.
-#[derive(Clone)]
-pub struct Metrics {
-    registry: Arc<Mutex<Registry>>,
-    prefix: String,
-}
-
-impl Metrics {
-    /// Metrics of `service` within the registry of a process.
-    #[must_use]
-    pub fn new(registry: Arc<Mutex<Registry>>, service: &str) -> Self {
-        Self {
-            registry,
-            prefix: format!("sovereign_{}", service.replace('-', "_")),
-        }
-    }
-
-    /// Registers metrics; the registry given to `add` puts the prefix before each name.
-    pub fn register<T>(&self, add: impl FnOnce(&mut Registry) -> T) -> T {
-        // A panic while registering leaves a registry that is whole, so poison is no reason to fail.
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        add(registry.sub_registry_with_prefix(&self.prefix))
-    }
-}
-
-impl fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics")
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
     }
 }
 
@@ -166,8 +136,6 @@ impl ReadyLatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prometheus_client::encoding::text::encode;
-    use prometheus_client::metrics::counter::Counter;
 
     #[test]
     fn a_service_is_ready_when_each_of_its_latches_is_set() {
@@ -180,21 +148,5 @@ mod tests {
         subscribed.set();
         assert!(tiles.is_ready());
         assert!(!slam.is_ready());
-    }
-
-    #[test]
-    fn metric_names_carry_the_service() {
-        let registry = Arc::new(Mutex::new(Registry::default()));
-        let counter = Counter::<u64>::default();
-        Metrics::new(registry.clone(), "tile-svc").register(|registry| {
-            registry.register("painted", "Frames painted", counter.clone());
-        });
-        counter.inc();
-        let mut text = String::new();
-        encode(&mut text, &registry.lock().unwrap()).unwrap();
-        assert!(
-            text.contains("sovereign_tile_svc_painted_total 1"),
-            "{text}"
-        );
     }
 }

@@ -17,16 +17,24 @@
 //! Absent on purpose: the wire contract, any transport of events, process-wide state (environment,
 //! signals, exit codes): those belong to the contract crate, the bus, and the host.
 
+mod calls;
 mod channel;
+mod clock;
 mod code;
+mod consume;
 mod context;
 mod errors;
+mod metrics;
 mod stop;
 
+pub use calls::{Called, Calls};
 pub use channel::{Channel, InvalidAddress, MAX_MESSAGE_BYTES, guarded};
+pub use clock::Clock;
 pub use code::{Code, HasCode, chain, status_of};
-pub use context::{Context, Metrics, Readiness, ReadinessBoard, ReadyLatch};
+pub use consume::{acknowledge, settle_each};
+pub use context::{Context, Readiness, ReadinessBoard, ReadyLatch};
 pub use errors::{BuildError, RunError};
+pub use metrics::Metrics;
 pub use stop::{Stop, StopSource, Tasks};
 
 use std::future::Future;
@@ -44,31 +52,28 @@ pub trait Service: Sized + Send + 'static {
     const GRPC_SERVICE: &'static str;
     /// Encoded `FileDescriptorSet` that describes its gRPC service, served by reflection.
     const DESCRIPTOR_SET: &'static [u8];
-    /// Its section of the configuration; every field has a default and unknown keys are refused.
+    /// Its section of the configuration, as written; every field has a default and unknown keys are refused.
     type Config: DeserializeOwned + Default + Send;
+    /// The same, understood.
+    type Settings: Send;
     /// Channels to the services it calls; `()` when there are none.
-    type Calls: Send;
+    type Calls: Calls;
 
-    /// Checks the values of its section by themselves, and may look at the files that they name; it changes
-    /// nothing. The host calls it before anything is bound, and for `--check-config`; `build` checks again
-    /// what it relies on.
+    /// Understands its section; may look at the files that it names, and changes nothing. The host calls it
+    /// before anything is bound, and for `--check-config`.
     ///
     /// # Errors
     ///
-    /// [`BuildError::config`] when a value of the section cannot be used.
-    fn check(config: &Self::Config) -> Result<(), BuildError> {
-        let _ = config;
-        Ok(())
-    }
+    /// [`BuildError::config`] when a value cannot be used.
+    fn settings(config: Self::Config) -> Result<Self::Settings, BuildError>;
 
     /// Binds sockets, opens stores, subscribes. Nothing runs yet.
     ///
     /// # Errors
     ///
-    /// [`BuildError::config`] when a value of the section cannot be used, any other [`BuildError`]
-    /// when a resource could not be had.
+    /// A resource could not be had.
     fn build(
-        config: Self::Config,
+        settings: Self::Settings,
         calls: Self::Calls,
         context: Context,
     ) -> impl Future<Output = Result<Self, BuildError>> + Send;
@@ -87,4 +92,14 @@ pub trait Service: Sized + Send + 'static {
     ///
     /// What made it impossible to go on; the host ends the process with it.
     fn run(self, stop: Stop) -> impl Future<Output = Result<(), RunError>> + Send;
+}
+
+/// Gives a generated client or server the one message limit, [`MAX_MESSAGE_BYTES`].
+#[macro_export]
+macro_rules! limited {
+    ($generated:expr) => {
+        $generated
+            .max_decoding_message_size($crate::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size($crate::MAX_MESSAGE_BYTES)
+    };
 }

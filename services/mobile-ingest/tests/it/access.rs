@@ -290,7 +290,9 @@ async fn files_that_cannot_be_used_are_mistakes_of_the_configuration() {
             tls_key: Some(key.to_owned()),
             ..Config::default()
         };
-        MobileService::check(&config).map_err(|error| error.to_string())
+        MobileService::settings(config)
+            .map(drop)
+            .map_err(|error| error.to_string())
     };
     assert_eq!(check(&cert, &key), Ok(()));
     for (cert, key, field, file) in [

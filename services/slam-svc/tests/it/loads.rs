@@ -144,9 +144,13 @@ async fn settling_one_delivery_does_not_begin_the_loading_of_the_next_anew() {
     });
     let bus = Bus::with_transport(Arc::new(SlowTransport(gates.clone())), "test-node");
     let context = Context::for_tests(SlamService::NAME, bus, dir.path());
-    let service = SlamService::build(Config::default(), (), context)
-        .await
-        .unwrap();
+    let service = SlamService::build(
+        SlamService::settings(Config::default()).unwrap(),
+        (),
+        context,
+    )
+    .await
+    .unwrap();
     let stop = StopSource::new();
     #[expect(
         clippy::disallowed_methods,

@@ -32,7 +32,9 @@ pub(crate) async fn start(dir: &Path, config: Config) -> Running {
     let poses = bus.subscribe(&SLAM_POSE, Select::All).await.unwrap();
     let context = Context::for_tests(SlamService::NAME, bus.clone(), dir);
     let ready = context.ready.clone();
-    let service = SlamService::build(config, (), context).await.unwrap();
+    let service = SlamService::build(SlamService::settings(config).unwrap(), (), context)
+        .await
+        .unwrap();
     let client = SlamClient::new(Channel::local(service.routes()));
     let stop = StopSource::new();
     #[expect(

@@ -134,9 +134,13 @@ async fn a_verdict_that_comes_does_not_begin_the_reading_of_pictures_anew() {
     let calls = Calls {
         slam: Channel::local(Routes::default()),
     };
-    let service = TileService::build(Config::default(), calls, context)
-        .await
-        .unwrap();
+    let service = TileService::build(
+        TileService::settings(Config::default()).unwrap(),
+        calls,
+        context,
+    )
+    .await
+    .unwrap();
     let stop = StopSource::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(service.run(stop.stop()));

@@ -425,7 +425,8 @@ impl Running {
         let calls = Calls {
             slam: Channel::local(Routes::new(SlamServer::new(slam.clone()))),
         };
-        let built = TileService::build(config, calls, context).await;
+        let built =
+            TileService::build(TileService::settings(config).unwrap(), calls, context).await;
         if built.is_err() {
             bus.close().await;
         }

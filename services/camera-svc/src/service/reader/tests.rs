@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
-use crate::config::{CameraConfig, Config, SourceKind, plans_from_config};
+use crate::config::{CameraConfig, Config, SourceKind};
 use sovereign_service::StopSource;
 
 /// Only guards against waiting for ever.
@@ -87,7 +87,7 @@ pub(crate) fn config(source: SourceKind, name: &str) -> Config {
 }
 
 fn reader(source: SourceKind, name: &str, room: usize) -> (Reader, mpsc::Receiver<Frame>) {
-    let plans = plans_from_config(config(source, name)).unwrap();
+    let plans = config(source, name).settings().unwrap().cameras;
     let (frames, handed_over) = mpsc::channel(room);
     let reader = Reader {
         board: Arc::new(Board::new(&plans)),

@@ -66,13 +66,14 @@ impl Service for Adder {
     const GRPC_SERVICE: &'static str = ADDER;
     const DESCRIPTOR_SET: &'static [u8] = tonic_health::pb::FILE_DESCRIPTOR_SET;
     type Config = AdderConfig;
+    type Settings = AdderConfig;
     type Calls = ();
 
-    fn check(config: &AdderConfig) -> Result<(), BuildError> {
+    fn settings(config: AdderConfig) -> Result<AdderConfig, BuildError> {
         if config.step == Some(0) {
             return Err(BuildError::config("step", "must not be 0"));
         }
-        Ok(())
+        Ok(config)
     }
 
     async fn build(config: AdderConfig, (): (), context: Context) -> Result<Self, BuildError> {
@@ -123,8 +124,12 @@ impl Service for Adder {
     }
 }
 
-pub(crate) struct DoublerCalls {
-    pub(crate) adder: Channel,
+sovereign_service::calls! {
+    /// Who is called.
+    pub struct DoublerCalls {
+        /// Adds.
+        adder: required "adder-svc",
+    }
 }
 
 pub(crate) struct Doubler {
@@ -136,7 +141,13 @@ impl Service for Doubler {
     const GRPC_SERVICE: &'static str = DOUBLER;
     const DESCRIPTOR_SET: &'static [u8] = tonic_health::pb::FILE_DESCRIPTOR_SET;
     type Config = ();
+    type Settings = ();
     type Calls = DoublerCalls;
+
+    fn settings((): ()) -> Result<(), BuildError> {
+        Ok(())
+    }
+
     async fn build((): (), calls: DoublerCalls, _: Context) -> Result<Self, BuildError> {
         Ok(Self { adder: calls.adder })
     }

@@ -5,9 +5,10 @@
 mod adder;
 mod traces;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use adder::{Adder, AdderConfig, Doubler, DoublerCalls, add};
+use adder::{Adder, AdderConfig, Doubler, add};
 use sovereign_host::{Environment, Host, HostConfig, HostError, OnEnd, Settings};
 use sovereign_service::{Channel, RunError, StopSource, chain};
 use tempfile::TempDir;
@@ -124,7 +125,7 @@ async fn it_is_ready_once_every_latch_is_set_and_says_so_everywhere() {
         warm: Some(warm.clone()),
         ..AdderConfig::default()
     };
-    host.add::<Adder>(config, ()).await.unwrap();
+    host.add::<Adder>(config, &BTreeMap::new()).await.unwrap();
     let file = dir.path().join("addresses.json");
     let running = Running::of(host);
 
@@ -173,7 +174,9 @@ async fn it_is_ready_once_every_latch_is_set_and_says_so_everywhere() {
 async fn reflection_names_what_is_mounted() {
     let dir = TempDir::new().unwrap();
     let mut host = host(&dir, &[]).await;
-    host.add::<Adder>(AdderConfig::default(), ()).await.unwrap();
+    host.add::<Adder>(AdderConfig::default(), &BTreeMap::new())
+        .await
+        .unwrap();
     let running = Running::of(host);
     let request = ServerReflectionRequest {
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -209,9 +212,12 @@ async fn reflection_names_what_is_mounted() {
 async fn two_services_call_each_other_within_the_process() {
     let dir = TempDir::new().unwrap();
     let mut host = host(&dir, &[]).await;
-    let adder = host.add::<Adder>(AdderConfig::default(), ()).await.unwrap();
+    let adder = host
+        .add::<Adder>(AdderConfig::default(), &BTreeMap::new())
+        .await
+        .unwrap();
     let doubler = host
-        .add::<Doubler>((), DoublerCalls { adder })
+        .add::<Doubler>((), &BTreeMap::from([("adder-svc", adder)]))
         .await
         .unwrap();
     let running = Running::of(host);
@@ -230,7 +236,7 @@ async fn a_drain_lets_services_finish_and_cuts_streams_without_end() {
         drained: Some(drained.clone()),
         ..AdderConfig::default()
     };
-    host.add::<Adder>(config, ()).await.unwrap();
+    host.add::<Adder>(config, &BTreeMap::new()).await.unwrap();
     let running = Running::of(host);
     let mut open = ServerReflectionClient::new(Channel::connect(&running.grpc).unwrap())
         .server_reflection_info(futures::stream::pending())
@@ -259,7 +265,7 @@ async fn what_ends_unasked_ends_the_host_with_its_name_and_causes() {
             ends,
             ..AdderConfig::default()
         };
-        host.add::<Adder>(config, ()).await.unwrap();
+        host.add::<Adder>(config, &BTreeMap::new()).await.unwrap();
         let error = Running::of(host).ended().await.unwrap_err();
         assert_eq!(chain(&error), expected);
         assert_eq!(error.exit_code(), 1);
@@ -274,7 +280,7 @@ async fn a_panic_ends_the_host_with_the_name_of_the_service() {
         ends: "panic",
         ..AdderConfig::default()
     };
-    host.add::<Adder>(config, ()).await.unwrap();
+    host.add::<Adder>(config, &BTreeMap::new()).await.unwrap();
     let error = chain(&Running::of(host).ended().await.unwrap_err());
     assert!(error.starts_with("adder-svc: panicked: "), "{error}");
     assert!(error.contains("cannot add"), "{error}");
@@ -288,7 +294,7 @@ async fn a_service_that_does_not_drain_is_named_after_the_grace_period() {
         ends: "never",
         ..AdderConfig::default()
     };
-    host.add::<Adder>(config, ()).await.unwrap();
+    host.add::<Adder>(config, &BTreeMap::new()).await.unwrap();
     let error = Running::of(host).stopped().await.unwrap_err().to_string();
     assert!(error.contains("still busy adder-svc"), "{error}");
 }
@@ -302,7 +308,7 @@ async fn a_service_that_blocks_its_thread_does_not_hold_the_host() {
         blocked: Some(blocked),
         ..AdderConfig::default()
     };
-    host.add::<Adder>(config, ()).await.unwrap();
+    host.add::<Adder>(config, &BTreeMap::new()).await.unwrap();
     let error = Running::of(host).stopped().await.unwrap_err().to_string();
     assert!(error.contains("still busy adder-svc"), "{error}");
     drop(release);
@@ -316,7 +322,10 @@ async fn a_refused_value_is_a_configuration_error_with_its_full_name() {
         ends: "refuse",
         ..AdderConfig::default()
     };
-    let error = host.add::<Adder>(config, ()).await.unwrap_err();
+    let error = host
+        .add::<Adder>(config, &BTreeMap::new())
+        .await
+        .unwrap_err();
     assert_eq!(
         chain(&error),
         "configuration: `adder-svc.ends`: must not be refuse"
@@ -338,12 +347,16 @@ fn a_value_that_a_service_refuses_is_found_before_anything_is_bound() {
 async fn a_companion_can_stop_the_host_or_fail_it() {
     let dir = TempDir::new().unwrap();
     let mut host = host(&dir, &[]).await;
-    host.add::<Adder>(AdderConfig::default(), ()).await.unwrap();
+    host.add::<Adder>(AdderConfig::default(), &BTreeMap::new())
+        .await
+        .unwrap();
     host.attach("done", OnEnd::Stop, |_| async { Ok(()) });
     Running::of(host).ended().await.unwrap();
 
     let mut host = self::host(&dir, &[]).await;
-    host.add::<Adder>(AdderConfig::default(), ()).await.unwrap();
+    host.add::<Adder>(AdderConfig::default(), &BTreeMap::new())
+        .await
+        .unwrap();
     host.attach("calm", OnEnd::Continue, |_| async { Ok(()) });
     host.attach("watcher", OnEnd::Continue, |_| async {
         Err(RunError::new("watch", "nothing to see"))

@@ -1,6 +1,7 @@
 //! Traces of a real process, received by a real receiver. Telemetry belongs to a whole process, so each
 //! test starts this file once more, as the process that is watched.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::process::{ExitCode, Output};
 use std::sync::{Arc, Mutex};
@@ -143,7 +144,7 @@ fn watched() {
         Ok(settings),
         |settings, _| settings.service::<Adder>(),
         async |config, host| {
-            host.add::<Adder>(config, ()).await?;
+            host.add::<Adder>(config, &BTreeMap::new()).await?;
             let grpc = format!("http://{}", host.addresses()["grpc"]);
             host.attach("caller", OnEnd::Stop, |_| async move {
                 let channel = Channel::connect(&grpc).unwrap();

@@ -182,9 +182,10 @@ impl Edge {
         let registry = Arc::<Mutex<Registry>>::default();
         context.metrics = Metrics::new(registry.clone(), "mobile-ingest");
         let ready = context.ready.clone();
-        let service = MobileService::build(config, calls, context)
-            .await
-            .map_err(|error| chain(&error))?;
+        let service =
+            MobileService::build(MobileService::settings(config).unwrap(), calls, context)
+                .await
+                .map_err(|error| chain(&error))?;
         let address = service.addresses()[0].1;
         let routes = service.routes();
         let source = StopSource::new();
