@@ -3,12 +3,13 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "sovereign/geo/v1/geo.proto",
     "sovereign/camera/v1/camera.proto",
     "sovereign/slam/v1/slam.proto",
     "sovereign/tile/v1/tile.proto",
     "sovereign/checkpoint/v1/checkpoint.proto",
+    "sovereign/checkpoint/v1/objects.proto",
     "sovereign/drone/v1/drone.proto",
     "sovereign/mobile/v1/mobile.proto",
     "sovereign/mesh/v1/mesh.proto",

@@ -5,7 +5,7 @@
 //! path to the message before it: `pose.position.latitude_deg is 91, which is out of range`.
 
 use nalgebra::{Quaternion, UnitQuaternion};
-use sovereign_model::geo::{Attitude, Bounds, Geodetic, OutOfRange, TileCoord};
+use sovereign_model::geo::{Attitude, Bounds, Geodetic, OutOfRange, Position, TileCoord};
 use sovereign_model::{CameraPose, Digest, Intrinsics, InvalidIntrinsics};
 
 use crate::geo::v1 as wire;
@@ -96,7 +96,7 @@ impl From<Geodetic> for wire::GeoPoint {
     }
 }
 
-/// Needs an altitude; see [`horizontal`] for a place without one.
+/// Needs an altitude; a place without one is a [`Position`].
 impl TryFrom<&wire::GeoPoint> for Geodetic {
     type Error = FieldError;
 
@@ -110,16 +110,26 @@ impl TryFrom<&wire::GeoPoint> for Geodetic {
     }
 }
 
-/// A place whose altitude may be unknown; it is 0 then, and must not be used.
-///
-/// # Errors
-/// A number out of range.
-pub fn horizontal(point: &wire::GeoPoint) -> Result<Geodetic, FieldError> {
-    Ok(Geodetic::new(
-        point.latitude_deg,
-        point.longitude_deg,
-        point.altitude_m.unwrap_or(0.0),
-    )?)
+impl From<Position> for wire::GeoPoint {
+    fn from(position: Position) -> wire::GeoPoint {
+        wire::GeoPoint {
+            latitude_deg: position.latitude_deg,
+            longitude_deg: position.longitude_deg,
+            altitude_m: position.altitude_m,
+        }
+    }
+}
+
+impl TryFrom<&wire::GeoPoint> for Position {
+    type Error = FieldError;
+
+    fn try_from(point: &wire::GeoPoint) -> Result<Position, FieldError> {
+        Ok(Position::new(
+            point.latitude_deg,
+            point.longitude_deg,
+            point.altitude_m,
+        )?)
+    }
 }
 
 impl From<Attitude> for wire::Attitude {
@@ -393,7 +403,8 @@ mod tests {
             altitude_m: None,
         };
         assert!(Geodetic::try_from(&point).is_err());
-        assert_eq!(horizontal(&point).unwrap().longitude_deg, 2.0);
+        let position = Position::try_from(&point).unwrap();
+        assert_eq!((position.longitude_deg, position.altitude_m), (2.0, None));
     }
 
     #[test]

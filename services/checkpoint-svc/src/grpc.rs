@@ -9,8 +9,8 @@ use futures::{Stream, stream};
 use sovereign_model::{Digest, Version};
 use sovereign_proto::checkpoint::v1::checkpoints_server::{Checkpoints, CheckpointsServer};
 use sovereign_proto::checkpoint::v1::{
-    CheckpointMeta, GetRequest, GetResponse, ListRequest, ListResponse, PutHeader, PutRequest,
-    PutResponse, get_request, get_response, put_request,
+    CheckpointMeta, GetRequest, GetResponse, ListChangesRequest, ListChangesResponse, ListRequest,
+    ListResponse, PutHeader, PutRequest, PutResponse, get_request, get_response, put_request,
 };
 use sovereign_service::{MAX_MESSAGE_BYTES, status_of};
 use tokio::sync::{Notify, Semaphore};
@@ -205,6 +205,13 @@ impl Checkpoints for Calls {
         Ok(Response::new(Box::pin(futures::StreamExt::chain(
             first, chunks,
         ))))
+    }
+
+    async fn list_changes(
+        &self,
+        _request: Request<ListChangesRequest>,
+    ) -> Result<Response<ListChangesResponse>, Status> {
+        Err(Status::unimplemented("the log is not kept yet"))
     }
 
     async fn list(&self, _request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {

@@ -11,8 +11,8 @@ use sovereign_bus::{Bus, Key};
 use sovereign_model::Digest;
 use sovereign_proto::checkpoint::v1::checkpoints_server::{Checkpoints, CheckpointsServer};
 use sovereign_proto::checkpoint::v1::{
-    CheckpointMeta, GetRequest, GetResponse, ListRequest, ListResponse, PutRequest, PutResponse,
-    get_request, get_response,
+    CheckpointMeta, GetRequest, GetResponse, ListChangesRequest, ListChangesResponse, ListRequest,
+    ListResponse, PutRequest, PutResponse, get_request, get_response,
 };
 use sovereign_proto::mesh::v1::PeerRound;
 use sovereign_proto::round::v1::rounds_client::RoundsClient;
@@ -52,6 +52,13 @@ impl Checkpoints for OneModel {
         let meta = get_response::Part::Meta(CheckpointMeta::default());
         let meta = Ok(GetResponse { part: Some(meta) });
         Ok(Response::new(Box::pin(futures::stream::iter([meta]))))
+    }
+
+    async fn list_changes(
+        &self,
+        _: Request<ListChangesRequest>,
+    ) -> Result<Response<ListChangesResponse>, Status> {
+        Err(Status::unimplemented("one model is enough"))
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {

@@ -15,7 +15,8 @@ use futures::stream::{self, FuturesUnordered};
 use prost::Message;
 use sovereign_bus::{Bus, Consumer, Delivery, Key, PublishError};
 use sovereign_model::Digest;
-use sovereign_proto::convert::required;
+use sovereign_model::geo::Position;
+use sovereign_proto::convert::converted;
 use sovereign_proto::geo::v1::{Capture, TrackingState};
 use sovereign_proto::mobile::v1::{Sample, SampleType};
 use sovereign_proto::slam::v1::slam_server::SlamServer;
@@ -263,7 +264,7 @@ impl Worker {
             samples.get_or_create(&[("outcome", "other")]).inc();
             return Ok(());
         }
-        let position = required("position", sample.position.as_ref()).and_then(wire::position_of);
+        let position = converted::<_, Position>("position", sample.position.as_ref());
         let (Ok(position), Ok(phone)) = (position, Key::parse(&sample.client_id)) else {
             samples.get_or_create(&[("outcome", "invalid")]).inc();
             return Ok(());

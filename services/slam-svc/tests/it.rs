@@ -15,14 +15,14 @@ mod rig;
 use std::collections::HashMap;
 
 use slam_svc::{Config, SlamService};
-use sovereign_bus::{Appended, Bus, Key};
+use sovereign_bus::{Appended, Key};
 use sovereign_model::Digest;
 use sovereign_model::geo::{Geodetic, horizontal_distance_m};
 use sovereign_proto::geo::v1::{self as geo, TrackingState};
 use sovereign_proto::mobile::v1::{Sample, SampleType};
 use sovereign_proto::slam::v1::{GetKeyframeRequest, Keyframe, ListKeyframesRequest, PoseSource};
 use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, MOBILE_SAMPLE};
-use sovereign_service::{Context, Service};
+use sovereign_service::Service;
 
 use rig::{capture, start};
 
@@ -334,19 +334,13 @@ async fn a_capture_delivered_again_keeps_its_verdict() {
     slam.end().await;
 }
 
-#[tokio::test]
-async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
-    let dir = tempfile::tempdir().unwrap();
-    let bus = Bus::memory(&dir.path().join("journal.redb"), "test-node").unwrap();
-    let context = Context::for_tests(SlamService::NAME, bus, dir.path());
+#[test]
+fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
     let config = Config {
         ground_elevation_m: Some(1e6),
         ..Config::default()
     };
-    let error = SlamService::build(SlamService::settings(config).unwrap(), (), context)
-        .await
-        .err()
-        .unwrap();
+    let error = SlamService::settings(config).err().unwrap();
     assert_eq!(
         error.to_string(),
         "`ground_elevation_m` must be -500 to 9000"

@@ -118,6 +118,8 @@ impl Shared {
             received_unix_nanos: self.next_received().as_unix_nanos(),
             image_digest: Bytes::copy_from_slice(image_digest.as_bytes()),
             media_type: "image/jpeg".to_owned(),
+            size_bytes: 0,
+            picture: None,
             image: picture.image,
             telemetry,
             intrinsics: picture.intrinsics,

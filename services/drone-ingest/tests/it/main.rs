@@ -10,15 +10,13 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
 use drone_ingest::{Config, DroneService};
-use sovereign_bus::Bus;
-use sovereign_service::{BuildError, Context, Service as _};
+use sovereign_service::{BuildError, Service as _};
 
 use crate::rig::secret;
 
 #[tokio::test]
 async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
     let dir = tempfile::tempdir().unwrap();
-    let bus = Bus::memory(&dir.path().join("journal"), "test").unwrap();
     let short = secret(dir.path(), "short", "abc");
     // It holds a key that would do.
     let open = secret(dir.path(), "open", &"0a".repeat(32));
@@ -65,8 +63,7 @@ async fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
             "0.1 to 100",
         ),
     ] {
-        let context = Context::for_tests(DroneService::NAME, bus.clone(), dir.path());
-        match DroneService::build(DroneService::settings(config).unwrap(), (), context).await {
+        match DroneService::settings(config) {
             Err(BuildError::Config { field, why }) => {
                 assert_eq!(field, key);
                 assert!(why.contains(says), "{why}");

@@ -255,6 +255,8 @@ impl Intake {
             received_unix_nanos: received.as_unix_nanos(),
             image_digest: Bytes::copy_from_slice(digest.as_bytes()),
             media_type: "image/jpeg".to_owned(),
+            size_bytes: 0,
+            picture: None,
             image,
             telemetry: note.place.position.map(|position| TelemetryFix {
                 position: Some(point(position)),

@@ -8,7 +8,7 @@
 //! is a marker on the map ([`Verdict::PositionOnly`]), not a pose. A picture that looks at or above the
 //! horizon has a pose and no footprint.
 
-use sovereign_model::geo::{Attitude, Geodetic};
+use sovereign_model::geo::{Attitude, Geodetic, Position};
 use sovereign_model::{CameraPose, Intrinsics};
 
 use super::camera::{self, CameraModel, Heading, NoCamera};
@@ -18,17 +18,6 @@ use super::metadata::{NotAPicture, PictureMetadata};
 pub(crate) const MIN_HEIGHT_M: f64 = 1.0;
 /// Beyond this height a number is no height, metres: the limit that altitudes have too.
 const MAX_HEIGHT_M: f64 = 1.0e6;
-
-/// A place whose altitude may be unknown.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Position {
-    /// Degrees.
-    pub(crate) latitude_deg: f64,
-    /// Degrees.
-    pub(crate) longitude_deg: f64,
-    /// Metres.
-    pub(crate) altitude_m: Option<f64>,
-}
 
 /// Telemetry at the exposure.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,13 +1,12 @@
 //! Captures into what the domain judges, verdicts into what is published.
 
+use sovereign_model::geo::Position;
 use sovereign_model::{CameraPose, Intrinsics};
-use sovereign_proto::convert::{FieldError, converted, horizontal};
+use sovereign_proto::convert::{FieldError, converted};
 use sovereign_proto::geo::v1 as geo;
 use sovereign_proto::slam::v1::{Keyframe, PoseEvent, PoseSource};
 
-use crate::domain::georeference::{
-    Position, Reason, Source, Telemetry, TelemetryAttitude, Verdict,
-};
+use crate::domain::georeference::{Reason, Source, Telemetry, TelemetryAttitude, Verdict};
 
 /// A camera fixed to the body looks down unless the sender says otherwise, as the contract has it.
 const DEFAULT_MOUNT_PITCH_DEG: f64 = -90.0;
@@ -29,7 +28,7 @@ pub(crate) fn telemetry_of(capture: &geo::Capture) -> Result<Telemetry, Reason> 
     };
     let position = match &fix.position {
         Some(point) => {
-            Some(position_of(point).map_err(|e| invalid(&e.within("telemetry.position")))?)
+            Some(Position::try_from(point).map_err(|e| invalid(&e.within("telemetry.position")))?)
         }
         None => None,
     };
@@ -65,15 +64,6 @@ fn mount_pitch_deg(capture: &geo::Capture) -> Result<f64, Reason> {
             format!("is {pitch}, must be -180 to 180"),
         )))
     }
-}
-
-pub(crate) fn position_of(point: &geo::GeoPoint) -> Result<Position, FieldError> {
-    horizontal(point)?;
-    Ok(Position {
-        latitude_deg: point.latitude_deg,
-        longitude_deg: point.longitude_deg,
-        altitude_m: point.altitude_m,
-    })
 }
 
 fn invalid(error: &FieldError) -> Reason {
@@ -153,11 +143,7 @@ pub(crate) fn pose_event_from(keyframe: &Keyframe, verdict: &Verdict) -> PoseEve
 /// A position without orientation.
 pub(crate) fn pose_at(position: Position) -> geo::Pose {
     geo::Pose {
-        position: Some(geo::GeoPoint {
-            latitude_deg: position.latitude_deg,
-            longitude_deg: position.longitude_deg,
-            altitude_m: position.altitude_m,
-        }),
+        position: Some(position.into()),
         enu_from_camera: None,
         height_above_ground_m: None,
     }

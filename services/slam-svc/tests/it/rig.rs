@@ -122,6 +122,8 @@ pub(crate) fn capture(sensor: &str, number: u32) -> Capture {
         received_unix_nanos: captured + 1_000,
         image_digest: digest.as_bytes().to_vec().into(),
         media_type: "image/jpeg".to_owned(),
+        size_bytes: 0,
+        picture: None,
         image: image.into(),
         telemetry: Some(TelemetryFix {
             position: Some(geo::GeoPoint {

@@ -71,6 +71,8 @@ impl Shot {
                 received_unix_nanos: received,
                 image_digest: image_digest.clone(),
                 media_type: "image/jpeg".to_owned(),
+                size_bytes: 0,
+                picture: None,
                 image,
                 simulated: true,
                 ..Capture::default()
@@ -425,8 +427,10 @@ impl Running {
         let calls = Calls {
             slam: Channel::local(Routes::new(SlamServer::new(slam.clone()))),
         };
-        let built =
-            TileService::build(TileService::settings(config).unwrap(), calls, context).await;
+        let built = match TileService::settings(config) {
+            Ok(settings) => TileService::build(settings, calls, context).await,
+            Err(error) => Err(error),
+        };
         if built.is_err() {
             bus.close().await;
         }
