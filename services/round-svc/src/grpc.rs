@@ -95,6 +95,14 @@ impl RoundCalls {
 
 #[tonic::async_trait]
 impl Rounds for RoundCalls {
+    async fn list_records(
+        &self,
+        _: tonic::Request<sovereign_proto::round::v1::ListRecordsRequest>,
+    ) -> Result<tonic::Response<sovereign_proto::round::v1::ListRecordsResponse>, tonic::Status>
+    {
+        Err(tonic::Status::unimplemented("not yet"))
+    }
+
     async fn open_round(
         &self,
         request: Request<OpenRoundRequest>,

@@ -127,6 +127,30 @@ struct KnowingSlam {
 
 #[tonic::async_trait]
 impl Slam for KnowingSlam {
+    async fn set_calibration(
+        &self,
+        _: tonic::Request<sovereign_proto::slam::v1::SetCalibrationRequest>,
+    ) -> Result<tonic::Response<sovereign_proto::slam::v1::SetCalibrationResponse>, tonic::Status>
+    {
+        Err(tonic::Status::unimplemented("not yet"))
+    }
+
+    async fn remove_calibration(
+        &self,
+        _: tonic::Request<sovereign_proto::slam::v1::RemoveCalibrationRequest>,
+    ) -> Result<tonic::Response<sovereign_proto::slam::v1::RemoveCalibrationResponse>, tonic::Status>
+    {
+        Err(tonic::Status::unimplemented("not yet"))
+    }
+
+    async fn list_calibrations(
+        &self,
+        _: tonic::Request<sovereign_proto::slam::v1::ListCalibrationsRequest>,
+    ) -> Result<tonic::Response<sovereign_proto::slam::v1::ListCalibrationsResponse>, tonic::Status>
+    {
+        Err(tonic::Status::unimplemented("not yet"))
+    }
+
     async fn get_keyframe(
         &self,
         request: Request<GetKeyframeRequest>,
