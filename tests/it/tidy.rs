@@ -120,6 +120,9 @@ fn nobody_imports_what_the_table_forbids() -> anyhow::Result<()> {
     forbid("sovereign-service", &|to| {
         ours(to) && !["sovereign-model", "sovereign-bus"].contains(&to)
     });
+    forbid("sovereign-objects", &|to| {
+        ours(to) && !["sovereign-model", "sovereign-proto", "sovereign-service"].contains(&to)
+    });
     forbid("sovereign-host", &|to| {
         ours(to) && !["sovereign-bus", "sovereign-bus-nats", "sovereign-service"].contains(&to)
     });
