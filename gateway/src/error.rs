@@ -4,27 +4,20 @@ use std::io;
 use std::path::PathBuf;
 
 use libp2p::{Multiaddr, TransportError};
+use sovereign_disk::{OpenDatabaseError, PrivateFileError};
 use sovereign_service::{Code, HasCode};
 
 /// The identity could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyError {
-    #[error("read the key file {path}")]
-    Read {
-        path: PathBuf,
-        #[source]
-        cause: io::Error,
-    },
+    #[error("read the key of this node")]
+    Read(#[from] PrivateFileError),
     #[error("write the key file {path}")]
     Write {
         path: PathBuf,
         #[source]
         cause: io::Error,
     },
-    #[error(
-        "the key file {path} has mode {mode:04o}, so others may read it; run `chmod 600` on it, or delete it for a new identity"
-    )]
-    Permissions { path: PathBuf, mode: u32 },
     #[error("decode the key file {path}")]
     Decode {
         path: PathBuf,
@@ -62,11 +55,15 @@ pub(crate) enum SwarmError {
 
 /// The export store could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation}")]
-pub(crate) struct StoreError {
-    pub(crate) operation: &'static str,
-    #[source]
-    pub(crate) cause: redb::Error,
+pub(crate) enum StoreError {
+    #[error("open the export store")]
+    Open(#[from] OpenDatabaseError),
+    #[error("{operation}")]
+    Use {
+        operation: &'static str,
+        #[source]
+        cause: Box<redb::Error>,
+    },
 }
 
 /// A message was not taken for publication.

@@ -88,11 +88,6 @@ impl<T> Unconfirmed<T> {
     pub(crate) fn next(&self) -> Option<Duration> {
         self.marks.front().map(|mark| mark.last + CONFIRMATION)
     }
-
-    /// Forgets all of it.
-    pub(crate) fn clear(&mut self) {
-        self.marks.clear();
-    }
 }
 
 #[cfg(test)]

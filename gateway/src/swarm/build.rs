@@ -9,9 +9,9 @@ use libp2p::swarm::{NetworkBehaviour, Swarm};
 use libp2p::{PeerId, SwarmBuilder, identify, mdns, noise, ping, tcp, yamux};
 use sovereign_model::Digest;
 
-use super::{MAX_ENVELOPE_BYTES, Shared};
+use super::shared::Shared;
+use crate::domain::envelope::{MAX_ENVELOPE_BYTES, Topic};
 use crate::error::SwarmError;
-use crate::topics::Topic;
 
 /// Limit of a GossipSub RPC. Above [`MAX_ENVELOPE_BYTES`] by the signature and framing of a message
 /// (under 512 bytes) and by one read of 8 KiB, because rust-libp2p holds its limit against all bytes
@@ -53,10 +53,6 @@ pub(super) struct Behaviour {
 }
 
 /// A swarm that neither listens nor dials yet.
-///
-/// # Errors
-///
-/// [`SwarmError`] when a part of it cannot be had.
 pub(super) fn build_swarm(shared: &Shared) -> Result<Swarm<Behaviour>, SwarmError> {
     let settings = &shared.settings;
     let keypair = shared.identity.keypair.clone();

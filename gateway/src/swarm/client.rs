@@ -5,11 +5,8 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::domain::envelope::{MAX_ENVELOPE_BYTES, Topic};
 use crate::error::PublishRefused;
-use crate::topics::Topic;
-
-/// Largest envelope that travels, the size rust-libp2p has always used for a message.
-pub(crate) const MAX_ENVELOPE_BYTES: usize = 64 << 10;
 
 /// What others of the gateway may know about the swarm at any time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -112,11 +109,7 @@ impl Client {
     }
 
     /// Publishes an encoded envelope. Returns when GossipSub has queued it for at least one peer, whose
-    /// link may be dead already: see [`State::linked_since`].
-    ///
-    /// # Errors
-    ///
-    /// [`PublishRefused`]; nothing was sent. After [`PublishRefused::Busy`] it may arrive all the same,
+    /// link may be dead already: see [`State::linked_since`]. When it is refused nothing was sent; after [`PublishRefused::Busy`] it may arrive all the same,
     /// because peers are told that there is such a message and may ask for it; whoever tries again does so
     /// with the same envelope, of which one is delivered.
     pub(crate) async fn publish(&self, topic: Topic, data: Vec<u8>) -> Result<(), PublishRefused> {

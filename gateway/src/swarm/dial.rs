@@ -10,8 +10,10 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId};
 use lru::LruCache;
+
+use crate::address::split_peer;
 
 /// Wait after the first failure.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -288,15 +290,6 @@ impl DialBook {
             TargetId::Seed(place) => self.seeds.get_mut(place),
             TargetId::Learned(peer) => self.learned.peek_mut(&peer),
         }
-    }
-}
-
-/// Takes a closing `/p2p/<peer id>` off an address.
-pub(crate) fn split_peer(mut addr: Multiaddr) -> (Multiaddr, Option<PeerId>) {
-    match addr.pop() {
-        Some(Protocol::P2p(peer)) => (addr, Some(peer)),
-        Some(other) => (addr.with(other), None),
-        None => (addr, None),
     }
 }
 
