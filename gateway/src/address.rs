@@ -5,13 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-/// Whether an address is one that this node can listen on.
 pub(crate) fn is_listen_addr(addr: &Multiaddr) -> bool {
     let mut parts = addr.iter();
     matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_))) && is_transport(parts)
 }
 
-/// Whether an address is one that this node can dial.
 pub(crate) fn is_dial_addr(addr: &Multiaddr) -> bool {
     let (addr, _) = split_peer(addr.clone());
     let mut parts = addr.iter();

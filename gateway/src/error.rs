@@ -7,7 +7,6 @@ use libp2p::{Multiaddr, TransportError};
 use sovereign_disk::{OpenDatabaseError, PrivateFileError};
 use sovereign_service::{Code, HasCode};
 
-/// The identity could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyError {
     #[error("read the key of this node")]
@@ -28,7 +27,6 @@ pub(crate) enum KeyError {
     Encode(#[source] libp2p::identity::DecodingError),
 }
 
-/// The swarm could not be had, or ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SwarmError {
     #[error("set up the TCP transport")]
@@ -53,7 +51,6 @@ pub(crate) enum SwarmError {
     ListenersClosed,
 }
 
-/// The export store could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("open the export store")]
@@ -66,7 +63,6 @@ pub(crate) enum StoreError {
     },
 }
 
-/// A message was not taken for publication.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishRefused {
     #[error("no peer is subscribed to `{topic}`")]
@@ -85,7 +81,6 @@ pub(crate) enum PublishRefused {
     Restarting,
 }
 
-/// A call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("topic `{topic}` is not joined; joined are {}", joined.join(", "))]

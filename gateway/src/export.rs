@@ -28,7 +28,6 @@ const PAGE: u32 = 100;
 const UNHINTED: Duration = Duration::from_secs(60);
 /// Wait after the first refusal or failure; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// Longest wait between tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A hello is repeated this often, so that nodes find each other again after the network was split.
 const HELLO_INTERVAL: Duration = Duration::from_secs(60);
@@ -37,7 +36,6 @@ const HELLO_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Stopping;
 
-/// Publishes what this node says.
 #[derive(Debug, Clone)]
 pub(crate) struct Exporter {
     pub(crate) client: Client,

@@ -27,11 +27,10 @@ use crate::topics::TopicNames;
 use crate::wire::seal;
 
 /// Subscriptions at a time; further calls fail with RESOURCE_EXHAUSTED.
-const MAX_SUBSCRIPTIONS: usize = 64;
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 64;
 
 type MessageStream = Pin<Box<dyn Stream<Item = Result<MeshMessage, Status>> + Send>>;
 
-/// The calls, over the swarm and the importer.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) client: Client,
@@ -42,17 +41,8 @@ pub(crate) struct Api {
     pub(crate) metrics: Metrics,
     /// Weak, so that subscriptions end when the importer does.
     pub(crate) messages: broadcast::WeakSender<MeshMessage>,
-    pub(crate) subscriptions: Subscriptions,
-}
-
-/// Room for subscriptions.
-#[derive(Debug)]
-pub(crate) struct Subscriptions(Arc<Semaphore>);
-
-impl Default for Subscriptions {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_SUBSCRIPTIONS)))
-    }
+    /// Of [`MAX_SUBSCRIPTIONS`].
+    pub(crate) subscriptions: Arc<Semaphore>,
 }
 
 impl Api {
@@ -91,7 +81,7 @@ impl Api {
     fn messages_on(&self, request: SubscribeRequest) -> Result<MessageStream, CallError> {
         let topic = self.joined(request.topic)?;
         let name = self.names.name(topic).to_owned();
-        let permit = self.subscriptions.0.clone().try_acquire_owned();
+        let permit = self.subscriptions.clone().try_acquire_owned();
         let permit = permit.map_err(|_| CallError::TooManySubscriptions {
             limit: MAX_SUBSCRIPTIONS,
         })?;

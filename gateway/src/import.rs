@@ -22,7 +22,6 @@ use crate::wire::{
     Body, MeshMessage, PeerCheckpoint, PeerRound, PeerTileChange, kind_of, open, round_message_id,
 };
 
-/// Wait before a durable import that the bus did not take is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Authors whose rate is known; a new identity is in its first burst in any case.
@@ -30,7 +29,6 @@ const AUTHORS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Forwarders whose rate is known; with more peers connected, the one heard longest ago begins anew.
 const FORWARDERS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
-/// An accepted message.
 #[derive(Debug)]
 pub(crate) struct Received {
     /// Who wrote and signed it.
@@ -55,7 +53,6 @@ impl Received {
 /// What is to be done with a message of a peer.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Forward and deliver it.
     Accepted(Box<Received>),
     /// It was delivered before: neither, and nobody is to blame.
     Duplicate,
@@ -67,7 +64,6 @@ pub(crate) enum Verdict {
     Refused,
 }
 
-/// Decides on messages of peers.
 #[derive(Debug)]
 pub(crate) struct Inspector {
     seen: Seen,
@@ -77,7 +73,6 @@ pub(crate) struct Inspector {
 }
 
 impl Inspector {
-    /// Has seen nothing.
     pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
             seen: Seen::new(REMEMBERED),
@@ -138,7 +133,6 @@ impl Inspector {
     }
 }
 
-/// Puts accepted messages on the bus.
 #[derive(Debug)]
 pub(crate) struct Importer {
     pub(crate) bus: Bus,

@@ -7,7 +7,6 @@ use sovereign_disk::{Readers, read_private, write_whole};
 
 use crate::error::KeyError;
 
-/// Name of the key file within the data folder.
 const KEY_FILE: &str = "peer.key";
 
 /// Reads the key of `dir`, or creates it at the first start.

@@ -1,6 +1,7 @@
 //! The wiring: identity, swarm, import, exports.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -9,14 +10,14 @@ use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mesh::v1::mesh_server;
 use sovereign_proto::topics::{CHECKPOINT_STORED, ROUND_RECORD, TILE_CHANGED};
 use sovereign_service::{BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, Tasks};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tonic::service::Routes;
 
 use crate::address::{socket_addr, transport_of};
 use crate::config::{Config, Mode, Settings};
 use crate::domain::rate::OWN;
 use crate::export::Exporter;
-use crate::grpc::{Api, Subscriptions};
+use crate::grpc::{Api, MAX_SUBSCRIPTIONS};
 use crate::import::{Importer, Inspector};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -114,7 +115,7 @@ impl Service for GatewayService {
             clock: context.clock.clone(),
             metrics: metrics.clone(),
             messages: subscribers.downgrade(),
-            subscriptions: Subscriptions::default(),
+            subscriptions: Arc::new(Semaphore::new(MAX_SUBSCRIPTIONS)),
         };
         let importer = Importer {
             bus: context.bus.clone(),

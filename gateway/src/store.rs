@@ -26,7 +26,6 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens or creates the store in `dir`.
     pub(crate) fn open(dir: &Path, network: &str) -> Result<Self, StoreError> {
         let database = sovereign_disk::open_database(&dir.join("export.redb"), PAGE_CACHE_BYTES)?;
         let prepare = || -> Result<(), redb::Error> {
@@ -58,7 +57,6 @@ impl Store {
         read().map_err(failed("read how far a log was exported"))
     }
 
-    /// Keeps how far `log` was exported.
     pub(crate) fn keep_position(&self, log: &str, position: Position) -> Result<(), StoreError> {
         let value = (position.sequence, position.fingerprint);
         let write = || -> Result<(), redb::Error> {

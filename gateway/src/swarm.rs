@@ -96,7 +96,6 @@ pub(crate) async fn start(
     Ok((client, received, supervisor))
 }
 
-/// Runs the event loop and builds a new one when it ends.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     event_loop: Option<EventLoop>,

@@ -5,19 +5,16 @@ use crate::domain::envelope::Topic;
 /// Name of the topic that carries tile changes.
 pub const MAP_TOPIC: &str = "map.tiles";
 
-/// The topics under the names they have in this network.
 #[derive(Debug, Clone)]
 pub(crate) struct TopicNames {
     rounds: String,
 }
 
 impl TopicNames {
-    /// Topics of a network whose default topic is called `rounds`.
     pub(crate) fn new(rounds: String) -> Self {
         Self { rounds }
     }
 
-    /// Name on the wire.
     pub(crate) fn name(&self, topic: Topic) -> &str {
         match topic {
             Topic::Rounds => &self.rounds,
@@ -25,14 +22,12 @@ impl TopicNames {
         }
     }
 
-    /// The topic of that name, if this node joined it.
     pub(crate) fn named(&self, name: &str) -> Option<Topic> {
         Topic::ALL
             .into_iter()
             .find(|topic| self.name(*topic) == name)
     }
 
-    /// Every name.
     pub(crate) fn all(&self) -> Vec<String> {
         Topic::ALL
             .into_iter()

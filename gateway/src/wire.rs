@@ -47,7 +47,6 @@ pub(crate) trait Log: Send + 'static {
     ) -> impl Future<Output = Result<Page<Vec<Body>>, Status>> + Send;
 }
 
-/// Changes of the map.
 #[derive(Debug)]
 pub(crate) struct Tiles(TilesClient<Channel>);
 
@@ -72,7 +71,6 @@ impl Log for Tiles {
     }
 }
 
-/// Stored checkpoints.
 #[derive(Debug)]
 pub(crate) struct Checkpoints(CheckpointsClient<Channel>);
 
@@ -99,7 +97,6 @@ impl Log for Checkpoints {
     }
 }
 
-/// Records of this node's rounds.
 #[derive(Debug)]
 pub(crate) struct Rounds(RoundsClient<Channel>);
 
@@ -180,7 +177,6 @@ fn change_parts(mut change: TileChange) -> Vec<Body> {
         .collect()
 }
 
-/// An encoded envelope.
 pub(crate) fn seal(node_id: &str, message_id: String, body: Body, at: Timestamp) -> Vec<u8> {
     Envelope {
         message_id,

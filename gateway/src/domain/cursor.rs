@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::unconfirmed::{Settled, Unconfirmed};
 
-/// A place in a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     /// Sequence of an entry; 0 is before the first.
@@ -19,7 +18,6 @@ pub(crate) struct Position {
     pub(crate) fingerprint: [u8; 32],
 }
 
-/// An entry of a log, and what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry<T> {
     pub(crate) position: Position,
@@ -34,7 +32,6 @@ pub(crate) struct Page<T> {
     pub(crate) oldest_kept: u64,
 }
 
-/// Where to go on in a log.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Resumed<T> {
     /// After the last exported entry.
@@ -47,7 +44,6 @@ pub(crate) enum Resumed<T> {
     Anew,
 }
 
-/// A reader's place in a log.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     confirmed: Position,

@@ -23,27 +23,19 @@ const MAX_ADDR_BYTES: usize = 256;
 pub(crate) enum Topic {
     /// Rounds, checkpoints, hellos and published bytes; named by the configuration.
     Rounds,
-    /// Tile changes.
     Map,
 }
 
 impl Topic {
-    /// Every topic; a node joins all of them.
     pub(crate) const ALL: [Topic; 2] = [Topic::Rounds, Topic::Map];
 }
 
-/// What an envelope says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// Published bytes.
     Payload,
-    /// Tiles that changed.
     TileChange,
-    /// A stored checkpoint.
     Checkpoint,
-    /// A step of a round.
     Round,
-    /// A node that joined.
     Hello,
 }
 
@@ -56,7 +48,6 @@ impl Kind {
         }
     }
 
-    /// Name in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Kind::Payload => "payload",
@@ -108,7 +99,6 @@ pub(crate) enum BodyClaim<'a> {
     },
 }
 
-/// The phase of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PhaseClaim {
     Absent,
@@ -139,7 +129,6 @@ impl BodyClaim<'_> {
 /// Why an envelope is refused; also the label in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Refusal {
-    /// The bytes are no envelope.
     Undecodable,
     /// The message id is empty, too long, or has other characters than `[A-Za-z0-9_-]`.
     MessageId,
@@ -155,7 +144,6 @@ pub(crate) enum Refusal {
     TileChange,
     /// A checkpoint whose version, digest and content id cannot be.
     Checkpoint,
-    /// A round that cannot be.
     Round,
     /// A round in a phase that this version does not know; ignored, because a later one may.
     Phase,
@@ -174,7 +162,6 @@ impl Refusal {
         matches!(self, Refusal::Body | Refusal::Phase)
     }
 
-    /// Name in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Refusal::Undecodable => "undecodable",

@@ -32,7 +32,6 @@ struct Mark<T> {
     through: T,
 }
 
-/// What became of publications.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Settled<T> {
     /// Everything up to there is done; absent when nothing new is.
@@ -42,7 +41,6 @@ pub(crate) struct Settled<T> {
 }
 
 impl<T> Unconfirmed<T> {
-    /// Nothing was published.
     pub(crate) fn new() -> Self {
         Self {
             marks: VecDeque::new(),

@@ -19,7 +19,6 @@ use crate::error::SwarmError;
 const MAX_RPC_BYTES: usize = MAX_ENVELOPE_BYTES + (8 << 10) + 512;
 /// Messages queued for one peer, 32 MiB at most; further ones are lost to that peer and counted.
 const PEER_QUEUE: usize = 512;
-/// Bytes of a message id.
 const MESSAGE_ID_BYTES: usize = 20;
 /// Message ids in one control message; of more a random choice is sent. A peer takes 16 KiB of control
 /// messages at once and closes the stream over more, and after five streams GossipSub says nothing on
@@ -32,9 +31,7 @@ const _: () = assert!(MAX_CONTROL_IDS * (MESSAGE_ID_BYTES + 2) + (1 << 10) < 16 
 const PUBLISH_QUEUE_TIME: Duration = Duration::from_secs(30);
 /// A message of another peer waits this long for a slow peer.
 const FORWARD_QUEUE_TIME: Duration = Duration::from_secs(5);
-/// A connection is tried this often.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// An answer takes this long at most.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections in handshake at a time, each way; more are refused.
 const MAX_PENDING: u32 = 64;

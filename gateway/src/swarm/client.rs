@@ -13,7 +13,6 @@ use crate::error::PublishRefused;
 pub(crate) struct State {
     /// Addresses it listens on, each ending in `/p2p/<peer id>`.
     pub(crate) listen: Vec<Multiaddr>,
-    /// Connected peers.
     pub(crate) peers: usize,
     pub(super) rounds: Subscribers,
     pub(super) map: Subscribers,
@@ -35,7 +34,6 @@ impl Subscribers {
 }
 
 impl State {
-    /// Connected peers that are subscribed to `topic`.
     pub(crate) fn subscribers(&self, topic: Topic) -> usize {
         self.of(topic).count
     }
@@ -54,7 +52,6 @@ impl State {
     }
 }
 
-/// A connected peer.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerInfo {
     pub(crate) peer_id: PeerId,
@@ -63,7 +60,6 @@ pub(crate) struct PeerInfo {
     pub(crate) agent: String,
 }
 
-/// What the event loop is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
     Publish {
@@ -88,7 +84,6 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Identity of this node.
     pub(crate) fn peer_id(&self) -> PeerId {
         self.peer_id
     }
@@ -98,20 +93,19 @@ impl Client {
         self.started.elapsed()
     }
 
-    /// What the swarm is like now.
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
     }
 
-    /// Follows the state.
     pub(crate) fn watch(&self) -> watch::Receiver<State> {
         self.state.clone()
     }
 
     /// Publishes an encoded envelope. Returns when GossipSub has queued it for at least one peer, whose
-    /// link may be dead already: see [`State::linked_since`]. When it is refused nothing was sent; after [`PublishRefused::Busy`] it may arrive all the same,
-    /// because peers are told that there is such a message and may ask for it; whoever tries again does so
-    /// with the same envelope, of which one is delivered.
+    /// link may be dead already: see [`State::linked_since`]. When it is refused nothing was sent; after
+    /// [`PublishRefused::Busy`] it may arrive all the same, because peers are told that there is such a
+    /// message and may ask for it; whoever tries again does so with the same envelope, of which one is
+    /// delivered.
     pub(crate) async fn publish(&self, topic: Topic, data: Vec<u8>) -> Result<(), PublishRefused> {
         if data.len() > MAX_ENVELOPE_BYTES {
             return Err(PublishRefused::TooLarge {

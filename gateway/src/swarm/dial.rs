@@ -15,7 +15,6 @@ use lru::LruCache;
 
 use crate::address::split_peer;
 
-/// Wait after the first failure.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait while enough peers are connected.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -28,7 +27,6 @@ const MAX_ADDRS: usize = 16;
 /// A learned peer that failed this often in a row is forgotten.
 const MAX_LEARNED_FAILURES: u32 = 6;
 
-/// How many peers a node wants.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     /// Below this the node counts as an island.
@@ -40,13 +38,10 @@ pub(crate) struct Wanted {
 /// Names a target in results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum TargetId {
-    /// A seed, by place.
     Seed(usize),
-    /// A learned peer.
     Learned(PeerId),
 }
 
-/// A dial that is due now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dial {
     pub(crate) target: TargetId,
@@ -84,7 +79,6 @@ impl Target {
     }
 }
 
-/// Every target and its state.
 #[derive(Debug)]
 pub(crate) struct DialBook {
     local: PeerId,
@@ -214,7 +208,6 @@ impl DialBook {
         self.wanted.peers.saturating_sub(taken)
     }
 
-    /// A dial failed.
     pub(crate) fn failed(&mut self, id: TargetId, now: Duration, peers: usize) {
         let longest = if peers < self.wanted.min_peers {
             LONGEST_ISLAND_WAIT
@@ -246,7 +239,6 @@ impl DialBook {
         }
     }
 
-    /// `peer` answered a dial.
     pub(crate) fn answered(&mut self, id: TargetId, peer: PeerId) {
         self.running.remove(&id);
         if let Some(target) = self.target(id) {

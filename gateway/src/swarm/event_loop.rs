@@ -27,7 +27,6 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a stop the swarm is polled this much longer, so that what was accepted is sent.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// The swarm, and what is known about its peers.
 pub(super) struct EventLoop {
     pub(super) shared: Arc<Shared>,
     pub(super) swarm: Swarm<Behaviour>,
@@ -47,7 +46,7 @@ pub(super) struct Connected {
     pub(super) agent: String,
     /// When the first connection was made, in time since the gateway started.
     pub(super) at: Duration,
-    /// Since when it has been subscribed, in time since the gateway started, over connections none of which was lost.
+    /// Since when it has been subscribed, in the same time, over connections none of which was lost.
     pub(super) subscribed: HashMap<Topic, Duration>,
 }
 

@@ -14,7 +14,6 @@ use crate::domain::envelope::Topic;
 const SILENCE: Duration = Duration::from_secs(10);
 
 impl EventLoop {
-    /// A connection was made.
     pub(super) fn on_connected(&mut self, peer: PeerId, id: ConnectionId, address: Multiaddr) {
         let connected = self.peers.entry(peer).or_default();
         if connected.connections.is_empty() {

@@ -6,7 +6,6 @@ use sovereign_service::{Code, HasCode};
 
 use crate::domain::Impossible;
 
-/// The rounds could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("open the store of rounds")]
@@ -19,7 +18,6 @@ pub(crate) enum StoreError {
     },
 }
 
-/// A call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoundError {
     #[error("open a round")]

@@ -21,7 +21,6 @@ const DEFAULT_RECORDS: usize = 100;
 /// Records in an answer at most.
 const MAX_RECORDS: usize = 1000;
 
-/// The calls, over the ledger.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) ledger: Ledger,

@@ -19,7 +19,6 @@ use crate::wire::{Models, PeerRound, record_from_round, round_from_record};
 /// The clock is looked at this often, because it may be set while we wait for a round to close.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// The rounds; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     pub(crate) store: Store,

@@ -52,7 +52,6 @@ pub(crate) enum Kept {
     TooManyOpen,
 }
 
-/// A part of the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Records {
     /// Oldest first, by sequence.
@@ -61,7 +60,6 @@ pub(crate) struct Records {
     pub(crate) oldest_kept: u64,
 }
 
-/// The store; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     database: Arc<Database>,
@@ -69,7 +67,6 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens or creates the store in `dir`.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         Self::open_with(dir, MAX_RECORDS)
     }

@@ -44,7 +44,6 @@ pub(crate) struct Round {
     pub(crate) phase: Phase,
 }
 
-/// What happens to a round.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     /// Its node says that it opened.
@@ -65,7 +64,6 @@ impl From<Round> for Event {
     }
 }
 
-/// What a caller asks for, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) model: Digest,
@@ -73,7 +71,6 @@ pub(crate) struct Wanted {
     pub(crate) timeout: Duration,
 }
 
-/// Why a round cannot be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Impossible {
     #[error("field `model_digest`")]
