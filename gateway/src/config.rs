@@ -1,10 +1,10 @@
 //! What may be configured, and what is made of it.
 
 use libp2p::Multiaddr;
-use libp2p::multiaddr::Protocol;
 use serde::Deserialize;
 use sovereign_service::BuildError;
 
+use crate::address::{is_dial_addr, is_listen_addr};
 use crate::topics::MAP_TOPIC;
 
 /// Longest name of a network or topic, bytes: both travel in every handshake.
@@ -88,11 +88,7 @@ pub struct Settings {
 }
 
 impl Config {
-    /// Checks every value.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError::Config`] naming the first key that cannot be used.
+    /// Checks every value; the error names the first key that cannot be used.
     pub(crate) fn settings(self) -> Result<Settings, BuildError> {
         for (field, name) in [("network", &self.network), ("topic", &self.topic)] {
             if !is_name(name) {
@@ -166,36 +162,6 @@ fn addrs(
         }
     };
     texts.iter().map(parse).collect()
-}
-
-fn is_listen_addr(addr: &Multiaddr) -> bool {
-    let mut parts = addr.iter();
-    matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_))) && is_transport(parts)
-}
-
-/// Whether an address is one that this node can dial.
-pub(crate) fn is_dial_addr(addr: &Multiaddr) -> bool {
-    let (addr, _) = crate::domain::dial::split_peer(addr.clone());
-    let mut parts = addr.iter();
-    let host = matches!(
-        parts.next(),
-        Some(
-            Protocol::Ip4(_)
-                | Protocol::Ip6(_)
-                | Protocol::Dns(_)
-                | Protocol::Dns4(_)
-                | Protocol::Dns6(_)
-        )
-    );
-    host && is_transport(parts)
-}
-
-fn is_transport<'a>(mut parts: impl Iterator<Item = Protocol<'a>>) -> bool {
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(Protocol::Tcp(_)), None, None) => true,
-        (Some(Protocol::Udp(_)), Some(Protocol::QuicV1), None) => true,
-        (_, _, _) => false,
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the gateway decides, without sockets, clocks or generated types.
 
-pub(crate) mod dial;
+pub(crate) mod cursor;
 pub(crate) mod envelope;
 pub(crate) mod rate;
 pub(crate) mod seen;

@@ -4,27 +4,19 @@ use std::io;
 use std::path::PathBuf;
 
 use libp2p::{Multiaddr, TransportError};
+use sovereign_disk::{OpenDatabaseError, PrivateFileError};
 use sovereign_service::{Code, HasCode};
 
-/// The identity could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyError {
-    #[error("read the key file {path}")]
-    Read {
-        path: PathBuf,
-        #[source]
-        cause: io::Error,
-    },
+    #[error("read the key of this node")]
+    Read(#[from] PrivateFileError),
     #[error("write the key file {path}")]
     Write {
         path: PathBuf,
         #[source]
         cause: io::Error,
     },
-    #[error(
-        "the key file {path} has mode {mode:04o}, so others may read it; run `chmod 600` on it, or delete it for a new identity"
-    )]
-    Permissions { path: PathBuf, mode: u32 },
     #[error("decode the key file {path}")]
     Decode {
         path: PathBuf,
@@ -35,7 +27,6 @@ pub(crate) enum KeyError {
     Encode(#[source] libp2p::identity::DecodingError),
 }
 
-/// The swarm could not be had, or ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SwarmError {
     #[error("set up the TCP transport")]
@@ -60,16 +51,18 @@ pub(crate) enum SwarmError {
     ListenersClosed,
 }
 
-/// The export store could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation}")]
-pub(crate) struct StoreError {
-    pub(crate) operation: &'static str,
-    #[source]
-    pub(crate) cause: redb::Error,
+pub(crate) enum StoreError {
+    #[error("open the export store")]
+    Open(#[from] OpenDatabaseError),
+    #[error("{operation}")]
+    Use {
+        operation: &'static str,
+        #[source]
+        cause: Box<redb::Error>,
+    },
 }
 
-/// A message was not taken for publication.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishRefused {
     #[error("no peer is subscribed to `{topic}`")]
@@ -88,7 +81,6 @@ pub(crate) enum PublishRefused {
     Restarting,
 }
 
-/// A call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("topic `{topic}` is not joined; joined are {}", joined.join(", "))]

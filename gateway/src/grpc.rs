@@ -4,15 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
-use libp2p::Multiaddr;
-use libp2p::multiaddr::Protocol;
 use sovereign_proto::mesh::v1::envelope::Body;
 use sovereign_proto::mesh::v1::mesh_server::{Mesh, MeshServer};
 use sovereign_proto::mesh::v1::{
     GetNodeRequest, GetNodeResponse, ListPeersRequest, ListPeersResponse, MeshMessage, Peer,
     PublishRequest, PublishResponse, SubscribeRequest,
 };
-use sovereign_service::{MAX_MESSAGE_BYTES, status_of};
+use sovereign_service::{Clock, limited, status_of};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
@@ -20,58 +18,36 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::domain::envelope::Kind;
+use crate::address::transport_of;
+use crate::domain::envelope::{Kind, Topic};
 use crate::error::CallError;
 use crate::metrics::Metrics;
-use crate::service::export::seal;
-use crate::service::now;
 use crate::swarm::{Client, PeerInfo};
-use crate::topics::{Topic, TopicNames};
+use crate::topics::TopicNames;
+use crate::wire::seal;
 
 /// Subscriptions at a time; further calls fail with RESOURCE_EXHAUSTED.
-const MAX_SUBSCRIPTIONS: usize = 64;
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 64;
 
 type MessageStream = Pin<Box<dyn Stream<Item = Result<MeshMessage, Status>> + Send>>;
 
-/// The calls, over the swarm and the importer.
 #[derive(Debug)]
-pub(crate) struct Calls {
+pub(crate) struct Api {
     pub(crate) client: Client,
     pub(crate) names: TopicNames,
     pub(crate) node_id: String,
     pub(crate) network: String,
+    pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     /// Weak, so that subscriptions end when the importer does.
     pub(crate) messages: broadcast::WeakSender<MeshMessage>,
-    subscriptions: Arc<Semaphore>,
+    /// Of [`MAX_SUBSCRIPTIONS`].
+    pub(crate) subscriptions: Arc<Semaphore>,
 }
 
-impl Calls {
-    pub(crate) fn new(
-        client: Client,
-        names: TopicNames,
-        node_id: String,
-        network: String,
-        metrics: Metrics,
-        messages: broadcast::WeakSender<MeshMessage>,
-    ) -> Self {
-        Self {
-            client,
-            names,
-            node_id,
-            network,
-            metrics,
-            messages,
-            subscriptions: Arc::new(Semaphore::new(MAX_SUBSCRIPTIONS)),
-        }
-    }
-
+impl Api {
     pub(crate) fn routes(self) -> Routes {
-        Routes::new(
-            MeshServer::new(self)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
+        Routes::new(limited!(MeshServer::new(self)))
     }
 
     fn joined(&self, topic: String) -> Result<Topic, CallError> {
@@ -92,7 +68,7 @@ impl Calls {
         }
         let message_id = Uuid::new_v4().to_string();
         let body = Body::Payload(request.payload);
-        let data = seal(&self.node_id, message_id.clone(), body, now());
+        let data = seal(&self.node_id, message_id.clone(), body, self.clock.now());
         let published = self.client.publish(topic, data).await;
         published.map_err(|cause| CallError::Publish {
             topic: self.names.name(topic).to_owned(),
@@ -128,7 +104,7 @@ impl Calls {
 }
 
 #[tonic::async_trait]
-impl Mesh for Calls {
+impl Mesh for Api {
     type SubscribeStream = MessageStream;
 
     async fn get_node(
@@ -183,14 +159,5 @@ fn peer_from_info(info: PeerInfo) -> Peer {
         address: info.address.to_string(),
         topics: info.topics,
         agent: info.agent,
-    }
-}
-
-/// `quic` or `tcp`, the two transports there are.
-pub(crate) fn transport_of(address: &Multiaddr) -> &'static str {
-    if address.iter().any(|part| matches!(part, Protocol::QuicV1)) {
-        "quic"
-    } else {
-        "tcp"
     }
 }

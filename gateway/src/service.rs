@@ -1,39 +1,29 @@
 //! The wiring: identity, swarm, import, exports.
 
-pub(crate) mod export;
-pub(crate) mod import;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::SystemTime;
-
-use libp2p::Multiaddr;
-use libp2p::multiaddr::Protocol;
-use sovereign_bus::{Consumer, Mailbox, Select};
-use sovereign_model::Timestamp;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use sovereign_bus::{Mailbox, Select};
 use sovereign_proto::DESCRIPTOR_SET;
-use sovereign_proto::checkpoint::v1::CheckpointMeta;
-use sovereign_proto::mesh::v1::envelope::Body;
 use sovereign_proto::mesh::v1::mesh_server;
-use sovereign_proto::round::v1::RoundRecord;
-use sovereign_proto::tile::v1::TileChange;
-use sovereign_proto::tile::v1::tiles_client::TilesClient;
 use sovereign_proto::topics::{CHECKPOINT_STORED, ROUND_RECORD, TILE_CHANGED};
-use sovereign_service::{
-    BuildError, Channel, Context, MAX_MESSAGE_BYTES, ReadyLatch, RunError, Service, Stop, Tasks,
-};
-use tokio::sync::broadcast;
+use sovereign_service::{BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, Tasks};
+use tokio::sync::{Semaphore, broadcast};
 use tonic::service::Routes;
 
+use crate::address::{socket_addr, transport_of};
 use crate::config::{Config, Mode, Settings};
 use crate::domain::rate::OWN;
-use crate::grpc::{self, transport_of};
+use crate::export::Exporter;
+use crate::grpc::{Api, MAX_SUBSCRIPTIONS};
+use crate::import::{Importer, Inspector};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
 use crate::store::Store;
 use crate::swarm::{self, Client, Identity, Supervisor};
 use crate::topics::TopicNames;
-use export::Exporter;
-use import::{Importer, Inspector};
+use crate::wire::{Checkpoints, Log, Rounds, Tiles};
 
 /// Messages kept for each gRPC subscriber; one that is further behind is told how many it missed.
 const SUBSCRIBER_MESSAGES: usize = 256;
@@ -41,9 +31,19 @@ const SUBSCRIBER_MESSAGES: usize = 256;
 sovereign_service::calls! {
     /// Services that the gateway calls.
     pub struct Calls {
-        /// Changes of the map.
+        /// Checkpoints that are announced.
+        checkpoints: required "checkpoint-svc",
+        /// Changes of the map that are announced.
         tiles: required "tile-svc",
+        /// Rounds that are announced.
+        rounds: required "round-svc",
     }
+}
+
+type Export = Box<dyn FnOnce(Exporter) -> BoxFuture<'static, Result<(), RunError>> + Send>;
+
+fn export<L: Log, M: prost::Message + Default + 'static>(log: L, hints: Mailbox<M>) -> Export {
+    Box::new(move |exporter| exporter.follow(log, hints).boxed())
 }
 
 /// The bridge between the bus and the mesh.
@@ -52,13 +52,11 @@ pub struct GatewayService {
     supervisor: Supervisor,
     importer: Importer,
     routes: Routes,
-    tiles: TilesClient<Channel>,
-    hints: Mailbox<TileChange>,
-    rounds: (Consumer<RoundRecord>, Outbox),
-    checkpoints: (Consumer<CheckpointMeta>, Outbox),
+    exports: [(&'static str, Export); 3],
     store: Store,
     node_id: String,
     mode: Mode,
+    clock: Clock,
     metrics: Metrics,
     listening: ReadyLatch,
 }
@@ -85,13 +83,11 @@ impl Service for GatewayService {
 
     async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {
         let listening = context.ready.latch("listening");
-        let metrics = context.metrics.register(Metrics::registered);
+        let metrics = Metrics::new(&context.metrics);
         let keypair = crate::key::load_or_create(&context.data_dir)
             .map_err(|error| BuildError::new("have an identity", error))?;
-        let remember = |error| BuildError::new("remember what was exported", error);
-        let store = Store::open(&context.data_dir, &settings.network).map_err(remember)?;
-        let outbox = |queue| Outbox::open(store.clone(), queue).map_err(remember);
-        let outboxes = (outbox("rounds")?, outbox("checkpoints")?);
+        let store = Store::open(&context.data_dir, &settings.network)
+            .map_err(|error| BuildError::new("remember what was exported", error))?;
         let names = TopicNames::new(settings.topic.clone());
         let (network, mode) = (settings.network.clone(), settings.mode);
         let identity = Identity {
@@ -106,19 +102,21 @@ impl Service for GatewayService {
 
         let bus = &context.bus;
         let subscribe = |error| BuildError::new("subscribe to what is exported", error);
-        let hints = bus.subscribe(&TILE_CHANGED, Select::All).await;
-        let rounds = bus.consume(&ROUND_RECORD, Self::NAME).await;
-        let checkpoints = bus.consume(&CHECKPOINT_STORED, Self::NAME).await;
+        let tile_hints = bus.subscribe(&TILE_CHANGED, Select::All).await;
+        let checkpoint_hints = bus.subscribe(&CHECKPOINT_STORED, Select::All).await;
+        let round_hints = bus.subscribe(&ROUND_RECORD, Select::All).await;
 
         let (subscribers, _) = broadcast::channel(SUBSCRIBER_MESSAGES);
-        let calls_served = grpc::Calls::new(
-            client.clone(),
-            names.clone(),
-            context.node.clone(),
+        let api = Api {
+            client: client.clone(),
+            names: names.clone(),
+            node_id: context.node.clone(),
             network,
-            metrics.clone(),
-            subscribers.downgrade(),
-        );
+            clock: context.clock.clone(),
+            metrics: metrics.clone(),
+            messages: subscribers.downgrade(),
+            subscriptions: Arc::new(Semaphore::new(MAX_SUBSCRIPTIONS)),
+        };
         let importer = Importer {
             bus: context.bus.clone(),
             names,
@@ -130,16 +128,28 @@ impl Service for GatewayService {
         Ok(Self {
             supervisor,
             importer,
-            routes: calls_served.routes(),
-            tiles: TilesClient::new(calls.tiles)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            hints: hints.map_err(subscribe)?,
-            rounds: (rounds.map_err(subscribe)?, outboxes.0),
-            checkpoints: (checkpoints.map_err(subscribe)?, outboxes.1),
+            routes: api.routes(),
+            exports: [
+                (
+                    "export-tiles",
+                    export(Tiles::new(calls.tiles), tile_hints.map_err(subscribe)?),
+                ),
+                (
+                    "export-checkpoints",
+                    export(
+                        Checkpoints::new(calls.checkpoints),
+                        checkpoint_hints.map_err(subscribe)?,
+                    ),
+                ),
+                (
+                    "export-rounds",
+                    export(Rounds::new(calls.rounds), round_hints.map_err(subscribe)?),
+                ),
+            ],
             store,
             node_id: context.node,
             mode,
+            clock: context.clock,
             metrics,
             listening,
             client,
@@ -162,6 +172,8 @@ impl Service for GatewayService {
         let exporter = Exporter {
             client: self.client,
             node_id: self.node_id,
+            store: self.store,
+            clock: self.clock,
             metrics: self.metrics,
             stop: stop.clone(),
         };
@@ -172,14 +184,9 @@ impl Service for GatewayService {
             Ok(())
         });
         tasks.spawn("import", self.importer.run(stop));
-        let map = exporter.clone();
-        tasks.spawn("export-map", map.map(self.tiles, self.hints, self.store));
-        let (records, outbox) = self.rounds;
-        let rounds = exporter.clone().records(records, outbox, Body::Round);
-        tasks.spawn("export-rounds", rounds);
-        let (records, outbox) = self.checkpoints;
-        let checkpoints = exporter.clone().records(records, outbox, Body::Checkpoint);
-        tasks.spawn("export-checkpoints", checkpoints);
+        for (name, export) in self.exports {
+            tasks.spawn(name, export(exporter.clone()));
+        }
         let mode = self.mode.as_str();
         tasks.spawn("hello", async move {
             exporter.hello(mode).await;
@@ -187,27 +194,5 @@ impl Service for GatewayService {
         });
         self.listening.set();
         tasks.wait().await
-    }
-}
-
-/// The clock of this crate.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::from_system_time(SystemTime::now())
-}
-
-fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = addr.iter();
-    let (host, port) = (parts.next()?, parts.next()?);
-    let ip = if let Protocol::Ip4(ip) = host {
-        IpAddr::from(ip)
-    } else if let Protocol::Ip6(ip) = host {
-        IpAddr::from(ip)
-    } else {
-        return None;
-    };
-    if let Protocol::Tcp(port) | Protocol::Udp(port) = port {
-        Some(SocketAddr::new(ip, port))
-    } else {
-        None
     }
 }

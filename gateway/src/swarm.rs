@@ -12,8 +12,10 @@
 
 mod build;
 mod client;
+mod dial;
 mod dialling;
 mod event_loop;
+mod shared;
 mod state;
 
 use std::panic::AssertUnwindSafe;
@@ -21,21 +23,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use libp2p::Multiaddr;
-use libp2p::identity::Keypair;
 use sovereign_service::Stop;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Settings;
-use crate::domain::dial::Wanted;
 use crate::domain::rate::Rate;
 use crate::error::SwarmError;
+use crate::import::{Inspector, Received};
 use crate::metrics::Metrics;
-use crate::service::import::{Inspector, Received};
 use crate::topics::TopicNames;
 use client::Command;
-pub(crate) use client::{Client, MAX_ENVELOPE_BYTES, PeerInfo, State};
+pub(crate) use client::{Client, PeerInfo, State};
+use dial::Wanted;
 use event_loop::EventLoop;
+pub(crate) use shared::Identity;
+use shared::Shared;
 
 /// Commands waiting for the event loop; senders wait when it is full.
 const COMMANDS: usize = 64;
@@ -47,19 +49,8 @@ const WANTED_PEERS: usize = 10;
 /// Wait before a swarm that ended is built again.
 const RESTART_WAIT: Duration = Duration::from_millis(500);
 
-/// What a swarm is made from.
-#[derive(Debug)]
-pub(crate) struct Identity {
-    pub(crate) keypair: Keypair,
-    pub(crate) node_id: String,
-}
-
 /// Binds every listener of the settings and waits until each has an address. The node publishes no
 /// more than `pace`.
-///
-/// # Errors
-///
-/// [`SwarmError`] when a listener cannot be had.
 pub(crate) async fn start(
     settings: Settings,
     identity: Identity,
@@ -105,7 +96,6 @@ pub(crate) async fn start(
     Ok((client, received, supervisor))
 }
 
-/// Runs the event loop and builds a new one when it ends.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     event_loop: Option<EventLoop>,
@@ -164,18 +154,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-#[derive(Debug)]
-struct Shared {
-    started: Instant,
-    pace: Rate,
-    settings: Settings,
-    identity: Identity,
-    names: TopicNames,
-    book_seed: (Wanted, Vec<Multiaddr>),
-    metrics: Metrics,
-    state: watch::Sender<State>,
 }
 
 #[cfg(test)]

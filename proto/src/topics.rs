@@ -44,12 +44,12 @@ pub const SLAM_KEYFRAME: DurableTopic<slam::v1::Keyframe> =
     DurableTopic::new("slam.*.keyframe", RECORDS);
 /// Hint that tiles changed; the truth is `Tiles.ListChanges`. Owner: tile-svc.
 pub const TILE_CHANGED: LiveTopic<tile::v1::TileChange> = LiveTopic::new("tile.changed", 256);
-/// Hint that a checkpoint was stored; the truth is `Checkpoints.List`. Owner: checkpoint-svc.
-pub const CHECKPOINT_STORED: DurableTopic<checkpoint::v1::CheckpointMeta> =
-    DurableTopic::new("checkpoint.stored", RECORDS);
-/// Rounds of this node, key: round. Owner: round-svc.
-pub const ROUND_RECORD: DurableTopic<round::v1::RoundRecord> =
-    DurableTopic::new("round.*.record", RECORDS);
+/// Hint that a checkpoint was stored; the truth is `Checkpoints.ListChanges`. Owner: checkpoint-svc.
+pub const CHECKPOINT_STORED: LiveTopic<checkpoint::v1::CheckpointChange> =
+    LiveTopic::new("checkpoint.stored", 16);
+/// Hint at a record of a round of this node, key: round; the truth is `Rounds.ListRecords`. Owner:
+/// round-svc.
+pub const ROUND_RECORD: LiveTopic<round::v1::RoundRecord> = LiveTopic::new("round.*.record", 2);
 
 /// Bytes that a peer published, key: peer. Owner: mesh-gateway, as of all `mesh.` topics.
 pub const MESH_MESSAGE: LiveTopic<mesh::v1::MeshMessage> = LiveTopic::new("mesh.*.message", 256);

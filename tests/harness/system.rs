@@ -24,8 +24,8 @@ const SERVICES: [(&str, &[&str]); 8] = [
     ("checkpoint-svc", &[]),
     ("drone-ingest", &[]),
     ("tile-svc", &["slam-svc"]),
-    ("mesh-gateway", &["tile-svc"]),
     ("round-svc", &["checkpoint-svc"]),
+    ("mesh-gateway", &["checkpoint-svc", "tile-svc", "round-svc"]),
     (
         "mobile-ingest",
         &["drone-ingest", "slam-svc", "tile-svc", "mesh-gateway"],

@@ -481,8 +481,12 @@ fn every_metric_that_is_named_exists() -> anyhow::Result<()> {
         let (name, folder) =
             source.with_context(|| format!("{}: whose metric is `{span}`?", page.display()))?;
         let source = fs::read_to_string(folder.join("src/metrics.rs"))?;
+        // A unit is declared beside the name.
+        let units = ["", "_seconds", "_bytes"];
+        let mut fields = units.iter().filter_map(|unit| name.strip_suffix(unit));
         ensure!(
-            source.contains(&format!("\"{name}\"")),
+            source.contains(&format!("\"{name}\""))
+                || fields.any(|field| source.contains(&format!(" {field}: "))),
             "{}: there is no metric `{span}`",
             page.display()
         );

@@ -3,10 +3,10 @@
 //! GossipSub has verified the signature before; here the content is held against the contract. What
 //! is refused is neither delivered nor forwarded, so nothing malformed crosses an honest node.
 
-use sovereign_model::{Digest, geo::TileCoord};
+use sovereign_model::{Digest, Version, geo::TileCoord};
 
-use crate::topics::Topic;
-
+/// Largest envelope that travels, the size rust-libp2p has always used for a message.
+pub(crate) const MAX_ENVELOPE_BYTES: usize = 64 << 10;
 /// Longest message id, bytes.
 const MAX_MESSAGE_ID_BYTES: usize = 64;
 /// Longest name of a node, bytes.
@@ -18,33 +18,36 @@ pub(crate) const MAX_HELLO_ADDRS: usize = 16;
 /// Longest multiaddr in a hello, bytes.
 const MAX_ADDR_BYTES: usize = 256;
 
-/// What an envelope says.
+/// A GossipSub topic of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Topic {
+    /// Rounds, checkpoints, hellos and published bytes; named by the configuration.
+    Rounds,
+    Map,
+}
+
+impl Topic {
+    pub(crate) const ALL: [Topic; 2] = [Topic::Rounds, Topic::Map];
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// Published bytes.
     Payload,
-    /// Tiles that changed.
     TileChange,
-    /// A stored checkpoint.
     Checkpoint,
-    /// A step of a round.
     Round,
-    /// A node that joined.
     Hello,
 }
 
 impl Kind {
-    /// Every kind.
-    #[cfg(test)]
-    pub(crate) const ALL: [Kind; 5] = [
-        Kind::Payload,
-        Kind::TileChange,
-        Kind::Checkpoint,
-        Kind::Round,
-        Kind::Hello,
-    ];
+    /// The one topic on which it may travel.
+    pub(crate) fn topic(self) -> Topic {
+        match self {
+            Kind::Payload | Kind::Checkpoint | Kind::Round | Kind::Hello => Topic::Rounds,
+            Kind::TileChange => Topic::Map,
+        }
+    }
 
-    /// Name in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Kind::Payload => "payload",
@@ -71,7 +74,9 @@ pub(crate) enum BodyClaim<'a> {
     Payload,
     TileChange {
         sequence: u64,
-        names: [&'a str; 3],
+        layer: &'a str,
+        /// Of frames and sensors.
+        names: Vec<&'a str>,
         tiles: Vec<TileClaim<'a>>,
     },
     Checkpoint {
@@ -94,7 +99,6 @@ pub(crate) enum BodyClaim<'a> {
     },
 }
 
-/// The phase of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PhaseClaim {
     Absent,
@@ -125,7 +129,6 @@ impl BodyClaim<'_> {
 /// Why an envelope is refused; also the label in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Refusal {
-    /// The bytes are no envelope.
     Undecodable,
     /// The message id is empty, too long, or has other characters than `[A-Za-z0-9_-]`.
     MessageId,
@@ -141,7 +144,6 @@ pub(crate) enum Refusal {
     TileChange,
     /// A checkpoint whose version, digest and content id cannot be.
     Checkpoint,
-    /// A round that cannot be.
     Round,
     /// A round in a phase that this version does not know; ignored, because a later one may.
     Phase,
@@ -160,7 +162,6 @@ impl Refusal {
         matches!(self, Refusal::Body | Refusal::Phase)
     }
 
-    /// Name in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Refusal::Undecodable => "undecodable",
@@ -180,11 +181,7 @@ impl Refusal {
     }
 }
 
-/// Holds a claim against the contract and the allow-list of its topic.
-///
-/// # Errors
-///
-/// The first rule that it breaks.
+/// Holds a claim against the contract and the allow-list of its topic; the first rule that it breaks.
 pub(crate) fn admit(topic: Topic, claim: &Claim<'_>) -> Result<Kind, Refusal> {
     check(
         is_token(claim.message_id, MAX_MESSAGE_ID_BYTES),
@@ -196,17 +193,18 @@ pub(crate) fn admit(topic: Topic, claim: &Claim<'_>) -> Result<Kind, Refusal> {
         Refusal::NodeId,
     )?;
     let body = claim.body.as_ref().ok_or(Refusal::Body)?;
-    check(topic.carries(body.kind()), Refusal::Topic)?;
+    check(body.kind().topic() == topic, Refusal::Topic)?;
     match body {
         BodyClaim::Payload => {}
         BodyClaim::TileChange {
             sequence,
+            layer,
             names,
             tiles,
         } => {
-            let named = names.iter().all(|name| is_printable(name, MAX_NAME_BYTES));
-            let layered = !names[0].is_empty();
-            check(*sequence > 0 && named && layered, Refusal::TileChange)?;
+            let is_name = |name: &&str| is_printable(name, MAX_NAME_BYTES);
+            let named = !layer.is_empty() && is_name(layer) && names.iter().all(is_name);
+            check(*sequence > 0 && named, Refusal::TileChange)?;
             check(tiles.iter().all(is_tile), Refusal::TileChange)?;
         }
         BodyClaim::Checkpoint {
@@ -215,10 +213,8 @@ pub(crate) fn admit(topic: Topic, claim: &Claim<'_>) -> Result<Kind, Refusal> {
             cid,
         } => {
             let digest = Digest::from_hex(digest).map_err(|_| Refusal::Checkpoint)?;
-            check(
-                is_version(version) && digest.cid() == *cid,
-                Refusal::Checkpoint,
-            )?;
+            let named = Version::parse(version).is_ok();
+            check(named && digest.cid() == *cid, Refusal::Checkpoint)?;
         }
         BodyClaim::Round {
             round_id,
@@ -262,18 +258,12 @@ fn is_printable(text: &str, max_bytes: usize) -> bool {
     text.len() <= max_bytes && !text.chars().any(char::is_control)
 }
 
-fn is_version(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-}
-
 fn is_tile(tile: &TileClaim<'_>) -> bool {
     let possible = tile
         .zxy
         .is_some_and(|(z, x, y)| u8::try_from(z).is_ok_and(|z| TileCoord::new(z, x, y).is_some()));
-    possible && tile.digest.len() == 32
+    // Without a digest the tile is gone.
+    possible && matches!(tile.digest.len(), 0 | 32)
 }
 
 #[cfg(test)]

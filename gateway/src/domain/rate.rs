@@ -42,7 +42,6 @@ pub(crate) const FORWARDER: Rate = Rate {
     burst: 10_000,
 };
 
-/// Counts against a rate.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate: Rate,
@@ -51,7 +50,6 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
     pub(crate) fn new(rate: Rate, now: Duration) -> Self {
         Self {
             rate,
@@ -60,7 +58,6 @@ impl Bucket {
         }
     }
 
-    /// Whether one more is within the rate.
     pub(crate) fn has_one(&mut self, now: Duration) -> bool {
         let passed = now.saturating_sub(self.filled).as_secs_f64();
         let filled = self.tokens + passed * f64::from(self.rate.per_second);
@@ -84,7 +81,6 @@ pub(crate) struct Buckets<K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq> Buckets<K> {
-    /// Has heard nobody; remembers `capacity`.
     pub(crate) fn new(rate: Rate, capacity: NonZeroUsize) -> Self {
         Self {
             rate,

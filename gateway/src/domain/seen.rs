@@ -12,14 +12,12 @@ use sovereign_model::Digest;
 /// would not be heard until the old time was reached.
 pub(crate) const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 
-/// The newest messages by origin and message id.
 #[derive(Debug)]
 pub(crate) struct Seen {
     keys: LruCache<Digest, ()>,
 }
 
 impl Seen {
-    /// Nothing seen; remembers `capacity` messages.
     pub(crate) fn new(capacity: NonZeroUsize) -> Self {
         Self {
             keys: LruCache::new(capacity),
@@ -32,7 +30,6 @@ impl Seen {
         self.keys.contains(&key(origin, message_id))
     }
 
-    /// Remembers a message.
     pub(crate) fn remember(&mut self, origin: &[u8], message_id: &str) {
         self.keys.put(key(origin, message_id), ());
     }

@@ -32,7 +32,6 @@ struct Mark<T> {
     through: T,
 }
 
-/// What became of publications.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Settled<T> {
     /// Everything up to there is done; absent when nothing new is.
@@ -42,7 +41,6 @@ pub(crate) struct Settled<T> {
 }
 
 impl<T> Unconfirmed<T> {
-    /// Nothing was published.
     pub(crate) fn new() -> Self {
         Self {
             marks: VecDeque::new(),
@@ -87,11 +85,6 @@ impl<T> Unconfirmed<T> {
     /// When the next is confirmed if every link holds; absent when there is none.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.marks.front().map(|mark| mark.last + CONFIRMATION)
-    }
-
-    /// Forgets all of it.
-    pub(crate) fn clear(&mut self) {
-        self.marks.clear();
     }
 }
 

@@ -9,9 +9,9 @@ use libp2p::swarm::{NetworkBehaviour, Swarm};
 use libp2p::{PeerId, SwarmBuilder, identify, mdns, noise, ping, tcp, yamux};
 use sovereign_model::Digest;
 
-use super::{MAX_ENVELOPE_BYTES, Shared};
+use super::shared::Shared;
+use crate::domain::envelope::{MAX_ENVELOPE_BYTES, Topic};
 use crate::error::SwarmError;
-use crate::topics::Topic;
 
 /// Limit of a GossipSub RPC. Above [`MAX_ENVELOPE_BYTES`] by the signature and framing of a message
 /// (under 512 bytes) and by one read of 8 KiB, because rust-libp2p holds its limit against all bytes
@@ -19,7 +19,6 @@ use crate::topics::Topic;
 const MAX_RPC_BYTES: usize = MAX_ENVELOPE_BYTES + (8 << 10) + 512;
 /// Messages queued for one peer, 32 MiB at most; further ones are lost to that peer and counted.
 const PEER_QUEUE: usize = 512;
-/// Bytes of a message id.
 const MESSAGE_ID_BYTES: usize = 20;
 /// Message ids in one control message; of more a random choice is sent. A peer takes 16 KiB of control
 /// messages at once and closes the stream over more, and after five streams GossipSub says nothing on
@@ -32,9 +31,7 @@ const _: () = assert!(MAX_CONTROL_IDS * (MESSAGE_ID_BYTES + 2) + (1 << 10) < 16 
 const PUBLISH_QUEUE_TIME: Duration = Duration::from_secs(30);
 /// A message of another peer waits this long for a slow peer.
 const FORWARD_QUEUE_TIME: Duration = Duration::from_secs(5);
-/// A connection is tried this often.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// An answer takes this long at most.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections in handshake at a time, each way; more are refused.
 const MAX_PENDING: u32 = 64;
@@ -53,10 +50,6 @@ pub(super) struct Behaviour {
 }
 
 /// A swarm that neither listens nor dials yet.
-///
-/// # Errors
-///
-/// [`SwarmError`] when a part of it cannot be had.
 pub(super) fn build_swarm(shared: &Shared) -> Result<Swarm<Behaviour>, SwarmError> {
     let settings = &shared.settings;
     let keypair = shared.identity.keypair.clone();

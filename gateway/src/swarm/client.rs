@@ -5,18 +5,14 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::domain::envelope::{MAX_ENVELOPE_BYTES, Topic};
 use crate::error::PublishRefused;
-use crate::topics::Topic;
-
-/// Largest envelope that travels, the size rust-libp2p has always used for a message.
-pub(crate) const MAX_ENVELOPE_BYTES: usize = 64 << 10;
 
 /// What others of the gateway may know about the swarm at any time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// Addresses it listens on, each ending in `/p2p/<peer id>`.
     pub(crate) listen: Vec<Multiaddr>,
-    /// Connected peers.
     pub(crate) peers: usize,
     pub(super) rounds: Subscribers,
     pub(super) map: Subscribers,
@@ -38,7 +34,6 @@ impl Subscribers {
 }
 
 impl State {
-    /// Connected peers that are subscribed to `topic`.
     pub(crate) fn subscribers(&self, topic: Topic) -> usize {
         self.of(topic).count
     }
@@ -57,7 +52,6 @@ impl State {
     }
 }
 
-/// A connected peer.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerInfo {
     pub(crate) peer_id: PeerId,
@@ -66,7 +60,6 @@ pub(crate) struct PeerInfo {
     pub(crate) agent: String,
 }
 
-/// What the event loop is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
     Publish {
@@ -91,7 +84,6 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Identity of this node.
     pub(crate) fn peer_id(&self) -> PeerId {
         self.peer_id
     }
@@ -101,24 +93,19 @@ impl Client {
         self.started.elapsed()
     }
 
-    /// What the swarm is like now.
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
     }
 
-    /// Follows the state.
     pub(crate) fn watch(&self) -> watch::Receiver<State> {
         self.state.clone()
     }
 
     /// Publishes an encoded envelope. Returns when GossipSub has queued it for at least one peer, whose
-    /// link may be dead already: see [`State::linked_since`].
-    ///
-    /// # Errors
-    ///
-    /// [`PublishRefused`]; nothing was sent. After [`PublishRefused::Busy`] it may arrive all the same,
-    /// because peers are told that there is such a message and may ask for it; whoever tries again does so
-    /// with the same envelope, of which one is delivered.
+    /// link may be dead already: see [`State::linked_since`]. When it is refused nothing was sent; after
+    /// [`PublishRefused::Busy`] it may arrive all the same, because peers are told that there is such a
+    /// message and may ask for it; whoever tries again does so with the same envelope, of which one is
+    /// delivered.
     pub(crate) async fn publish(&self, topic: Topic, data: Vec<u8>) -> Result<(), PublishRefused> {
         if data.len() > MAX_ENVELOPE_BYTES {
             return Err(PublishRefused::TooLarge {

@@ -5,9 +5,9 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 use tokio::time::Instant;
 
+use super::dial::{Dial, TargetId};
 use super::event_loop::EventLoop;
-use crate::config::is_dial_addr;
-use crate::domain::dial::{Dial, TargetId};
+use crate::address::is_dial_addr;
 
 impl EventLoop {
     /// Another network's node: it speaks no protocol of ours, so the connection is of no use.

@@ -13,22 +13,20 @@ use sovereign_service::Stop;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Shared;
 use super::build::{Behaviour, BehaviourEvent, build_swarm, identify_protocol};
-use super::client::{Command, MAX_ENVELOPE_BYTES, PeerInfo};
-use super::state::Connected;
-use crate::domain::dial::{DialBook, TargetId};
+use super::client::{Command, PeerInfo};
+use super::dial::{DialBook, TargetId};
+use super::shared::Shared;
+use crate::domain::envelope::{MAX_ENVELOPE_BYTES, Topic};
 use crate::domain::rate::Bucket;
 use crate::error::{PublishRefused, SwarmError};
-use crate::service::import::{Inspector, Received, Verdict};
-use crate::topics::Topic;
+use crate::import::{Inspector, Received, Verdict};
 
 /// A listener must have an address within this time.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a stop the swarm is polled this much longer, so that what was accepted is sent.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// The swarm, and what is known about its peers.
 pub(super) struct EventLoop {
     pub(super) shared: Arc<Shared>,
     pub(super) swarm: Swarm<Behaviour>,
@@ -39,6 +37,17 @@ pub(super) struct EventLoop {
     listeners: usize,
     pace: Bucket,
     pub(super) island: bool,
+}
+
+/// A peer with its connections; bounded by `max_peers` through the connection limits.
+#[derive(Debug, Default)]
+pub(super) struct Connected {
+    pub(super) connections: Vec<(ConnectionId, Multiaddr)>,
+    pub(super) agent: String,
+    /// When the first connection was made, in time since the gateway started.
+    pub(super) at: Duration,
+    /// Since when it has been subscribed, in the same time, over connections none of which was lost.
+    pub(super) subscribed: HashMap<Topic, Duration>,
 }
 
 impl std::fmt::Debug for EventLoop {

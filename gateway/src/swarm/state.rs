@@ -1,6 +1,5 @@
 //! Who is connected, and what the rest of the gateway is told about it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use libp2p::multiaddr::Protocol;
@@ -9,24 +8,12 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::client::{State, Subscribers};
 use super::event_loop::EventLoop;
-use crate::topics::Topic;
+use crate::domain::envelope::Topic;
 
 /// A peer that has not named its topics for this long after it connected never will.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// A peer with its connections; bounded by `max_peers` through the connection limits.
-#[derive(Debug, Default)]
-pub(super) struct Connected {
-    pub(super) connections: Vec<(ConnectionId, Multiaddr)>,
-    pub(super) agent: String,
-    /// When the first connection was made, in time since the gateway started.
-    at: Duration,
-    /// Since when it has been subscribed, in time since the gateway started, over connections none of which was lost.
-    subscribed: HashMap<Topic, Duration>,
-}
-
 impl EventLoop {
-    /// A connection was made.
     pub(super) fn on_connected(&mut self, peer: PeerId, id: ConnectionId, address: Multiaddr) {
         let connected = self.peers.entry(peer).or_default();
         if connected.connections.is_empty() {

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use libp2p::gossipsub::{self, IdentTopic, PublishError};
+use libp2p::identity::Keypair;
 use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, noise, tcp, yamux};
 use sovereign_service::StopSource;
@@ -10,10 +11,10 @@ use tokio::task::JoinSet;
 use super::build::{gossip_config, message_id};
 use super::*;
 use crate::config::Config;
+use crate::domain::envelope::Topic;
 use crate::domain::rate::{OWN, Rate};
 use crate::error::PublishRefused;
-use crate::service::import::tests::envelope;
-use crate::topics::Topic;
+use crate::wire::tests::envelope;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -41,7 +42,7 @@ async fn run_at(
         keypair: Keypair::generate_ed25519(),
         node_id: "node".to_owned(),
     };
-    let metrics = Metrics::default();
+    let metrics = Metrics::for_tests();
     let inspector = Inspector::new(metrics.clone());
     let settings = settings.settings().unwrap();
     let (client, received, supervisor) =
@@ -247,9 +248,9 @@ async fn a_listener_that_cannot_be_had_is_named() {
         keypair: Keypair::generate_ed25519(),
         node_id: "node".to_owned(),
     };
-    let inspector = Inspector::new(Metrics::default());
+    let inspector = Inspector::new(Metrics::for_tests());
     let settings = settings.settings().unwrap();
-    let started = start(settings, identity, OWN, inspector, Metrics::default()).await;
+    let started = start(settings, identity, OWN, inspector, Metrics::for_tests()).await;
     let error = started
         .map(|_| ())
         .expect_err("the port is taken")

@@ -1,11 +1,9 @@
 //! Links that die unnoticed.
 
-use sovereign_bus::{Consumer, Key, Mailbox, Select};
+use sovereign_bus::{Consumer, Mailbox, Select};
 use sovereign_proto::mesh::v1::{PeerCheckpoint, PeerRound, PeerTileChange};
 use sovereign_proto::tile::v1::TileChange;
-use sovereign_proto::topics::{
-    CHECKPOINT_STORED, MESH_CHECKPOINT, MESH_ROUND, MESH_TILE, ROUND_RECORD, TILE_CHANGED,
-};
+use sovereign_proto::topics::{MESH_CHECKPOINT, MESH_ROUND, MESH_TILE};
 
 use crate::exports::{checkpoint, round};
 use crate::link::Link;
@@ -19,16 +17,12 @@ struct Said {
     change: TileChange,
 }
 
-/// Says one of each kind; the rounds have one key.
+/// Says one of each kind.
 async fn say(node: &Node, id: &'static str) -> Said {
-    let key = Key::parse("round").unwrap();
-    let (record, meta, change) = (round(id), checkpoint(id), node.tiles.commit(1));
-    let appended = node.bus.append(&ROUND_RECORD, Some(&key), id, &record);
-    appended.await.unwrap();
-    let appended = node.bus.append(&CHECKPOINT_STORED, None, id, &meta);
-    appended.await.unwrap();
-    let hinted = node.bus.publish(&TILE_CHANGED, None, &change);
-    hinted.await.unwrap();
+    node.owners.record(&round(id));
+    node.owners.store(&checkpoint(id));
+    let change = node.owners.commit(1);
+    node.hint().await;
     Said { id, change }
 }
 
@@ -137,12 +131,12 @@ async fn what_a_dead_link_took_before_a_stop_arrives_after_the_start() {
     link.cut();
     let said = say(&a, "r-1").await;
     wait_for_published(&a, 1).await;
-    let tiles = a.tiles.clone();
+    let owners = a.owners.clone();
     a.stop().await;
     // The other side does not know yet that the first connection is dead.
     let again = bus(dirs[0].path(), "a");
     let config = joining(TCP, &b.me().await);
-    let a = Node::start_with(dirs[0].path(), again, tiles, "a", config).await;
+    let a = Node::start_with(dirs[0].path(), again, owners, "a", config).await;
     heard.expect(&[said]).await;
     a.stop().await;
     b.stop().await;

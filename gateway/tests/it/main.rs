@@ -6,6 +6,6 @@ mod exports;
 mod link;
 mod messages;
 mod node;
+mod owners;
 mod peers;
 mod strangers;
-mod tiles;

@@ -4,24 +4,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mesh_gateway::{Calls, Config, GatewayService, Mode};
+use mesh_gateway::{Config, GatewayService, Mode};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use sovereign_bus::{Bus, Mailbox};
+use sovereign_bus::{Bus, Key, Mailbox};
 use sovereign_proto::mesh::v1::mesh_client::MeshClient;
 use sovereign_proto::mesh::v1::{
     GetNodeRequest, GetNodeResponse, ListPeersRequest, MeshMessage, Peer, PeerTileChange,
     PublishRequest, SubscribeRequest,
 };
 use sovereign_proto::tile::v1::TileChange;
-use sovereign_proto::tile::v1::tiles_server::TilesServer;
+use sovereign_proto::topics::{CHECKPOINT_STORED, ROUND_RECORD, TILE_CHANGED};
 use sovereign_service::{Channel, Context, Metrics, RunError, Service, StopSource};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tonic::service::Routes;
 use tonic::{Status, Streaming};
 
-use crate::tiles::TileStore;
+use crate::owners::Owners;
 
 pub(crate) const ROUNDS: &str = "fl.rounds";
 /// Longest wait for anything; ten nodes share few cores with other tests.
@@ -32,7 +31,7 @@ pub(crate) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 pub(crate) struct Node {
     pub(crate) mesh: MeshClient<Channel>,
     pub(crate) bus: Bus,
-    pub(crate) tiles: TileStore,
+    pub(crate) owners: Owners,
     registry: Arc<Mutex<Registry>>,
     stop: StopSource,
     running: JoinSet<Result<(), RunError>>,
@@ -59,13 +58,13 @@ pub(crate) fn joining(on: &str, seed: &GetNodeResponse) -> Config {
 
 impl Node {
     pub(crate) async fn start(dir: &Path, name: &str, config: Config) -> Node {
-        Node::start_with(dir, bus(dir, name), TileStore::default(), name, config).await
+        Node::start_with(dir, bus(dir, name), Owners::default(), name, config).await
     }
 
     pub(crate) async fn start_with(
         dir: &Path,
         bus: Bus,
-        tiles: TileStore,
+        owners: Owners,
         name: &str,
         config: Config,
     ) -> Node {
@@ -76,13 +75,10 @@ impl Node {
             ..Context::for_tests(GatewayService::NAME, bus.clone(), dir)
         };
         let ready = context.ready.clone();
-        let calls = Calls {
-            tiles: Channel::local(Routes::new(TilesServer::new(tiles.clone()))),
-        };
-        let service =
-            GatewayService::build(GatewayService::settings(config).unwrap(), calls, context)
-                .await
-                .unwrap();
+        let settings = GatewayService::settings(config).unwrap();
+        let service = GatewayService::build(settings, owners.calls(), context)
+            .await
+            .unwrap();
         assert!(!service.addresses().is_empty());
         let mesh = MeshClient::new(Channel::local(service.routes()));
         let stop = StopSource::new();
@@ -92,7 +88,7 @@ impl Node {
         Node {
             mesh,
             bus,
-            tiles,
+            owners,
             registry,
             stop,
             running,
@@ -140,6 +136,33 @@ impl Node {
         encode(&mut text, &self.registry.lock().unwrap()).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0.0, |value| value.trim().parse().unwrap())
+    }
+
+    /// Says that each log has more; what it is the gateway asks for.
+    pub(crate) async fn hint(&self) {
+        let round = Key::parse("round").unwrap();
+        let said = [
+            self.bus
+                .publish(&TILE_CHANGED, None, &Default::default())
+                .await,
+            self.bus
+                .publish(&CHECKPOINT_STORED, None, &Default::default())
+                .await,
+            self.bus
+                .publish(&ROUND_RECORD, Some(&round), &Default::default())
+                .await,
+        ];
+        for published in said {
+            published.unwrap();
+        }
+    }
+
+    /// Stops, and leaves in `dir` of the gateway's files what was on disk before.
+    pub(crate) async fn crash(self, dir: &Path, left: &Path) {
+        for file in ["peer.key", "export.redb"] {
+            std::fs::copy(dir.join(file), left.join(file)).unwrap();
+        }
+        self.stop().await;
     }
 
     pub(crate) async fn stop(mut self) {

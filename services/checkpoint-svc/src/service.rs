@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use sovereign_bus::{Bus, PublishError};
 use sovereign_model::Timestamp;
 use sovereign_proto::DESCRIPTOR_SET;
-use sovereign_proto::checkpoint::v1::checkpoints_server;
+use sovereign_proto::checkpoint::v1::{CheckpointChange, checkpoints_server};
 use sovereign_proto::topics::CHECKPOINT_STORED;
 use sovereign_service::{BuildError, Context, ReadyLatch, RunError, Service, Stop, chain};
 use tokio::sync::Notify;
@@ -92,15 +92,13 @@ impl Service for CheckpointService {
 impl CheckpointService {
     /// Announces a checkpoint; false when it has to wait for the next start.
     async fn announce(&self, checkpoint: Checkpoint, stop: &Stop) -> Result<bool, RunError> {
-        let message = meta_from_checkpoint(&checkpoint);
-        let message_id = format!("{}.{}", checkpoint.version, checkpoint.digest);
+        let message = CheckpointChange {
+            meta: Some(meta_from_checkpoint(&checkpoint)),
+            ..CheckpointChange::default()
+        };
         loop {
-            let appended = self
-                .bus
-                .append(&CHECKPOINT_STORED, None, &message_id, &message)
-                .await;
-            match appended {
-                Ok(_stored_or_known) => break,
+            match self.bus.publish(&CHECKPOINT_STORED, None, &message).await {
+                Ok(()) => break,
                 Err(error @ PublishError::Transport(_)) => {
                     self.metrics.announce_retries.inc();
                     tracing::warn!(error = %chain(&error), "a stored checkpoint is not announced yet");

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use checkpoint_svc::{CheckpointService, Config};
 use futures::{StreamExt as _, stream};
-use sovereign_bus::{Bus, Consumer};
+use sovereign_bus::{Bus, Mailbox, Select};
 use sovereign_model::Digest;
 use sovereign_proto::checkpoint::v1::checkpoints_client::CheckpointsClient;
 use sovereign_proto::checkpoint::v1::{
-    CheckpointMeta, GetRequest, ListRequest, PutHeader, PutRequest, get_request, get_response,
-    put_request,
+    CheckpointChange, CheckpointMeta, GetRequest, ListRequest, PutHeader, PutRequest, get_request,
+    get_response, put_request,
 };
 use sovereign_proto::topics::CHECKPOINT_STORED;
 use sovereign_service::{Channel, Context, RunError, Service, StopSource};
@@ -99,8 +99,9 @@ impl Running {
         response.unwrap().into_inner().checkpoints
     }
 
-    async fn announcements(&self) -> Consumer<CheckpointMeta> {
-        self.bus.consume(&CHECKPOINT_STORED, "test").await.unwrap()
+    async fn announcements(&self) -> Mailbox<CheckpointChange> {
+        let all = self.bus.subscribe(&CHECKPOINT_STORED, Select::All).await;
+        all.unwrap()
     }
 
     async fn stop(mut self) {
@@ -138,11 +139,9 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
         .expect("happens within the limit")
 }
 
-async fn next(consumer: &mut Consumer<CheckpointMeta>) -> CheckpointMeta {
-    let delivery = within(consumer.next()).await.unwrap();
-    let meta = delivery.message.clone();
-    delivery.ack().await.unwrap();
-    meta
+async fn next(announced: &mut Mailbox<CheckpointChange>) -> CheckpointMeta {
+    let event = within(announced.recv()).await.unwrap();
+    event.message.meta.unwrap()
 }
 
 #[tokio::test]

@@ -2,4 +2,6 @@
 
 mod round;
 
-pub(crate) use round::{Impossible, LONGEST_ROUND, Round, Wanted, newest_first};
+pub(crate) use round::{
+    Event, Impossible, LONGEST_ROUND, Phase, Round, Terms, Wanted, newest_first,
+};

@@ -1,21 +1,23 @@
 //! What can go wrong, and the status a caller sees.
 
-use sovereign_bus::PublishError;
+use sovereign_disk::OpenDatabaseError;
 use sovereign_model::Digest;
 use sovereign_service::{Code, HasCode};
 
 use crate::domain::Impossible;
 
-/// The rounds could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation}")]
-pub(crate) struct StoreError {
-    pub(crate) operation: &'static str,
-    #[source]
-    pub(crate) cause: Box<redb::Error>,
+pub(crate) enum StoreError {
+    #[error("open the store of rounds")]
+    Open(#[from] OpenDatabaseError),
+    #[error("{operation}")]
+    Use {
+        operation: &'static str,
+        #[source]
+        cause: Box<redb::Error>,
+    },
 }
 
-/// A call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoundError {
     #[error("open a round")]
@@ -24,8 +26,8 @@ pub(crate) enum RoundError {
     NoModel(Digest),
     #[error("ask the checkpoint store for the model")]
     Checkpoints(#[source] Box<tonic::Status>),
-    #[error("queue the round for the mesh")]
-    Append(#[source] PublishError),
+    #[error("{limit} rounds of this node are open, which is as many as it keeps")]
+    TooManyOpen { limit: usize },
     #[error("keep the rounds")]
     Store(#[from] StoreError),
     #[error("run on a thread for blocking work")]
@@ -45,15 +47,9 @@ impl HasCode for RoundError {
                 | Impossible::Times,
             ) => Code::InvalidArgument,
             Self::NoModel(_) => Code::NotFound,
+            Self::TooManyOpen { .. } => Code::ResourceExhausted,
             Self::Checkpoints(status) => Code::from_grpc(status.code()),
-            Self::Append(PublishError::Transport(_) | PublishError::Closed) => Code::Unavailable,
-            Self::Append(
-                PublishError::TooLarge { .. }
-                | PublishError::InvalidMessageId
-                | PublishError::Subject(_),
-            )
-            | Self::Store(_)
-            | Self::Blocking(_) => Code::Internal,
+            Self::Store(_) | Self::Blocking(_) => Code::Internal,
         }
     }
 }

@@ -2,48 +2,34 @@
 
 use std::time::Duration;
 
-use sovereign_bus::{Bus, Key};
-use sovereign_model::{Digest, Timestamp};
-use sovereign_proto::checkpoint::v1::checkpoints_client::CheckpointsClient;
-use sovereign_proto::checkpoint::v1::{GetRequest, get_request};
 use sovereign_proto::round::v1::rounds_server::{Rounds, RoundsServer};
 use sovereign_proto::round::v1::{
-    ListRoundsRequest, ListRoundsResponse, OpenRoundRequest, OpenRoundResponse, Round as WireRound,
-    RoundPhase, RoundRecord,
+    ListRecordsRequest, ListRecordsResponse, ListRoundsRequest, ListRoundsResponse,
+    OpenRoundRequest, OpenRoundResponse,
 };
-use sovereign_proto::topics::ROUND_RECORD;
-use sovereign_service::{Channel, MAX_MESSAGE_BYTES, status_of};
+use sovereign_service::{limited, status_of};
 use tonic::service::Routes;
-use tonic::{Code, Request, Response, Status};
-use uuid::Uuid;
+use tonic::{Request, Response, Status};
 
 use crate::domain::{Round, Wanted};
-use crate::error::{RoundError, StoreError};
-use crate::metrics::Metrics;
-use crate::service::now;
-use crate::store::Store;
+use crate::error::RoundError;
+use crate::ledger::Ledger;
+use crate::wire::{entry_from_record, record_from_round, wire_from_round};
 
-/// The checkpoint store answers within this time, or the round is not opened.
-const CHECKPOINTS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Records in an answer when the caller does not say.
+const DEFAULT_RECORDS: usize = 100;
+/// Records in an answer at most.
+const MAX_RECORDS: usize = 1000;
 
-/// The calls, over the store and the bus.
 #[derive(Debug)]
-pub(crate) struct RoundCalls {
-    pub(crate) store: Store,
-    pub(crate) bus: Bus,
-    pub(crate) checkpoints: CheckpointsClient<Channel>,
+pub(crate) struct Api {
+    pub(crate) ledger: Ledger,
     pub(crate) default_timeout: Duration,
-    pub(crate) node_id: String,
-    pub(crate) metrics: Metrics,
 }
 
-impl RoundCalls {
+impl Api {
     pub(crate) fn routes(self) -> Routes {
-        Routes::new(
-            RoundsServer::new(self)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
+        Routes::new(limited!(RoundsServer::new(self)))
     }
 
     async fn open(&self, request: OpenRoundRequest) -> Result<Round, RoundError> {
@@ -54,69 +40,24 @@ impl RoundCalls {
             self.default_timeout,
         )
         .map_err(RoundError::Impossible)?;
-        self.check_model(wanted.model).await?;
-        let round_id = Uuid::new_v4().to_string();
-        let round = wanted
-            .open(round_id, self.node_id.clone(), now())
-            .map_err(RoundError::Impossible)?;
-        let key = Key::parse(&round.round_id).ok();
-        let record = record_from_round(&round);
-        self.bus
-            .append(&ROUND_RECORD, key.as_ref(), &round.round_id, &record)
-            .await
-            .map_err(RoundError::Append)?;
-        // The record also comes back over the topic; here, so that the next list shows it.
-        let (store, kept) = (self.store.clone(), round.clone());
-        blocking(move || store.insert(&kept, kept.opened)).await?;
-        Ok(round)
-    }
-
-    /// Metadata is enough: it is sent only for a checkpoint whose bytes are there.
-    async fn check_model(&self, model: Digest) -> Result<(), RoundError> {
-        let mut request = Request::new(GetRequest {
-            key: Some(get_request::Key::Digest(model.to_hex())),
-        });
-        request.set_timeout(CHECKPOINTS_TIMEOUT);
-        let failed = |status: Status| {
-            if status.code() == Code::NotFound {
-                RoundError::NoModel(model)
-            } else {
-                RoundError::Checkpoints(Box::new(status))
-            }
-        };
-        let response = self.checkpoints.clone().get(request).await;
-        let mut parts = response.map_err(failed)?.into_inner();
-        match parts.message().await.map_err(failed)? {
-            Some(_meta) => Ok(()),
-            None => Err(RoundError::NoModel(model)),
-        }
+        self.ledger.open(wanted).await
     }
 }
 
 #[tonic::async_trait]
-impl Rounds for RoundCalls {
-    async fn list_records(
-        &self,
-        _: tonic::Request<sovereign_proto::round::v1::ListRecordsRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::round::v1::ListRecordsResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
+impl Rounds for Api {
     async fn open_round(
         &self,
         request: Request<OpenRoundRequest>,
     ) -> Result<Response<OpenRoundResponse>, Status> {
         match self.open(request.into_inner()).await {
             Ok(round) => {
-                self.metrics.opened.inc();
-                tracing::info!(round = round.round_id, model = %round.model, "round open");
-                Ok(Response::new(OpenRoundResponse {
-                    record: Some(record_from_round(&round)),
-                }))
+                tracing::info!(round = round.terms.round_id, model = %round.terms.model, "round open");
+                let record = Some(record_from_round(&round));
+                Ok(Response::new(OpenRoundResponse { record }))
             }
             Err(error) => {
-                self.metrics.refused.inc();
+                self.ledger.metrics.refused.inc();
                 Err(status_of(&error))
             }
         }
@@ -126,57 +67,25 @@ impl Rounds for RoundCalls {
         &self,
         _request: Request<ListRoundsRequest>,
     ) -> Result<Response<ListRoundsResponse>, Status> {
-        let store = self.store.clone();
-        match blocking(move || store.list()).await {
-            Ok(rounds) => Ok(Response::new(ListRoundsResponse {
-                rounds: rounds.into_iter().map(wire_from_round).collect(),
-            })),
-            Err(error) => Err(status_of(&error)),
-        }
+        let rounds = self.ledger.list().await.map_err(|e| status_of(&e))?;
+        let rounds = rounds.into_iter().map(wire_from_round).collect();
+        Ok(Response::new(ListRoundsResponse { rounds }))
     }
-}
 
-/// The store is read and written on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, RoundError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(RoundError::Blocking(error)),
-    }
-}
-
-fn record_from_round(round: &Round) -> RoundRecord {
-    RoundRecord {
-        round_id: round.round_id.clone(),
-        phase: RoundPhase::Open.into(),
-        model_digest: round.model.to_hex(),
-        min_participants: round.min_participants,
-        opened_unix_nanos: round.opened.as_unix_nanos(),
-        closes_unix_nanos: round.closes.as_unix_nanos(),
-        node_id: round.node_id.clone(),
-    }
-}
-
-/// The round of a record; absent when its phase or digest is none.
-pub(crate) fn round_from_record(origin: String, record: RoundRecord) -> Option<Round> {
-    if record.phase() != RoundPhase::Open {
-        return None;
-    }
-    Some(Round {
-        origin,
-        model: Digest::from_hex(&record.model_digest).ok()?,
-        min_participants: record.min_participants,
-        opened: Timestamp::from_unix_nanos(record.opened_unix_nanos),
-        closes: Timestamp::from_unix_nanos(record.closes_unix_nanos),
-        round_id: record.round_id,
-        node_id: record.node_id,
-    })
-}
-
-fn wire_from_round(round: Round) -> WireRound {
-    WireRound {
-        record: Some(record_from_round(&round)),
-        origin_peer_id: round.origin,
+    async fn list_records(
+        &self,
+        request: Request<ListRecordsRequest>,
+    ) -> Result<Response<ListRecordsResponse>, Status> {
+        let ListRecordsRequest { after, limit } = request.into_inner();
+        let limit = match limit {
+            0 => DEFAULT_RECORDS,
+            limit => (limit as usize).min(MAX_RECORDS),
+        };
+        let records = self.ledger.records(after, limit).await;
+        let records = records.map_err(|error| status_of(&error))?;
+        Ok(Response::new(ListRecordsResponse {
+            entries: records.entries.into_iter().map(entry_from_record).collect(),
+            oldest_kept: records.oldest_kept,
+        }))
     }
 }

@@ -1,6 +1,5 @@
-//! Rounds on disk, by origin and round id. Everything here blocks.
+//! Rounds on disk, by origin and round id, and the log of this node's own. Everything here blocks.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,53 +9,75 @@ use redb::{
 };
 use sovereign_model::{Digest, Timestamp};
 
-use crate::domain::{Round, newest_first};
+use crate::domain::{Event, Phase, Round, Terms, newest_first};
 use crate::error::StoreError;
 
-/// Rounds kept of one origin; one more drops the one that opened first.
+/// Rounds kept of one origin; one more drops the one that opened first. Of this node only closed ones
+/// are dropped: while all are open no other is opened.
 pub(crate) const MAX_ROUNDS_PER_ORIGIN: usize = 128;
 /// Peers kept. One more takes the place of the peer whose rounds are closed for the longest; while every
 /// peer has an open round, of the one heard of longest ago. One whose own round closed before those of all
 /// others is refused.
 pub(crate) const MAX_PEERS: u64 = 256;
+/// Records kept in the log; the oldest goes, and a reader that was behind it is told so.
+const MAX_RECORDS: u64 = 65_536;
+/// Pages of the file kept in memory.
+const PAGE_CACHE_BYTES: usize = 8 << 20;
 
-/// Model digest, participants, opened and closes in nanoseconds since the Unix epoch, node name.
-type Row = (&'static [u8], u32, i64, i64, &'static str);
+/// Model digest, participants, opened and closes in nanoseconds since the Unix epoch, node name, whether
+/// it is closed.
+type Row<'a> = (&'a [u8], u32, i64, i64, &'a str, bool);
 /// By origin, empty for this node, and round id.
-const ROUNDS: TableDefinition<'_, (&str, &str), Row> = TableDefinition::new("rounds");
+const ROUNDS: TableDefinition<'_, (&str, &str), Row<'static>> = TableDefinition::new("rounds");
+/// What happened to the rounds of this node, with their ids, by sequence. The newest is never removed, so
+/// no sequence is used twice.
+const LOG: TableDefinition<'_, u64, (&str, Row<'static>)> = TableDefinition::new("log");
 /// When the last round of each peer in `ROUNDS` closes, and when a new one was last heard of, nanoseconds
 /// since the Unix epoch. Made anew at every start, with nobody heard of.
 const PEERS: TableDefinition<'_, &str, (i64, i64)> = TableDefinition::new("peers");
 
-/// What became of a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+type Rounds<'a> = Table<'a, (&'static str, &'static str), Row<'static>>;
+type Peers<'a> = Table<'a, &'static str, (i64, i64)>;
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// It is new; so many older ones of its origin, or of a peer that made room, were dropped.
-    New { dropped: usize },
-    /// It was known, or is older than all that are kept of its origin.
+    /// The round is this now; so many older ones of its origin, or of a peer that made room, were dropped.
+    Changed { round: Round, dropped: usize },
+    /// It changed nothing, or is of a round older than all that are kept of its origin.
     Known,
     /// There is no room for one more peer.
     TooManyPeers,
+    /// This node has as many open rounds as it keeps.
+    TooManyOpen,
 }
 
-/// The store; cheap to clone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Records {
+    /// Oldest first, by sequence.
+    pub(crate) entries: Vec<(u64, Round)>,
+    /// Smallest sequence kept, 0 when there is none.
+    pub(crate) oldest_kept: u64,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     database: Arc<Database>,
+    max_records: u64,
 }
 
 impl Store {
-    /// Opens or creates the store in `dir`.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the file cannot be had.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let open = || -> Result<Database, redb::Error> {
-            let database = Database::create(dir.join("rounds.redb"))?;
+        Self::open_with(dir, MAX_RECORDS)
+    }
+
+    fn open_with(dir: &Path, max_records: u64) -> Result<Self, StoreError> {
+        let database = sovereign_disk::open_database(&dir.join("rounds.redb"), PAGE_CACHE_BYTES)?;
+        let prepare = || -> Result<(), redb::Error> {
             let write = database.begin_write()?;
             write.delete_table(PEERS)?;
             {
+                write.open_table(LOG)?;
                 let mut peers = write.open_table(PEERS)?;
                 for entry in write.open_table(ROUNDS)?.iter()? {
                     let (key, row) = entry?;
@@ -64,93 +85,67 @@ impl Store {
                 }
             }
             write.commit()?;
-            // A new file is on disk only after its folder is.
-            File::open(dir)?.sync_all()?;
-            Ok(database)
+            Ok(())
         };
-        let database = Arc::new(open().map_err(failed("open the store of rounds"))?);
-        Ok(Self { database })
+        prepare().map_err(failed("read the peers with rounds"))?;
+        Ok(Self {
+            database: Arc::new(database),
+            max_records,
+        })
     }
 
-    /// Keeps a round; on disk when it returns.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the store fails.
-    pub(crate) fn insert(&self, round: &Round, now: Timestamp) -> Result<Kept, StoreError> {
-        let insert = || -> Result<Kept, redb::Error> {
+    /// Lets an event happen to a round; what changed is on disk when it returns.
+    pub(crate) fn apply(
+        &self,
+        origin: &str,
+        round_id: &str,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Kept, StoreError> {
+        let apply = || -> Result<Kept, redb::Error> {
             let write = self.database.begin_write()?;
             let kept = {
-                let mut table = write.open_table(ROUNDS)?;
+                let mut rounds = write.open_table(ROUNDS)?;
                 let mut peers = write.open_table(PEERS)?;
-                let origin = round.origin.as_str();
-                let key = (origin, round.round_id.as_str());
-                if table.get(key)?.is_some() {
+                let key = (origin, round_id);
+                let known = rounds
+                    .get(key)?
+                    .and_then(|row| round_from_row(origin, round_id, row.value()));
+                let Some(round) = Round::apply(known.as_ref(), event, now) else {
                     return Ok(Kept::Known);
-                }
-                let mut of_origin = rounds_of(&table, origin)?;
-                let mut dropped = (of_origin.len() + 1).saturating_sub(MAX_ROUNDS_PER_ORIGIN);
-                let opened = round.opened.as_unix_nanos();
-                of_origin.sort();
-                if dropped > 0 && of_origin[0].0 >= opened {
-                    return Ok(Kept::Known);
-                }
-                for (_, id) in &of_origin[..dropped] {
-                    table.remove((origin, id.as_str()))?;
-                }
-                let (closes, now) = (round.closes.as_unix_nanos(), now.as_unix_nanos());
-                let more = !origin.is_empty() && peers.get(origin)?.is_none();
-                if more && peers.len()? >= MAX_PEERS {
-                    let Some(leaving) = peer_to_replace(&peers, closes, now)? else {
-                        return Ok(Kept::TooManyPeers);
-                    };
-                    for (_, id) in rounds_of(&table, &leaving)? {
-                        table.remove((leaving.as_str(), id.as_str()))?;
-                        dropped += 1;
+                };
+                let mut dropped = 0;
+                if known.is_none() {
+                    match make_room(&mut rounds, &mut peers, &round.terms, now)? {
+                        Ok(made) => dropped = made,
+                        Err(refused) => return Ok(refused),
                     }
-                    peers.remove(leaving.as_str())?;
                 }
-                note(&mut peers, origin, closes, now)?;
-                let row = (
-                    round.model.as_bytes().as_slice(),
-                    round.min_participants,
-                    opened,
-                    closes,
-                    round.node_id.as_str(),
-                );
-                table.insert(key, row)?;
-                Kept::New { dropped }
+                rounds.insert(key, row_from_round(&round))?;
+                if origin.is_empty() {
+                    let mut log = write.open_table(LOG)?;
+                    let newest = log.last()?.map_or(0, |(sequence, _)| sequence.value());
+                    log.insert(newest + 1, (round_id, row_from_round(&round)))?;
+                    while log.len()? > self.max_records {
+                        log.pop_first()?;
+                    }
+                }
+                Kept::Changed { round, dropped }
             };
             write.commit()?;
             Ok(kept)
         };
-        insert().map_err(failed("keep a round"))
+        apply().map_err(failed("keep a round"))
     }
 
     /// Every round, newest first.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the store fails.
     pub(crate) fn list(&self) -> Result<Vec<Round>, StoreError> {
         let read = || -> Result<Vec<Round>, redb::Error> {
             let mut rounds = Vec::new();
             for entry in self.database.begin_read()?.open_table(ROUNDS)?.iter()? {
                 let (key, row) = entry?;
                 let (origin, round_id) = key.value();
-                let (model, min_participants, opened, closes, node_id) = row.value();
-                let Ok(model) = Digest::from_slice(model) else {
-                    continue;
-                };
-                rounds.push(Round {
-                    origin: origin.to_owned(),
-                    round_id: round_id.to_owned(),
-                    model,
-                    min_participants,
-                    opened: Timestamp::from_unix_nanos(opened),
-                    closes: Timestamp::from_unix_nanos(closes),
-                    node_id: node_id.to_owned(),
-                });
+                rounds.extend(round_from_row(origin, round_id, row.value()));
             }
             Ok(rounds)
         };
@@ -158,32 +153,132 @@ impl Store {
         newest_first(&mut rounds);
         Ok(rounds)
     }
+
+    /// The open rounds of this node: when each closes, and its id.
+    pub(crate) fn open_rounds(&self) -> Result<Vec<(Timestamp, String)>, StoreError> {
+        let read = || -> Result<Vec<(Timestamp, String)>, redb::Error> {
+            let mut open = Vec::new();
+            let table = self.database.begin_read()?.open_table(ROUNDS)?;
+            // No other origin is empty, and those of this node come first.
+            for entry in table.range(("", "")..)? {
+                let (key, row) = entry?;
+                let ((origin, round_id), (_, _, _, closes, _, closed)) = (key.value(), row.value());
+                if !origin.is_empty() {
+                    break;
+                }
+                if !closed {
+                    open.push((Timestamp::from_unix_nanos(closes), round_id.to_owned()));
+                }
+            }
+            Ok(open)
+        };
+        read().map_err(failed("list the open rounds"))
+    }
+
+    /// At most `limit` records of this node's rounds that come after `after`.
+    pub(crate) fn records(&self, after: u64, limit: usize) -> Result<Records, StoreError> {
+        let read = || -> Result<Records, redb::Error> {
+            let log = self.database.begin_read()?.open_table(LOG)?;
+            let mut entries = Vec::new();
+            for entry in log.range(after.saturating_add(1)..)?.take(limit) {
+                let (sequence, row) = entry?;
+                let (round_id, row) = row.value();
+                let round = round_from_row("", round_id, row);
+                entries.extend(round.map(|round| (sequence.value(), round)));
+            }
+            let oldest_kept = log.first()?.map_or(0, |(sequence, _)| sequence.value());
+            Ok(Records {
+                entries,
+                oldest_kept,
+            })
+        };
+        read().map_err(failed("read the log of rounds"))
+    }
 }
 
-/// When each round of `origin` opened, and its id.
-fn rounds_of(
-    table: &Table<'_, (&str, &str), Row>,
-    origin: &str,
-) -> Result<Vec<(i64, String)>, redb::Error> {
-    let mut rounds = Vec::new();
-    for entry in table.range((origin, "")..)? {
+fn row_from_round(round: &Round) -> Row<'_> {
+    let terms = &round.terms;
+    (
+        terms.model.as_bytes(),
+        terms.min_participants,
+        terms.opened.as_unix_nanos(),
+        terms.closes.as_unix_nanos(),
+        &terms.node_id,
+        round.phase == Phase::Closed,
+    )
+}
+
+/// Absent when what is stored is no digest, which this store never wrote.
+fn round_from_row(origin: &str, round_id: &str, row: Row<'_>) -> Option<Round> {
+    let (model, min_participants, opened, closes, node_id, closed) = row;
+    Some(Round {
+        terms: Terms {
+            origin: origin.to_owned(),
+            round_id: round_id.to_owned(),
+            model: Digest::from_slice(model).ok()?,
+            min_participants,
+            opened: Timestamp::from_unix_nanos(opened),
+            closes: Timestamp::from_unix_nanos(closes),
+            node_id: node_id.to_owned(),
+        },
+        phase: if closed { Phase::Closed } else { Phase::Open },
+    })
+}
+
+/// Makes room for a new round; how many others were dropped, or why there is none.
+fn make_room(
+    rounds: &mut Rounds<'_>,
+    peers: &mut Peers<'_>,
+    terms: &Terms,
+    now: Timestamp,
+) -> Result<Result<usize, Kept>, redb::Error> {
+    let origin = terms.origin.as_str();
+    let (opened, closes) = (terms.opened.as_unix_nanos(), terms.closes.as_unix_nanos());
+    let mut of_origin = rounds_of(rounds, origin)?;
+    let mut dropped = (of_origin.len() + 1).saturating_sub(MAX_ROUNDS_PER_ORIGIN);
+    if dropped > 0 && origin.is_empty() {
+        of_origin.retain(|(_, _, closed)| *closed);
+        if of_origin.len() < dropped {
+            return Ok(Err(Kept::TooManyOpen));
+        }
+    } else if dropped > 0 && of_origin.iter().all(|(first, _, _)| *first >= opened) {
+        return Ok(Err(Kept::Known));
+    }
+    of_origin.sort();
+    for (_, id, _) in &of_origin[..dropped] {
+        rounds.remove((origin, id.as_str()))?;
+    }
+    let more = !origin.is_empty() && peers.get(origin)?.is_none();
+    if more && peers.len()? >= MAX_PEERS {
+        let Some(leaving) = peer_to_replace(peers, closes, now.as_unix_nanos())? else {
+            return Ok(Err(Kept::TooManyPeers));
+        };
+        for (_, id, _) in rounds_of(rounds, &leaving)? {
+            rounds.remove((leaving.as_str(), id.as_str()))?;
+            dropped += 1;
+        }
+        peers.remove(leaving.as_str())?;
+    }
+    note(peers, origin, closes, now.as_unix_nanos())?;
+    Ok(Ok(dropped))
+}
+
+/// When each round of `origin` opened, its id, and whether it is closed.
+fn rounds_of(rounds: &Rounds<'_>, origin: &str) -> Result<Vec<(i64, String, bool)>, redb::Error> {
+    let mut found = Vec::new();
+    for entry in rounds.range((origin, "")..)? {
         let (key, row) = entry?;
-        let (other, id) = key.value();
+        let ((other, id), (_, _, opened, _, _, closed)) = (key.value(), row.value());
         if other != origin {
             break;
         }
-        rounds.push((row.value().2, id.to_owned()));
+        found.push((opened, id.to_owned(), closed));
     }
-    Ok(rounds)
+    Ok(found)
 }
 
 /// A round of `origin` was heard of at `heard` and closes then; this node is no peer.
-fn note(
-    peers: &mut Table<'_, &str, (i64, i64)>,
-    origin: &str,
-    closes: i64,
-    heard: i64,
-) -> Result<(), redb::Error> {
+fn note(peers: &mut Peers<'_>, origin: &str, closes: i64, heard: i64) -> Result<(), redb::Error> {
     if !origin.is_empty() {
         let known = peers.get(origin)?.map(|known| known.value());
         let last = known.map_or(closes, |(last, _)| last.max(closes));
@@ -195,7 +290,7 @@ fn note(
 /// The peer that leaves for one whose round closes at `closes`: the one whose last round closed first,
 /// when that was before `now` and `closes`; otherwise, for a round that is open, the one heard of first.
 fn peer_to_replace(
-    peers: &Table<'_, &str, (i64, i64)>,
+    peers: &Peers<'_>,
     closes: i64,
     now: i64,
 ) -> Result<Option<String>, redb::Error> {
@@ -219,7 +314,7 @@ fn keep_lower(lowest: &mut Option<((i64, i64), String)>, order: (i64, i64), peer
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(redb::Error) -> StoreError {
-    move |cause| StoreError {
+    move |cause| StoreError::Use {
         operation,
         cause: Box::new(cause),
     }
@@ -231,8 +326,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_unix_nanos(1000);
 
-    fn round(origin: &str, id: &str, opened: i64) -> Round {
-        Round {
+    fn terms(origin: &str, id: &str, opened: i64) -> Terms {
+        Terms {
             origin: origin.to_owned(),
             round_id: id.to_owned(),
             model: Digest::of(b"model"),
@@ -243,47 +338,129 @@ mod tests {
         }
     }
 
+    fn is(phase: Phase, terms: &Terms) -> Round {
+        Round {
+            terms: terms.clone(),
+            phase,
+        }
+    }
+
+    fn open_at(store: &Store, terms: &Terms, now: Timestamp) -> Kept {
+        let (origin, id) = (&terms.origin, &terms.round_id);
+        store
+            .apply(origin, id, Event::Opened(terms.clone()), now)
+            .unwrap()
+    }
+
+    fn open(store: &Store, terms: &Terms) -> Kept {
+        open_at(store, terms, NOW)
+    }
+
+    fn new(terms: &Terms, dropped: usize) -> Kept {
+        Kept::Changed {
+            round: is(Phase::Open, terms),
+            dropped,
+        }
+    }
+
+    fn expire(store: &Store, id: &str) -> Kept {
+        store.apply("", id, Event::Expired, NOW).unwrap()
+    }
+
     #[test]
-    fn the_first_record_of_a_round_stays_and_survives_a_restart() {
+    fn the_first_terms_of_a_round_stay_and_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let first = round("", "r", 5);
-        assert_eq!(store.insert(&first, NOW).unwrap(), Kept::New { dropped: 0 });
-        assert_eq!(store.insert(&round("", "r", 9), NOW).unwrap(), Kept::Known);
-        let peers = round("peer", "r", 7);
-        assert_eq!(store.insert(&peers, NOW).unwrap(), Kept::New { dropped: 0 });
+        let first = terms("", "r", 5);
+        assert_eq!(open(&store, &first), new(&first, 0));
+        assert_eq!(open(&store, &terms("", "r", 9)), Kept::Known);
+        let peers = terms("peer", "r", 7);
+        assert_eq!(open(&store, &peers), new(&peers, 0));
         drop(store);
         let store = Store::open(dir.path()).unwrap();
-        assert_eq!(store.list().unwrap(), [peers, first]);
+        let kept = [is(Phase::Open, &peers), is(Phase::Open, &first)];
+        assert_eq!(store.list().unwrap(), kept);
+    }
+
+    #[test]
+    fn each_phase_of_an_own_round_is_in_the_log_once_and_those_of_peers_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_with(dir.path(), 3).unwrap();
+        let nothing = Records {
+            entries: Vec::new(),
+            oldest_kept: 0,
+        };
+        assert_eq!(store.records(0, 10).unwrap(), nothing);
+        let (own, peers) = (terms("", "r", 5), terms("peer", "s", 5));
+        for _ in 0..2 {
+            open(&store, &own);
+            open(&store, &peers);
+            assert_eq!(store.open_rounds().unwrap(), [(own.closes, "r".to_owned())]);
+        }
+        for _ in 0..2 {
+            expire(&store, "r");
+            assert!(store.open_rounds().unwrap().is_empty());
+        }
+        drop(store);
+        let store = Store::open_with(dir.path(), 3).unwrap();
+        let [first, second] = [is(Phase::Open, &own), is(Phase::Closed, &own)];
+        let log = store.records(0, 10).unwrap();
+        assert_eq!(log.entries, [(1, first), (2, second.clone())]);
+        assert_eq!(log.oldest_kept, 1);
+        assert_eq!(store.records(1, 10).unwrap().entries, [(2, second)]);
+        assert_eq!(store.records(0, 1).unwrap().entries.len(), 1);
+        // One more than is kept.
+        for id in ["s", "t"] {
+            open(&store, &terms("", id, 6));
+        }
+        let log = store.records(0, 10).unwrap();
+        assert_eq!(log.entries.first().unwrap().0, 2);
+        assert_eq!((log.entries.len(), log.oldest_kept), (3, 2));
     }
 
     #[test]
     fn an_origin_keeps_its_newest_rounds_and_displaces_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.insert(&round("", "own", 1), NOW).unwrap();
+        open(&store, &terms("", "own", 1));
         let count = MAX_ROUNDS_PER_ORIGIN as i64;
         for n in 0..count {
-            store
-                .insert(&round("peer", &format!("r-{n}"), 10 + n), NOW)
-                .unwrap();
+            open(&store, &terms("peer", &format!("r-{n}"), 10 + n));
         }
-        let older = store.insert(&round("peer", "older", 9), NOW).unwrap();
-        assert_eq!(older, Kept::Known);
-        let newer = store
-            .insert(&round("peer", "newer", 10 + count), NOW)
-            .unwrap();
-        assert_eq!(newer, Kept::New { dropped: 1 });
+        assert_eq!(open(&store, &terms("peer", "older", 9)), Kept::Known);
+        let newer = terms("peer", "newer", 10 + count);
+        assert_eq!(open(&store, &newer), new(&newer, 1));
         let rounds = store.list().unwrap();
         assert_eq!(rounds.len(), MAX_ROUNDS_PER_ORIGIN + 1);
-        assert_eq!(rounds[0].round_id, "newer");
-        assert_eq!(rounds.last().unwrap().round_id, "own");
-        assert!(rounds.iter().all(|r| r.round_id != "r-0"));
+        assert_eq!(rounds[0].terms.round_id, "newer");
+        assert_eq!(rounds.last().unwrap().terms.round_id, "own");
+        assert!(rounds.iter().all(|r| r.terms.round_id != "r-0"));
+    }
+
+    #[test]
+    fn an_open_round_of_this_node_is_never_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for n in 0..MAX_ROUNDS_PER_ORIGIN {
+            open(&store, &terms("", &format!("r-{n}"), 10));
+        }
+        let more = terms("", "more", 9);
+        assert_eq!(open(&store, &more), Kept::TooManyOpen);
+        expire(&store, "r-7");
+        assert_eq!(open(&store, &more), new(&more, 1));
+        assert_eq!(store.open_rounds().unwrap().len(), MAX_ROUNDS_PER_ORIGIN);
+        // It was closed, and its record stays.
+        assert_eq!(expire(&store, "r-7"), Kept::Known);
+        let log = store.records(0, 1000).unwrap().entries;
+        assert!(
+            log.iter()
+                .any(|(_, r)| r.phase == Phase::Closed && r.terms.round_id == "r-7")
+        );
     }
 
     fn origins(store: &Store) -> Vec<String> {
         let rounds = store.list().unwrap();
-        let mut origins: Vec<_> = rounds.into_iter().map(|round| round.origin).collect();
+        let mut origins: Vec<_> = rounds.into_iter().map(|round| round.terms.origin).collect();
         origins.sort();
         origins.dedup();
         origins
@@ -293,23 +470,22 @@ mod tests {
     fn while_every_peer_has_an_open_round_the_one_heard_of_longest_ago_makes_room() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let open = NOW.as_unix_nanos();
-        let at = |nanos| Timestamp::from_unix_nanos(open - 1000 + nanos);
+        let now = NOW.as_unix_nanos();
+        let at = |nanos| Timestamp::from_unix_nanos(now - 1000 + nanos);
         for n in 0..MAX_PEERS {
-            let peer = round(&format!("peer-{n:04}"), "r", open);
-            store.insert(&peer, at(n as i64)).unwrap();
+            let peer = terms(&format!("peer-{n:04}"), "r", now);
+            open_at(&store, &peer, at(n as i64));
         }
         // The first is heard of again, so the second leaves.
-        let known = round("peer-0000", "s", open);
-        let own = round("", "r", open);
-        for round in [known, own] {
-            let kept = store.insert(&round, at(900)).unwrap();
-            assert_eq!(kept, Kept::New { dropped: 0 });
+        let known = terms("peer-0000", "s", now);
+        let own = terms("", "r", now);
+        for terms in [known, own] {
+            assert_eq!(open_at(&store, &terms, at(900)), new(&terms, 0));
         }
-        let closed = store.insert(&round("closed", "r", open - 1), NOW).unwrap();
-        assert_eq!(closed, Kept::TooManyPeers);
-        let other = store.insert(&round("other", "r", open), NOW).unwrap();
-        assert_eq!(other, Kept::New { dropped: 1 });
+        let closed = terms("closed", "r", now - 1);
+        assert_eq!(open(&store, &closed), Kept::TooManyPeers);
+        let other = terms("other", "r", now);
+        assert_eq!(open(&store, &other), new(&other, 1));
         let origins = origins(&store);
         assert_eq!(origins.len() as u64, MAX_PEERS + 1);
         assert!(!origins.contains(&"peer-0001".to_owned()));
@@ -319,21 +495,19 @@ mod tests {
     fn one_more_peer_takes_the_place_of_the_one_closed_for_the_longest() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.insert(&round("", "own", 1), NOW).unwrap();
+        open(&store, &terms("", "own", 1));
         for n in 0..MAX_PEERS {
             for id in ["r", "s"] {
-                let peer = round(&format!("peer-{n:04}"), id, 10 + n as i64);
-                store.insert(&peer, NOW).unwrap();
+                open(&store, &terms(&format!("peer-{n:04}"), id, 10 + n as i64));
             }
         }
         // The first is not silent any more, so the second is silent for the longest.
-        store.insert(&round("peer-0000", "t", 900), NOW).unwrap();
+        open(&store, &terms("peer-0000", "t", 900));
         drop(store);
         let store = Store::open(dir.path()).unwrap();
-        let older = round("older", "r", 10);
-        assert_eq!(store.insert(&older, NOW).unwrap(), Kept::TooManyPeers);
-        let newer = round("newer", "r", 950);
-        assert_eq!(store.insert(&newer, NOW).unwrap(), Kept::New { dropped: 2 });
+        assert_eq!(open(&store, &terms("older", "r", 10)), Kept::TooManyPeers);
+        let newer = terms("newer", "r", 950);
+        assert_eq!(open(&store, &newer), new(&newer, 2));
         let origins = origins(&store);
         assert_eq!(origins.len() as u64, MAX_PEERS + 1);
         assert!(!origins.contains(&"peer-0001".to_owned()));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use round_svc::{Calls, Config, RoundService};
-use sovereign_bus::{Bus, Key};
-use sovereign_model::Digest;
+use sovereign_bus::{Bus, Key, Select};
+use sovereign_model::{Digest, Timestamp};
 use sovereign_proto::checkpoint::v1::checkpoints_server::{Checkpoints, CheckpointsServer};
 use sovereign_proto::checkpoint::v1::{
     CheckpointMeta, GetRequest, GetResponse, ListChangesRequest, ListChangesResponse, ListRequest,
@@ -17,10 +17,11 @@ use sovereign_proto::checkpoint::v1::{
 use sovereign_proto::mesh::v1::PeerRound;
 use sovereign_proto::round::v1::rounds_client::RoundsClient;
 use sovereign_proto::round::v1::{
-    ListRoundsRequest, OpenRoundRequest, Round, RoundPhase, RoundRecord,
+    ListRecordsRequest, ListRoundsRequest, OpenRoundRequest, RecordEntry, Round, RoundPhase,
+    RoundRecord,
 };
 use sovereign_proto::topics::{MESH_ROUND, ROUND_RECORD};
-use sovereign_service::{Channel, Context, RunError, Service, StopSource};
+use sovereign_service::{Channel, Clock, Context, RunError, Service, StopSource};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -74,13 +75,23 @@ struct Running {
 }
 
 async fn start(dir: &Path, config: Config) -> Running {
-    let bus = Bus::memory(&dir.join("journal.redb"), "test").unwrap();
-    let checkpoints = Channel::local(Routes::new(CheckpointsServer::new(OneModel)));
-    start_with(dir, config, bus, checkpoints).await
+    start_with(dir, config, Clock::system(), one_model()).await
 }
 
-async fn start_with(dir: &Path, config: Config, bus: Bus, checkpoints: Channel) -> Running {
-    let context = Context::for_tests(RoundService::NAME, bus.clone(), dir);
+async fn start_at(dir: &Path, clock: &Clock) -> Running {
+    start_with(dir, Config::default(), clock.clone(), one_model()).await
+}
+
+fn one_model() -> Channel {
+    Channel::local(Routes::new(CheckpointsServer::new(OneModel)))
+}
+
+async fn start_with(dir: &Path, config: Config, clock: Clock, checkpoints: Channel) -> Running {
+    let bus = Bus::memory(&dir.join("journal.redb"), "test").unwrap();
+    let context = Context {
+        clock,
+        ..Context::for_tests(RoundService::NAME, bus.clone(), dir)
+    };
     let ready = context.ready.clone();
     let calls = Calls { checkpoints };
     let service = RoundService::build(RoundService::settings(config).unwrap(), calls, context)
@@ -135,8 +146,49 @@ impl Running {
         .await
     }
 
+    async fn records(&self, after: u64, limit: u32) -> Vec<RecordEntry> {
+        let request = ListRecordsRequest { after, limit };
+        let response = within(self.client.clone().list_records(request)).await;
+        response.unwrap().into_inner().entries
+    }
+
+    async fn wait_for_records(&self, count: usize) -> Vec<RecordEntry> {
+        within(async {
+            loop {
+                let records = self.records(0, 0).await;
+                if records.len() >= count {
+                    return records;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    }
+
+    /// The phases of a peer's rounds by id, once `id` is among them.
+    async fn phases_with(&self, id: &str) -> Vec<(String, RoundPhase)> {
+        within(async {
+            loop {
+                let rounds = self
+                    .list()
+                    .await
+                    .into_iter()
+                    .filter_map(|round| round.record);
+                let phases: Vec<_> = rounds.map(|r| (r.round_id.clone(), r.phase())).collect();
+                if phases.iter().any(|(known, _)| known == id) {
+                    return phases;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    }
+
     async fn append_of_peer(&self, peer: &str, record: RoundRecord) {
-        let id = format!("{peer}.{}", record.round_id);
+        let id = format!(
+            "{peer}.{}.{}.{}",
+            record.round_id, record.phase, record.node_id
+        );
         let message = PeerRound {
             peer_id: peer.to_owned(),
             record: Some(record),
@@ -173,7 +225,7 @@ fn record(id: &str, opened: i64) -> RoundRecord {
 }
 
 #[tokio::test]
-async fn a_round_is_opened_listed_and_queued_for_the_mesh() {
+async fn a_round_is_opened_listed_and_recorded_for_the_mesh() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path(), Config::default()).await;
     let opened = running.open(&model(), 3, 0).await.unwrap();
@@ -190,16 +242,17 @@ async fn a_round_is_opened_listed_and_queued_for_the_mesh() {
     };
     assert_eq!(running.list().await, std::slice::from_ref(&round));
 
-    let mut queued = running.bus.consume(&ROUND_RECORD, "test").await.unwrap();
-    let delivery = within(queued.next()).await.unwrap();
-    assert_eq!(delivery.message, opened);
-    assert_eq!(delivery.key.as_ref().unwrap().as_str(), opened.round_id);
-    assert_eq!(delivery.headers.message_id, opened.round_id);
-    delivery.ack().await.unwrap();
+    let entry = RecordEntry {
+        sequence: 1,
+        record: Some(opened),
+    };
+    assert_eq!(running.records(0, 0).await, std::slice::from_ref(&entry));
     running.stop().await;
 
     let running = start(dir.path(), Config::default()).await;
     assert_eq!(running.list().await, [round]);
+    assert_eq!(running.records(0, 0).await, [entry]);
+    assert!(running.records(1, 0).await.is_empty());
     running.stop().await;
 }
 
@@ -240,9 +293,8 @@ async fn a_round_that_cannot_start_is_not_opened() {
 #[tokio::test]
 async fn no_round_is_opened_while_the_checkpoint_store_is_away() {
     let dir = tempfile::tempdir().unwrap();
-    let bus = Bus::memory(&dir.path().join("journal.redb"), "test").unwrap();
     let away = Channel::connect("http://127.0.0.1:1").unwrap();
-    let running = start_with(dir.path(), Config::default(), bus, away).await;
+    let running = start_with(dir.path(), Config::default(), Clock::system(), away).await;
     let status = running.open(&model(), 1, 0).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert!(running.list().await.is_empty());
@@ -290,19 +342,113 @@ async fn impossible_rounds_of_peers_are_passed_over() {
     running.stop().await;
 }
 
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_unix_nanos(secs * 1_000_000_000)
+}
+
+/// The same record, of the other phase.
+fn closed(record: &RoundRecord) -> RoundRecord {
+    RoundRecord {
+        phase: RoundPhase::Closed.into(),
+        ..record.clone()
+    }
+}
+
 #[tokio::test]
-async fn a_record_that_was_queued_before_a_crash_is_listed_after_it() {
+async fn each_phase_of_a_round_gives_one_record_and_one_hint() {
     let dir = tempfile::tempdir().unwrap();
-    let bus = Bus::memory(&dir.path().join("journal.redb"), "test").unwrap();
-    let queued = record("r-1", 10);
-    let key = Key::parse("r-1").unwrap();
-    let appended = bus.append(&ROUND_RECORD, Some(&key), "r-1", &queued).await;
-    appended.unwrap();
-    bus.close().await;
-    drop(bus);
     let running = start(dir.path(), Config::default()).await;
-    let rounds = running.wait_for_rounds(1).await;
-    assert_eq!(rounds[0].record.as_ref(), Some(&queued));
-    assert_eq!(rounds[0].origin_peer_id, "");
+    let mut hints = running
+        .bus
+        .subscribe(&ROUND_RECORD, Select::All)
+        .await
+        .unwrap();
+    let opened = running.open(&model(), 1, 1).await.unwrap();
+    let records = running.wait_for_records(2).await;
+    let phases = [opened.clone(), closed(&opened)];
+    let entry = |(sequence, record): (u64, &RoundRecord)| RecordEntry {
+        sequence,
+        record: Some(record.clone()),
+    };
+    assert_eq!(records, [entry((1, &phases[0])), entry((2, &phases[1]))]);
+    for phase in phases {
+        let hint = within(hints.recv()).await.unwrap();
+        assert_eq!(hint.message, phase);
+        assert_eq!(hint.key.unwrap().as_str(), opened.round_id);
+    }
+    // The next hint is of the next round, so no phase gave two.
+    let next = running.open(&model(), 1, 60).await.unwrap();
+    assert_eq!(within(hints.recv()).await.unwrap().message, next);
+    assert_eq!(running.records(2, 0).await, [entry((3, &next))]);
+    assert_eq!(running.records(0, 1).await, [entry((1, &opened))]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_round_whose_time_ended_while_the_node_was_down_is_closed_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(at(1000));
+    let running = start_at(dir.path(), &clock).await;
+    let [short, long] = [
+        running.open(&model(), 1, 30).await.unwrap(),
+        running.open(&model(), 1, 31).await.unwrap(),
+    ];
+    running.stop().await;
+    clock.set(at(1030));
+    for _ in 0..2 {
+        let running = start_at(dir.path(), &clock).await;
+        let records = running.wait_for_records(3).await;
+        let records: Vec<_> = records
+            .into_iter()
+            .filter_map(|entry| entry.record)
+            .collect();
+        assert_eq!(records, [short.clone(), long.clone(), closed(&short)]);
+        let phases: Vec<_> = running
+            .list()
+            .await
+            .into_iter()
+            .filter_map(|r| r.record)
+            .collect();
+        assert!(phases.contains(&closed(&short)) && phases.contains(&long));
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_closes_its_round_and_what_comes_late_or_twice_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), Config::default()).await;
+    let heard = |id: &str| record(id, 10);
+    running.append_of_peer("peer-a", heard("r-1")).await;
+    running
+        .append_of_peer("peer-a", closed(&heard("r-1")))
+        .await;
+    running
+        .append_of_peer("peer-a", closed(&heard("r-2")))
+        .await;
+    running.append_of_peer("peer-a", heard("r-2")).await;
+    let again = RoundRecord {
+        node_id: "another".to_owned(),
+        ..heard("r-1")
+    };
+    running.append_of_peer("peer-a", again).await;
+    running.append_of_peer("peer-b", heard("r-1")).await;
+    running.append_of_peer("peer-a", heard("last")).await;
+    running.append_of_peer("peer-b", heard("last-of-b")).await;
+    running.phases_with("last-of-b").await;
+    let mut phases = running.phases_with("last").await;
+    phases.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| (a.1 as i32).cmp(&(b.1 as i32))));
+    let expected = [
+        ("last", RoundPhase::Open),
+        ("last-of-b", RoundPhase::Open),
+        ("r-1", RoundPhase::Open),
+        ("r-1", RoundPhase::Closed),
+        ("r-2", RoundPhase::Closed),
+    ];
+    assert_eq!(phases, expected.map(|(id, phase)| (id.to_owned(), phase)));
+    let names = running.list().await.into_iter().filter_map(|r| r.record);
+    assert!(names.into_iter().all(|record| record.node_id == "south"));
+    // They are not this node's to export.
+    assert!(running.records(0, 0).await.is_empty());
     running.stop().await;
 }

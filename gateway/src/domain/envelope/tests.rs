@@ -15,7 +15,8 @@ fn claim(body: BodyClaim<'_>) -> Claim<'_> {
 fn tiles(zxy: Option<(u32, u32, u32)>, digest: &[u8]) -> BodyClaim<'_> {
     BodyClaim::TileChange {
         sequence: 1,
-        names: ["imagery", "frame", "sys-1"],
+        layer: "imagery",
+        names: vec!["frame", "sys-1"],
         tiles: vec![TileClaim { zxy, digest }],
     }
 }
@@ -53,6 +54,7 @@ fn what_the_contract_allows_is_admitted_on_its_topic() {
         (Topic::Rounds, round("r-1", HEX, 1, 6)),
         (Topic::Rounds, hello),
         (Topic::Map, tiles(Some((24, 0, (1 << 24) - 1)), &[7; 32])),
+        (Topic::Map, tiles(Some((24, 0, 0)), &[])),
     ] {
         let kind = body.kind();
         assert_eq!(admit(topic, &claim(body)), Ok(kind));

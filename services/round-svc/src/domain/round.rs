@@ -1,4 +1,7 @@
-//! A round: what may be asked for, what a peer may write, and in which order rounds are shown.
+//! A round: what may be asked for, what a peer may write, and what becomes of a round.
+//!
+//! A round is opened once and closed once. Events come twice and in any order, because peers repeat
+//! themselves and the network does not keep order: what was closed stays closed.
 
 use std::time::Duration;
 
@@ -14,9 +17,9 @@ const MAX_ROUND_ID_BYTES: usize = 64;
 /// Longest name of a node or peer, bytes.
 const MAX_NAME_BYTES: usize = 128;
 
-/// An open round.
+/// What never changes in a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Round {
+pub(crate) struct Terms {
     /// Peer that opened it, empty for this node.
     pub(crate) origin: String,
     pub(crate) round_id: String,
@@ -28,7 +31,39 @@ pub(crate) struct Round {
     pub(crate) node_id: String,
 }
 
-/// What a caller asks for, checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    Closed,
+}
+
+/// A round and how far it is: the content of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Round {
+    pub(crate) terms: Terms,
+    pub(crate) phase: Phase,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// Its node says that it opened.
+    Opened(Terms),
+    /// Its node says that it closed; with the terms, for whoever did not hear that it opened.
+    Closed(Terms),
+    /// Time has passed.
+    Expired,
+}
+
+impl From<Round> for Event {
+    /// What the record of a round says.
+    fn from(record: Round) -> Self {
+        match record.phase {
+            Phase::Open => Event::Opened(record.terms),
+            Phase::Closed => Event::Closed(record.terms),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) model: Digest,
@@ -36,7 +71,6 @@ pub(crate) struct Wanted {
     pub(crate) timeout: Duration,
 }
 
-/// Why a round cannot be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Impossible {
     #[error("field `model_digest`")]
@@ -55,12 +89,30 @@ pub(crate) enum Impossible {
     Times,
 }
 
+impl Round {
+    /// The round after an event; `None` when nothing changes, because the event is a copy, comes late
+    /// or comes too early. Of two that open a round the first counts.
+    pub(crate) fn apply(known: Option<&Round>, event: Event, now: Timestamp) -> Option<Round> {
+        let (terms, phase) = match (known, event) {
+            (None, Event::Opened(terms)) => (terms, Phase::Open),
+            (None, Event::Closed(terms)) => (terms, Phase::Closed),
+            (Some(round), Event::Closed(_)) if round.phase == Phase::Open => {
+                (round.terms.clone(), Phase::Closed)
+            }
+            (Some(round), Event::Expired)
+                if round.phase == Phase::Open && now >= round.terms.closes =>
+            {
+                (round.terms.clone(), Phase::Closed)
+            }
+            (None, Event::Expired)
+            | (Some(_), Event::Opened(_) | Event::Closed(_) | Event::Expired) => return None,
+        };
+        Some(Round { terms, phase })
+    }
+}
+
 impl Wanted {
     /// Checks a request; a timeout of 0 means `default_timeout`.
-    ///
-    /// # Errors
-    ///
-    /// [`Impossible`] naming the field.
     pub(crate) fn new(
         model_digest: &str,
         min_participants: u32,
@@ -84,18 +136,14 @@ impl Wanted {
         })
     }
 
-    /// The round that opens `now`.
-    ///
-    /// # Errors
-    ///
-    /// [`Impossible::Clock`].
-    pub(crate) fn open(
+    /// The terms of a round of this node that opens `now`.
+    pub(crate) fn terms(
         self,
         round_id: String,
         node_id: String,
         now: Timestamp,
-    ) -> Result<Round, Impossible> {
-        Ok(Round {
+    ) -> Result<Terms, Impossible> {
+        Ok(Terms {
             origin: String::new(),
             round_id,
             model: self.model,
@@ -107,12 +155,8 @@ impl Wanted {
     }
 }
 
-impl Round {
-    /// Checks what another process or peer wrote.
-    ///
-    /// # Errors
-    ///
-    /// [`Impossible`].
+impl Terms {
+    /// Checks what a peer wrote.
     pub(crate) fn check(&self, now: Timestamp) -> Result<(), Impossible> {
         let id = self.round_id.as_bytes();
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
@@ -128,8 +172,7 @@ impl Round {
             return Err(Impossible::Participants);
         }
         let latest = now.checked_add(LONGEST_ROUND + CLOCK_SLACK);
-        let is_peer = !self.origin.is_empty();
-        if self.closes <= self.opened || (is_peer && latest.is_some_and(|l| self.closes > l)) {
+        if self.closes <= self.opened || latest.is_some_and(|latest| self.closes > latest) {
             return Err(Impossible::Times);
         }
         Ok(())
@@ -139,6 +182,7 @@ impl Round {
 /// Sorts for a reader: newest first, and the same order at each call.
 pub(crate) fn newest_first(rounds: &mut [Round]) {
     rounds.sort_by(|a, b| {
+        let (a, b) = (&a.terms, &b.terms);
         b.opened
             .cmp(&a.opened)
             .then_with(|| a.origin.cmp(&b.origin))
@@ -148,6 +192,8 @@ pub(crate) fn newest_first(rounds: &mut [Round]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const DEFAULT: Duration = Duration::from_secs(120);
@@ -156,20 +202,20 @@ mod tests {
         Digest::of(b"model").to_hex()
     }
 
-    fn round(opened: i64) -> Round {
+    fn terms(opened: i64) -> Terms {
         let wanted = Wanted::new(&hex(), 2, 0, DEFAULT).unwrap();
         let now = Timestamp::from_unix_nanos(opened);
-        wanted.open("r-1".into(), "north".into(), now).unwrap()
+        wanted.terms("r-1".into(), "north".into(), now).unwrap()
     }
 
     #[test]
     fn a_round_is_open_for_the_time_asked_for_or_the_default() {
         let closes = |secs| {
             let wanted = Wanted::new(&hex(), 1, secs, DEFAULT).unwrap();
-            let round = wanted
-                .open("r".into(), "n".into(), Timestamp::UNIX_EPOCH)
+            let terms = wanted
+                .terms("r".into(), "n".into(), Timestamp::UNIX_EPOCH)
                 .unwrap();
-            round.closes.as_unix_nanos()
+            terms.closes.as_unix_nanos()
         };
         assert_eq!(closes(0), 120_000_000_000);
         assert_eq!(closes(7), 7_000_000_000);
@@ -187,49 +233,102 @@ mod tests {
         assert!(wanted(&hex(), 1, 604_801).contains("timeout_secs"));
         let late = Timestamp::from_unix_nanos(i64::MAX);
         let wanted = Wanted::new(&hex(), 1, 0, DEFAULT).unwrap();
-        let opened = wanted.open("r".into(), "n".into(), late);
+        let opened = wanted.terms("r".into(), "n".into(), late);
         assert!(matches!(opened, Err(Impossible::Clock)));
     }
 
     #[test]
     fn what_a_peer_writes_is_checked() {
         let now = Timestamp::from_unix_nanos(1);
-        round(1).check(now).unwrap();
-        let with = |change: fn(&mut Round)| {
-            let mut round = round(1);
-            change(&mut round);
-            round.check(now).unwrap_err()
+        terms(1).check(now).unwrap();
+        let with = |change: fn(&mut Terms)| {
+            let mut terms = terms(1);
+            change(&mut terms);
+            terms.check(now).unwrap_err()
         };
-        assert!(matches!(with(|r| r.round_id.clear()), Impossible::RoundId));
+        assert!(matches!(with(|t| t.round_id.clear()), Impossible::RoundId));
         assert!(matches!(
-            with(|r| r.round_id = "a.b".into()),
+            with(|t| t.round_id = "a.b".into()),
             Impossible::RoundId
         ));
         assert!(matches!(
-            with(|r| r.node_id = "\u{1b}[0m".into()),
+            with(|t| t.node_id = "\u{1b}[0m".into()),
             Impossible::Name
         ));
         assert!(matches!(
-            with(|r| r.origin = "x".repeat(129)),
+            with(|t| t.origin = "x".repeat(129)),
             Impossible::Name
         ));
         assert!(matches!(
-            with(|r| r.min_participants = 0),
+            with(|t| t.min_participants = 0),
             Impossible::Participants
         ));
-        assert!(matches!(with(|r| r.closes = r.opened), Impossible::Times));
-        let never = |r: &mut Round| {
-            r.origin = "peer".into();
-            r.closes = Timestamp::from_unix_nanos(i64::MAX);
-        };
+        assert!(matches!(with(|t| t.closes = t.opened), Impossible::Times));
+        let never = |t: &mut Terms| t.closes = Timestamp::from_unix_nanos(i64::MAX);
         assert!(matches!(with(never), Impossible::Times));
     }
 
     #[test]
     fn the_newest_round_comes_first() {
-        let mut rounds = vec![round(1), round(3), round(2)];
+        let mut rounds = [1, 3, 2].map(|opened| Round {
+            terms: terms(opened),
+            phase: Phase::Open,
+        });
         newest_first(&mut rounds);
-        let opened: Vec<i64> = rounds.iter().map(|r| r.opened.as_unix_nanos()).collect();
+        let opened = rounds.map(|round| round.terms.opened.as_unix_nanos());
         assert_eq!(opened, [3, 2, 1]);
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Said {
+        Opened,
+        Closed,
+        Expired,
+    }
+
+    proptest! {
+        /// Whatever comes twice, late or in another order: the phases only go on, each is entered once,
+        /// the terms are those heard first, and the end depends on what was heard, not on its order.
+        #[test]
+        fn every_order_of_events_comes_to_the_same_end(
+            said in prop::collection::vec(
+                (prop_oneof![Just(Said::Opened), Just(Said::Closed), Just(Said::Expired)], 0_u32..200),
+                0..12,
+            ),
+        ) {
+            let mut known: Option<Round> = None;
+            let mut entered = Vec::new();
+            let mut due = false;
+            for (number, (event, secs)) in said.iter().enumerate() {
+                // Copies differ, so that it shows which one counts.
+                let copy = Terms { node_id: number.to_string(), ..terms(0) };
+                let now = Timestamp::from_unix_nanos(i64::from(*secs) * 1_000_000_000);
+                let event = match event {
+                    Said::Opened => Event::Opened(copy),
+                    Said::Closed => Event::Closed(copy),
+                    Said::Expired => Event::Expired,
+                };
+                due |= matches!(event, Event::Expired) && known.is_some() && *secs >= 120;
+                if let Some(round) = Round::apply(known.as_ref(), event, now) {
+                    entered.push(round.phase);
+                    known = Some(round);
+                }
+            }
+            prop_assert!(matches!(
+                entered.as_slice(),
+                [] | [Phase::Open] | [Phase::Closed] | [Phase::Open, Phase::Closed]
+            ), "{entered:?}");
+            let heard = |wanted: Said| said.iter().position(|(event, _)| *event == wanted);
+            let first = match (heard(Said::Opened), heard(Said::Closed)) {
+                (Some(opened), Some(closed)) => Some(opened.min(closed)),
+                (opened, closed) => opened.or(closed),
+            };
+            prop_assert_eq!(known.is_some(), first.is_some());
+            if let (Some(round), Some(first)) = (known, first) {
+                prop_assert_eq!(round.terms.node_id, first.to_string());
+                let closed = due || heard(Said::Closed).is_some();
+                prop_assert_eq!(round.phase == Phase::Closed, closed);
+            }
+        }
     }
 }

@@ -1,3 +1,5 @@
+use libp2p::multiaddr::Protocol;
+
 use super::*;
 
 const WANTED: Wanted = Wanted {

@@ -10,10 +10,11 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId};
 use lru::LruCache;
 
-/// Wait after the first failure.
+use crate::address::split_peer;
+
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait while enough peers are connected.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -26,7 +27,6 @@ const MAX_ADDRS: usize = 16;
 /// A learned peer that failed this often in a row is forgotten.
 const MAX_LEARNED_FAILURES: u32 = 6;
 
-/// How many peers a node wants.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     /// Below this the node counts as an island.
@@ -38,13 +38,10 @@ pub(crate) struct Wanted {
 /// Names a target in results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum TargetId {
-    /// A seed, by place.
     Seed(usize),
-    /// A learned peer.
     Learned(PeerId),
 }
 
-/// A dial that is due now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dial {
     pub(crate) target: TargetId,
@@ -82,7 +79,6 @@ impl Target {
     }
 }
 
-/// Every target and its state.
 #[derive(Debug)]
 pub(crate) struct DialBook {
     local: PeerId,
@@ -212,7 +208,6 @@ impl DialBook {
         self.wanted.peers.saturating_sub(taken)
     }
 
-    /// A dial failed.
     pub(crate) fn failed(&mut self, id: TargetId, now: Duration, peers: usize) {
         let longest = if peers < self.wanted.min_peers {
             LONGEST_ISLAND_WAIT
@@ -244,7 +239,6 @@ impl DialBook {
         }
     }
 
-    /// `peer` answered a dial.
     pub(crate) fn answered(&mut self, id: TargetId, peer: PeerId) {
         self.running.remove(&id);
         if let Some(target) = self.target(id) {
@@ -288,15 +282,6 @@ impl DialBook {
             TargetId::Seed(place) => self.seeds.get_mut(place),
             TargetId::Learned(peer) => self.learned.peek_mut(&peer),
         }
-    }
-}
-
-/// Takes a closing `/p2p/<peer id>` off an address.
-pub(crate) fn split_peer(mut addr: Multiaddr) -> (Multiaddr, Option<PeerId>) {
-    match addr.pop() {
-        Some(Protocol::P2p(peer)) => (addr, Some(peer)),
-        Some(other) => (addr.with(other), None),
-        None => (addr, None),
     }
 }
 

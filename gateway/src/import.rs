@@ -1,29 +1,27 @@
 //! What peers say: held against the contract, then put on the bus under `mesh.<peer>`.
 //!
 //! [`Inspector`] decides within the swarm's event loop, before a message is forwarded; [`Importer`]
-//! writes what was accepted. It writes to `mesh.` topics only, and [`crate::service::export`] reads none of
+//! writes what was accepted. It writes to `mesh.` topics only, and [`crate::export`] reads none of
 //! them, so nothing that came from the mesh goes back to it.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use prost::Message as _;
 use sovereign_bus::{Bus, Key, PublishError};
-use sovereign_proto::mesh::v1::envelope::Body;
-use sovereign_proto::mesh::v1::{Envelope, MeshMessage, PeerCheckpoint, PeerRound, PeerTileChange};
-use sovereign_proto::round::v1::RoundPhase;
 use sovereign_proto::topics::{MESH_CHECKPOINT, MESH_MESSAGE, MESH_ROUND, MESH_TILE};
 use sovereign_service::{RunError, Stop, chain};
 use tokio::sync::{broadcast, mpsc};
 
-use crate::domain::envelope::{BodyClaim, Claim, Kind, PhaseClaim, Refusal, TileClaim, admit};
+use crate::domain::envelope::{Refusal, Topic};
 use crate::domain::rate::{AUTHOR, Buckets, FORWARDER};
 use crate::domain::seen::{REMEMBERED, Seen};
 use crate::metrics::Metrics;
-use crate::topics::{Topic, TopicNames};
+use crate::topics::TopicNames;
+use crate::wire::{
+    Body, MeshMessage, PeerCheckpoint, PeerRound, PeerTileChange, kind_of, open, round_message_id,
+};
 
-/// Wait before a durable import that the bus did not take is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Authors whose rate is known; a new identity is in its first burst in any case.
@@ -31,7 +29,6 @@ const AUTHORS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Forwarders whose rate is known; with more peers connected, the one heard longest ago begins anew.
 const FORWARDERS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
-/// An accepted message.
 #[derive(Debug)]
 pub(crate) struct Received {
     /// Who wrote and signed it.
@@ -56,7 +53,6 @@ impl Received {
 /// What is to be done with a message of a peer.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Forward and deliver it.
     Accepted(Box<Received>),
     /// It was delivered before: neither, and nobody is to blame.
     Duplicate,
@@ -68,7 +64,6 @@ pub(crate) enum Verdict {
     Refused,
 }
 
-/// Decides on messages of peers.
 #[derive(Debug)]
 pub(crate) struct Inspector {
     seen: Seen,
@@ -78,7 +73,6 @@ pub(crate) struct Inspector {
 }
 
 impl Inspector {
-    /// Has seen nothing.
     pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
             seen: Seen::new(REMEMBERED),
@@ -102,7 +96,7 @@ impl Inspector {
             self.metrics.count_refused(Refusal::ForwarderRate);
             return Verdict::Excess;
         }
-        let envelope = match self.open(topic, data) {
+        let envelope = match open(topic, data) {
             Ok(envelope) => envelope,
             Err(refusal) => {
                 self.metrics.count_refused(refusal);
@@ -137,72 +131,8 @@ impl Inspector {
             body,
         }))
     }
-
-    fn open(&self, topic: Topic, data: &[u8]) -> Result<Envelope, Refusal> {
-        let envelope = Envelope::decode(data).map_err(|_| Refusal::Undecodable)?;
-        admit(topic, &claim_of(&envelope))?;
-        Ok(envelope)
-    }
 }
 
-/// The kind of a body.
-pub(crate) fn kind_of(body: &Body) -> Kind {
-    match body {
-        Body::Payload(_) => Kind::Payload,
-        Body::TileChange(_) => Kind::TileChange,
-        Body::Checkpoint(_) => Kind::Checkpoint,
-        Body::Round(_) => Kind::Round,
-        Body::Hello(_) => Kind::Hello,
-    }
-}
-
-fn claim_of(envelope: &Envelope) -> Claim<'_> {
-    let body = envelope.body.as_ref().map(|body| match body {
-        Body::Payload(_) => BodyClaim::Payload,
-        Body::TileChange(change) => BodyClaim::TileChange {
-            sequence: change.sequence,
-            names: [&change.layer, &change.frame_id, &change.sensor_id],
-            tiles: change
-                .tiles
-                .iter()
-                .map(|tile| TileClaim {
-                    zxy: tile.coord.as_ref().map(|c| (c.z, c.x, c.y)),
-                    digest: &tile.digest,
-                })
-                .collect(),
-        },
-        Body::Checkpoint(meta) => BodyClaim::Checkpoint {
-            version: &meta.version,
-            digest: &meta.digest,
-            cid: &meta.cid,
-        },
-        Body::Round(record) => BodyClaim::Round {
-            round_id: &record.round_id,
-            phase: match RoundPhase::try_from(record.phase) {
-                Ok(RoundPhase::Unspecified) => PhaseClaim::Absent,
-                Ok(RoundPhase::Open) => PhaseClaim::Known,
-                Err(_) => PhaseClaim::Unknown,
-            },
-            model_digest: &record.model_digest,
-            min_participants: record.min_participants,
-            opened_unix_nanos: record.opened_unix_nanos,
-            closes_unix_nanos: record.closes_unix_nanos,
-            node_id: &record.node_id,
-        },
-        Body::Hello(hello) => BodyClaim::Hello {
-            mode: &hello.mode,
-            listen_addrs: &hello.listen_addrs,
-        },
-    });
-    Claim {
-        message_id: &envelope.message_id,
-        published_unix_nanos: envelope.published_unix_nanos,
-        node_id: &envelope.node_id,
-        body,
-    }
-}
-
-/// Puts accepted messages on the bus.
 #[derive(Debug)]
 pub(crate) struct Importer {
     pub(crate) bus: Bus,
@@ -216,10 +146,6 @@ pub(crate) struct Importer {
 impl Importer {
     /// Works until the swarm has ended, on everything that was accepted. After `stop` was requested
     /// a round that the bus does not take is not tried again.
-    ///
-    /// # Errors
-    ///
-    /// When a round cannot be stored.
     pub(crate) async fn run(mut self, stop: Stop) -> Result<(), RunError> {
         while let Some(received) = self.received.recv().await {
             self.import(*received, &stop).await?;
@@ -262,9 +188,8 @@ impl Importer {
                     .await
             }
             Body::Round(record) => {
+                let message_id = round_message_id(&peer_id, &record);
                 let record = Some(record);
-                // With the peer in front, so that no peer can take the id of another's record.
-                let message_id = format!("{peer_id}.{}", received.message_id);
                 let message = PeerRound { peer_id, record };
                 return self.append(&peer, &message_id, &message, stop).await;
             }
