@@ -1,5 +1,7 @@
-//! What a checkpoint is, without files, clocks or generated types.
+//! What the store decides, without files and clocks.
 
 mod checkpoint;
+mod object;
 
 pub(crate) use checkpoint::{Checkpoint, Decision, decide};
+pub(crate) use object::{CLASSES, Class, Object, Rank, Retention, check_pin_name};

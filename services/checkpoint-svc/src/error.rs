@@ -2,26 +2,42 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use sovereign_disk::OpenDatabaseError;
 use sovereign_model::{Digest, InvalidVersion, ParseDigestError, Version};
 use sovereign_service::{Code, HasCode};
 
 /// A call failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CheckpointError {
+pub(crate) enum StoreError {
     #[error("field `{field}`")]
     Version {
         field: &'static str,
         #[source]
         cause: InvalidVersion,
     },
-    #[error("field `digest`")]
-    Digest(#[source] ParseDigestError),
+    #[error("field `{field}`")]
+    Digest {
+        field: &'static str,
+        #[source]
+        cause: ParseDigestError,
+    },
+    #[error("field `class` is missing")]
+    ClassMissing,
+    #[error("field `{field}` must have 1 to 128 of letters, digits, `.`, `-`, `_`, `/`")]
+    PinName { field: &'static str },
+    #[error("field `changes` has {count}, at most {limit} are allowed")]
+    TooManyChanges { count: usize, limit: usize },
     #[error("the first message must be the header, and only the first")]
     HeaderPlace,
+    #[error("the end is missing, so nothing was stored")]
+    EndMissing,
+    #[error("field `end.size_bytes` is {said}, {came} came")]
+    OtherSize { said: u64, came: u64 },
     #[error("field `chunk` has {size} bytes, at most {limit} are allowed")]
     ChunkTooLarge { size: usize, limit: usize },
-    #[error("field `chunk`: a checkpoint has at least one byte")]
+    #[error("field `chunk`: an object has at least one byte")]
     Empty,
     #[error("field `digest` is {expected}, the bytes have {actual}")]
     OtherDigest { expected: Digest, actual: Digest },
@@ -29,20 +45,26 @@ pub(crate) enum CheckpointError {
     KeyMissing,
     #[error("version {0} is taken by other bytes")]
     Taken(Version),
-    #[error("no such checkpoint")]
+    #[error("it is not here")]
     NotFound,
-    #[error("the store is full: {limit} bytes")]
-    Full { limit: u64 },
-    #[error("the store is full: {limit} checkpoints")]
+    #[error("the store is full: {limit} bytes of {class}")]
+    Full { class: &'static str, limit: u64 },
+    #[error("the store is full: {limit} versions")]
     TooMany { limit: u64 },
+    #[error("an object has at most {limit} pins")]
+    TooManyPins { limit: usize },
     #[error("{limit} uploads are under way")]
     TooManyUploads { limit: usize },
     #[error("what is stored under {digest} does not match it")]
     Damaged { digest: Digest },
     #[error(
-        "the index {path} is gone, and without it nothing tells which of the files in {objects} are checkpoints; put the index back from a backup, or move the files away to begin anew"
+        "the index {} is gone, and without it nothing tells what the files in {} are; put the index back from a backup, or move the files away to begin anew",
+        path.display(),
+        dir.display()
     )]
-    IndexLost { path: PathBuf, objects: PathBuf },
+    IndexLost { path: PathBuf, dir: PathBuf },
+    #[error("open the index")]
+    Open(#[source] OpenDatabaseError),
     #[error("{operation}")]
     File {
         operation: &'static str,
@@ -59,11 +81,15 @@ pub(crate) enum CheckpointError {
     Idle { seconds: u64 },
     #[error("receive the upload")]
     Upload(#[source] tonic::Status),
+    #[error("write what came together")]
+    Batch(#[source] Arc<StoreError>),
+    #[error("the thread of the store is gone")]
+    WriterGone,
     #[error("run on a thread for blocking work")]
     Blocking(#[source] tokio::task::JoinError),
 }
 
-impl CheckpointError {
+impl StoreError {
     /// `operation` failed on a file.
     pub(crate) fn file(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |cause| Self::File { operation, cause }
@@ -78,25 +104,35 @@ impl CheckpointError {
     }
 }
 
-impl HasCode for CheckpointError {
+impl HasCode for StoreError {
     fn code(&self) -> Code {
         match self {
             Self::Version { .. }
-            | Self::Digest(_)
+            | Self::Digest { .. }
+            | Self::ClassMissing
+            | Self::PinName { .. }
+            | Self::TooManyChanges { .. }
             | Self::HeaderPlace
+            | Self::EndMissing
+            | Self::OtherSize { .. }
             | Self::ChunkTooLarge { .. }
             | Self::Empty
             | Self::OtherDigest { .. }
             | Self::KeyMissing => Code::InvalidArgument,
             Self::Taken(_) => Code::AlreadyExists,
             Self::NotFound => Code::NotFound,
-            Self::Full { .. } | Self::TooMany { .. } | Self::TooManyUploads { .. } => {
-                Code::ResourceExhausted
-            }
+            Self::Full { .. }
+            | Self::TooMany { .. }
+            | Self::TooManyPins { .. }
+            | Self::TooManyUploads { .. } => Code::ResourceExhausted,
             Self::Damaged { .. } => Code::DataLoss,
-            Self::File { .. } | Self::Index { .. } | Self::IndexLost { .. } | Self::Blocking(_) => {
-                Code::Internal
-            }
+            Self::File { .. }
+            | Self::Index { .. }
+            | Self::IndexLost { .. }
+            | Self::Open(_)
+            | Self::Batch(_)
+            | Self::WriterGone
+            | Self::Blocking(_) => Code::Internal,
             Self::Idle { .. } => Code::DeadlineExceeded,
             Self::Upload(status) => Code::from_grpc(status.code()),
         }

@@ -1,16 +1,17 @@
-//! Model checkpoints, content-addressed on the file system.
+//! The content store of a node: pictures, scans and model checkpoints, named by their SHA-256.
 //!
-//! In: the gRPC service `sovereign.checkpoint.v1.Checkpoints`.
-//! Out: `checkpoint.stored`, once for every stored version.
+//! In: the gRPC services `sovereign.checkpoint.v1.{Objects,Checkpoints}`.
+//! Out: `checkpoint.stored`, a hint; the truth is `Checkpoints.ListChanges`.
+//! State: none is shared: each replica has what was put through it, and says so (NOT_FOUND) for the rest.
 //!
 //! Invariants:
 //! * Stored means on disk, index included, before the caller hears of it.
-//! * Read means verified: the last bytes leave only after the digest of all was found right.
-//! * A version never changes its bytes, and names no file: files are named by their digest.
-//! * Memory does not grow with a checkpoint; the store does not grow over its limit.
-//! * Every stored version is announced, also when the process ended before it could.
+//! * Read means verified, chunk by chunk, before it leaves.
+//! * A version never changes its bytes, and names no file: objects are named by their digest.
+//! * Memory does not grow with an object; no class grows over its room.
+//! * What is pinned to be kept stays; what goes is counted.
 //!
-//! Absent on purpose: deletion. A round may start from any version that was announced.
+//! Absent on purpose: deletion of versions. A round may start from any that was announced.
 
 mod config;
 mod domain;
@@ -19,6 +20,7 @@ mod grpc;
 mod metrics;
 mod service;
 mod store;
+mod wire;
 
-pub use config::{Config, Settings};
+pub use config::{CheckpointRoom, Config, Room, Settings};
 pub use service::CheckpointService;

@@ -2,68 +2,62 @@
 
 use std::sync::atomic::AtomicU64;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use sovereign_service::metrics;
 
-/// Every metric of the service.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Metrics {
-    /// Versions stored.
-    pub(crate) stored: Counter,
-    /// Puts of bytes that the version had already.
-    pub(crate) known: Counter,
-    /// Uploads that ended without a stored checkpoint.
-    pub(crate) refused: Counter,
-    /// Uploads given up because nothing more of them came; they count as refused too.
-    pub(crate) idle_uploads: Counter,
-    /// Reads that were verified to the end.
-    pub(crate) reads: Counter,
-    /// Reads that found other bytes than were stored.
-    pub(crate) damaged: Counter,
-    /// Announcements that the bus did not take at once.
-    pub(crate) announce_retries: Counter,
-    /// Bytes of stored objects.
-    pub(crate) size: Gauge<u64, AtomicU64>,
+use crate::domain::{CLASSES, Class};
+use crate::store::Store;
+
+/// What an object is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ClassLabel {
+    class: &'static str,
+}
+
+impl From<Class> for ClassLabel {
+    fn from(class: Class) -> Self {
+        let class = class.label();
+        Self { class }
+    }
+}
+
+metrics! {
+    pub(crate) struct Metrics {
+        /// Objects stored.
+        pub(crate) stored: Family<ClassLabel, Counter>,
+        /// Puts of bytes that were here already.
+        pub(crate) known: Family<ClassLabel, Counter>,
+        /// Uploads that ended without a stored object.
+        pub(crate) refused: Counter,
+        /// Uploads given up because nothing more of them came; they count as refused too.
+        pub(crate) idle_uploads: Counter,
+        /// Reads that were verified to the end.
+        pub(crate) reads: Counter,
+        /// Reads that found other bytes than were stored.
+        pub(crate) damaged: Counter,
+        /// Hints that the bus did not take; the log has what they said.
+        pub(crate) hints_lost: Counter,
+        /// Bytes of stored objects.
+        pub(crate) size: Family<ClassLabel, Gauge<u64, AtomicU64>> [Bytes],
+        /// Objects that nobody pinned and that went because of age or room, since the start.
+        pub(crate) expired: Family<ClassLabel, Gauge<u64, AtomicU64>>,
+        /// Objects that went for want of room although somebody preferred to keep them, since the start.
+        pub(crate) evicted: Family<ClassLabel, Gauge<u64, AtomicU64>>,
+    }
 }
 
 impl Metrics {
-    /// Registers them all.
-    pub(crate) fn registered(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        let m = &metrics;
-        registry.register("stored", "Versions stored", m.stored.clone());
-        registry.register(
-            "known",
-            "Puts of bytes that the version had already",
-            m.known.clone(),
-        );
-        registry.register(
-            "refused",
-            "Uploads that ended without a stored checkpoint",
-            m.refused.clone(),
-        );
-        registry.register(
-            "idle_uploads",
-            "Uploads given up because nothing more of them came",
-            m.idle_uploads.clone(),
-        );
-        registry.register(
-            "reads",
-            "Reads that were verified to the end",
-            m.reads.clone(),
-        );
-        registry.register(
-            "damaged",
-            "Reads that found other bytes than were stored",
-            m.damaged.clone(),
-        );
-        registry.register(
-            "announce_retries",
-            "Announcements that the bus did not take at once",
-            m.announce_retries.clone(),
-        );
-        registry.register_with_unit("size", "Stored objects", Unit::Bytes, m.size.clone());
-        metrics
+    /// Takes the sums of the store.
+    pub(crate) fn measure(&self, store: &Store) {
+        for class in CLASSES {
+            let (usage, _) = store.usage(class);
+            let label = ClassLabel::from(class);
+            self.size.get_or_create(&label).set(usage.size_bytes);
+            self.expired.get_or_create(&label).set(usage.expired);
+            self.evicted.get_or_create(&label).set(usage.evicted);
+        }
     }
 }

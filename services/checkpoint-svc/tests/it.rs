@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use checkpoint_svc::{CheckpointService, Config};
+use checkpoint_svc::{CheckpointRoom, CheckpointService, Config};
 use futures::{StreamExt as _, stream};
 use sovereign_bus::{Bus, Mailbox, Select};
 use sovereign_model::Digest;
 use sovereign_proto::checkpoint::v1::checkpoints_client::CheckpointsClient;
 use sovereign_proto::checkpoint::v1::{
-    CheckpointChange, CheckpointMeta, GetRequest, ListRequest, PutHeader, PutRequest, get_request,
-    get_response, put_request,
+    CheckpointChange, CheckpointMeta, GetRequest, ListChangesRequest, ListRequest, PutHeader,
+    PutRequest, get_request, get_response, put_request,
 };
 use sovereign_proto::topics::CHECKPOINT_STORED;
 use sovereign_service::{Channel, Context, RunError, Service, StopSource};
@@ -202,7 +202,7 @@ async fn a_damaged_checkpoint_is_never_read_to_its_end() {
     std::fs::write(object(dir.path(), &meta), &bytes).unwrap();
     let (read, ended) = running.get(version("v1")).await;
     assert_eq!(ended.unwrap_err().code(), Code::DataLoss);
-    assert_eq!(read.len(), 2, "all but the last chunk");
+    assert!(read.is_empty(), "nothing that was not verified leaves");
 
     std::fs::remove_file(object(dir.path(), &meta)).unwrap();
     let (read, ended) = running.get(version("v1")).await;
@@ -220,7 +220,10 @@ async fn a_damaged_checkpoint_is_never_read_to_its_end() {
 async fn what_cannot_be_stored_is_refused_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
-        max_bytes: 3 * MIB as u64,
+        checkpoints: CheckpointRoom {
+            max_bytes: 3 * MIB as u64,
+        },
+        ..Config::default()
     };
     let running = start(dir.path(), config).await;
     let kept = running
@@ -302,10 +305,9 @@ async fn of_two_contents_that_race_for_a_version_one_wins() {
 }
 
 #[tokio::test]
-async fn what_is_stored_is_announced_also_when_its_caller_gave_up() {
+async fn what_is_stored_is_in_the_log_also_when_its_caller_gave_up() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path(), Config::default()).await;
-    let mut announced = running.announcements().await;
     let sent = Arc::new(AtomicBool::new(false));
     let all_sent = sent.clone();
     let messages = stream::iter(messages("v1", "", vec![vec![1; MIB]]));
@@ -327,8 +329,21 @@ async fn what_is_stored_is_announced_also_when_its_caller_gave_up() {
     }))
     .await;
     drop(put);
-    let meta = next(&mut announced).await;
-    assert_eq!(running.list().await, [meta]);
+    let changes = within(async {
+        loop {
+            let mut client = running.client.clone();
+            let request = ListChangesRequest::default();
+            let answer = client.list_changes(request).await.unwrap().into_inner();
+            if !answer.changes.is_empty() {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!((changes.oldest_kept, changes.changes[0].sequence), (1, 1));
+    let logged: Vec<_> = changes.changes.into_iter().filter_map(|c| c.meta).collect();
+    assert_eq!(running.list().await, logged);
     running.stop().await;
 }
 
@@ -336,7 +351,10 @@ async fn what_is_stored_is_announced_also_when_its_caller_gave_up() {
 async fn what_is_there_can_be_put_again_into_a_full_store() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
-        max_bytes: 2 * MIB as u64,
+        checkpoints: CheckpointRoom {
+            max_bytes: 2 * MIB as u64,
+        },
+        ..Config::default()
     };
     let running = start(dir.path(), config).await;
     let chunks = || vec![vec![1; MIB], vec![2; MIB]];

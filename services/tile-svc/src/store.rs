@@ -276,24 +276,6 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces entries of the newest commit, whose first is `first`: the time it took is known only
-    /// after it. Visible at once and on disk with the next commit; should the process be killed in
-    /// between, the entries are as they were committed. So nothing may change by which a reader knows an
-    /// entry again.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub(crate) fn amend(&self, first: u64, entries: &[Entry]) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let mut transaction = self.database.begin_write()?;
-            transaction.set_durability(Durability::None)?;
-            write_entries(&transaction, first, entries)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        write().map_err(StoreError::Write)
-    }
-
     /// Changes with a larger sequence than `after`, oldest first: at most `limit` of them, and, but for the
     /// first, no more than `max_bytes`. Damaged ones are passed over, so that they end no page.
     ///

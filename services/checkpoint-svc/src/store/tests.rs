@@ -1,22 +1,37 @@
+use std::time::Duration;
+
 use super::*;
+use crate::config::Config;
 
 const NOW: Timestamp = Timestamp::from_unix_nanos(5);
 
-fn version(text: &str) -> Version {
-    Version::parse(text).unwrap()
+fn limits(max_bytes: u64) -> Limits {
+    let mut limits = Config::default().settings().unwrap().limits;
+    for class in &mut limits.retention {
+        class.max_bytes = max_bytes;
+    }
+    limits
 }
 
-fn put(store: &Store, name: &str, bytes: &[u8]) -> Result<Stored, CheckpointError> {
-    let mut upload = store.begin(0)?;
-    for chunk in bytes.chunks(700) {
+fn open(dir: &Path) -> Store {
+    Store::open(dir, limits(1 << 30)).unwrap()
+}
+
+fn put(
+    store: &Store,
+    bytes: &[u8],
+    pin: Option<&str>,
+    now: Timestamp,
+) -> Result<Inserted, StoreError> {
+    let mut upload = store.begin(Class::Picture, 0);
+    for chunk in bytes.chunks(70_000) {
         upload.write(chunk)?;
     }
-    upload.finish(&version(name), None, NOW)
+    upload.finish(pin.map(ToOwned::to_owned), now)
 }
 
-fn get(store: &Store, name: &str) -> Result<Vec<u8>, CheckpointError> {
-    let checkpoint = store.by_version(&version(name))?.unwrap();
-    let mut reader = store.read(&checkpoint)?;
+fn get(store: &Store, digest: &Digest, offset: u64, length: u64) -> Result<Vec<u8>, StoreError> {
+    let mut reader = store.read(digest, offset, length)?;
     let mut bytes = Vec::new();
     while let Some(chunk) = reader.next()? {
         bytes.extend_from_slice(&chunk);
@@ -24,188 +39,145 @@ fn get(store: &Store, name: &str) -> Result<Vec<u8>, CheckpointError> {
     Ok(bytes)
 }
 
-#[test]
-fn what_was_stored_is_there_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
-    let store = Store::open(dir.path(), 1 << 30).unwrap();
-    put(&store, "v1", &bytes).unwrap();
-    drop(store);
-    let store = Store::open(dir.path(), 1 << 30).unwrap();
-    assert_eq!(get(&store, "v1").unwrap(), bytes);
-    assert_eq!(store.size_bytes(), 3_000_000);
-    let by_digest = store.by_digest(&Digest::of(&bytes)).unwrap().unwrap();
-    assert_eq!(by_digest.version, version("v1"));
-    assert_eq!(by_digest.created, NOW);
+fn bytes(size: u32, salt: u8) -> Vec<u8> {
+    (0..size).map(|i| (i % 251) as u8 ^ salt).collect()
 }
 
 #[test]
-fn an_upload_that_is_not_finished_leaves_nothing() {
+fn small_and_large_objects_come_back_whole_and_in_parts_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), 100).unwrap();
-    let mut upload = store.begin(0).unwrap();
-    upload.write(&[1; 100]).unwrap();
-    assert!(put(&store, "v1", b"x").is_err(), "the room is taken");
-    drop(upload);
-    assert_eq!(
-        fs::read_dir(dir.path().join("incoming")).unwrap().count(),
-        0
-    );
-    put(&store, "v1", b"x").unwrap();
-}
-
-#[test]
-fn half_an_upload_of_a_crash_is_cleared_at_the_start() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(Store::open(dir.path(), 100).unwrap());
-    fs::write(dir.path().join("incoming").join("0"), b"half").unwrap();
-    let store = Store::open(dir.path(), 100).unwrap();
-    put(&store, "v1", b"whole").unwrap();
-    assert_eq!(
-        fs::read_dir(dir.path().join("incoming")).unwrap().count(),
-        0
-    );
-}
-
-#[test]
-fn equal_contents_are_stored_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), 100).unwrap();
-    put(&store, "v1", b"same").unwrap();
-    put(&store, "v2", b"same").unwrap();
-    assert_eq!(store.size_bytes(), 4);
-    assert_eq!(store.list().unwrap().len(), 2);
-    drop(store);
-    assert_eq!(Store::open(dir.path(), 100).unwrap().size_bytes(), 4);
-}
-
-#[test]
-fn the_store_does_not_grow_over_its_limits() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open_with(dir.path(), 10, 2).unwrap();
-    put(&store, "v1", b"12345").unwrap();
-    let error = put(&store, "v2", b"678901").unwrap_err();
-    assert!(matches!(error, CheckpointError::Full { limit: 10 }));
-    put(&store, "v2", b"6").unwrap();
-    let error = put(&store, "v3", b"7").unwrap_err();
-    assert!(matches!(error, CheckpointError::TooMany { limit: 2 }));
-    assert!(store.by_version(&version("v3")).unwrap().is_none());
-}
-
-#[test]
-fn contents_that_lose_the_race_for_a_version_take_no_room() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), 1 << 20).unwrap();
-    let mut objects = 0;
-    for round in 0..20 {
-        let name = version(&format!("v{round}"));
-        let start = std::sync::Barrier::new(8);
-        let won = std::thread::scope(|scope| {
-            let racers: Vec<_> = (0..8)
-                .map(|racer| {
-                    let (store, name, start) = (&store, &name, &start);
-                    scope.spawn(move || {
-                        let mut upload = store.begin(0).unwrap();
-                        upload.write(&[round, racer]).unwrap();
-                        start.wait();
-                        upload.finish(name, None, NOW).is_ok()
-                    })
-                })
-                .collect();
-            let results = racers.into_iter().map(|racer| racer.join().unwrap());
-            results.filter(|won| *won).count()
-        });
-        assert_eq!(won, 1);
-        objects += 1;
-        assert_eq!(store.size_bytes(), 2 * objects);
-        assert_eq!(bytes_on_disk(&store), 2 * objects);
+    let (small, large) = (bytes(100_000, 0), bytes(3_000_000, 0));
+    let store = open(dir.path());
+    for content in [&small, &large] {
+        assert!(!put(&store, content, None, NOW).unwrap().known);
+        assert!(put(&store, content, None, NOW).unwrap().known);
     }
-    assert_eq!(store.inner.usage().uploading, 0);
-}
-
-fn bytes_on_disk(store: &Store) -> u64 {
-    let folders = fs::read_dir(&store.inner.objects).unwrap();
-    let objects = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
-    objects.map(|o| o.unwrap().metadata().unwrap().len()).sum()
-}
-
-#[test]
-fn damage_of_any_byte_or_of_the_length_is_found_and_a_new_put_repairs_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let bytes = vec![9_u8; CHUNK_BYTES + 5];
-    let store = Store::open(dir.path(), 1 << 30).unwrap();
-    put(&store, "v1", &bytes).unwrap();
-    let object = store.inner.object_path(&Digest::of(&bytes));
-    for at in [0, CHUNK_BYTES - 1, CHUNK_BYTES + 4] {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 1;
-        fs::write(&object, damaged).unwrap();
-        assert!(matches!(
-            get(&store, "v1"),
-            Err(CheckpointError::Damaged { .. })
-        ));
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.usage(Class::Picture).0.size_bytes, 3_100_000);
+    for content in [&small, &large] {
+        let digest = Digest::of(content);
+        assert_eq!(get(&store, &digest, 0, 0).unwrap(), *content);
+        for (offset, length) in [(0, 1), (99_999, 5), (50_000, 300_000), (1 << 40, 1)] {
+            let from = content.len().min(offset as usize);
+            let to = content.len().min(from + length as usize);
+            let read = get(&store, &digest, offset, length).unwrap();
+            assert_eq!(read, content[from..to], "{length} from {offset}");
+        }
     }
-    fs::write(&object, &bytes[1..]).unwrap();
-    assert!(matches!(
-        get(&store, "v1"),
-        Err(CheckpointError::Damaged { .. })
-    ));
-    fs::remove_file(&object).unwrap();
-    assert!(matches!(
-        get(&store, "v1"),
-        Err(CheckpointError::Damaged { .. })
-    ));
-    assert!(matches!(put(&store, "v1", &bytes), Ok(Stored::Known(_))));
-    assert_eq!(get(&store, "v1").unwrap(), bytes);
 }
 
 #[test]
-fn what_is_not_announced_is_remembered_over_a_restart() {
+fn damage_is_found_and_another_put_repairs_it() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), 100).unwrap();
-    put(&store, "v1", b"a").unwrap();
-    put(&store, "v2", b"b").unwrap();
-    store.announced(&version("v1")).unwrap();
-    drop(store);
-    let store = Store::open(dir.path(), 100).unwrap();
-    let left: Vec<Version> = store
-        .unannounced()
-        .unwrap()
-        .into_iter()
-        .map(|c| c.version)
-        .collect();
-    assert_eq!(left, [version("v2")]);
+    let store = open(dir.path());
+    let (small, large) = (bytes(1000, 1), bytes(2_000_000, 1));
+    put(&store, &small, None, NOW).unwrap();
+    put(&store, &large, None, NOW).unwrap();
+    let pack = dir.path().join("packs").join("0");
+    let mut damaged = std::fs::read(&pack).unwrap();
+    damaged[500] ^= 1;
+    std::fs::write(&pack, damaged).unwrap();
+    let mut damaged = large.clone();
+    damaged[1_999_999] ^= 1;
+    std::fs::write(store.files.object_path(&Digest::of(&large)), damaged).unwrap();
+    for content in [&small, &large] {
+        let digest = Digest::of(content);
+        let error = get(&store, &digest, 0, 0).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        assert!(put(&store, content, None, NOW).unwrap().known);
+        assert_eq!(get(&store, &digest, 0, 0).unwrap(), *content);
+    }
 }
 
 #[test]
-fn an_object_that_nothing_names_is_removed_at_the_start() {
+fn what_is_wanted_least_goes_first_and_what_is_kept_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), 100).unwrap();
-    put(&store, "v1", b"kept").unwrap();
-    let orphan = store.inner.object_path(&Digest::of(b"orphan"));
+    let store = Store::open(dir.path(), limits(10_000)).unwrap();
+    let content = |salt| bytes(3000, salt);
+    let at = |second: i64| Timestamp::from_unix_nanos(second * 1_000_000_000);
+    put(&store, &content(1), Some("unread"), at(1)).unwrap();
+    let preferred = put(&store, &content(2), Some("unread"), at(2)).unwrap();
+    put(&store, &content(3), None, at(3)).unwrap();
+    let change = |name: &str, rank| PinChange {
+        digest: preferred.object.digest,
+        name: name.to_owned(),
+        rank,
+    };
+    let changes = vec![change("map", Rank::Prefer), change("unread", Rank::Free)];
+    assert_eq!(store.update_pins(changes, at(4)).unwrap(), 0);
+    let here = |salt| store.object(&Digest::of(&content(salt))).unwrap().is_some();
+
+    put(&store, &content(4), Some("unread"), at(5)).unwrap();
+    assert_eq!([1, 2, 3, 4].map(here), [true, true, false, true]);
+    put(&store, &content(5), Some("unread"), at(6)).unwrap();
+    assert_eq!([1, 2, 3, 4, 5].map(here), [true, false, false, true, true]);
+    let error = put(&store, &content(6), None, at(7)).unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    let usage = store.usage(Class::Picture).0;
+    assert_eq!((usage.expired, usage.evicted, usage.uploading), (1, 1, 0));
+}
+
+#[test]
+fn age_counts_from_when_the_last_pin_went_and_gives_the_room_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let hours = |hours: u64| {
+        Timestamp::from_system_time(
+            std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(hours * 3600),
+        )
+    };
+    let kept = put(&store, &bytes(1000, 1), Some("unread"), hours(0)).unwrap();
+    for salt in 2..4 {
+        put(&store, &bytes(900_000, salt), None, hours(0)).unwrap();
+    }
+    let unpin = PinChange {
+        digest: kept.object.digest,
+        name: "unread".to_owned(),
+        rank: Rank::Free,
+    };
+    store.retain(hours(100)).unwrap();
+    assert_eq!(store.usage(Class::Picture).0.objects, 1);
+    store.update_pins(vec![unpin], hours(100)).unwrap();
+    store.retain(hours(147)).unwrap();
+    assert_eq!(store.usage(Class::Picture).0.objects, 1);
+    store.retain(hours(149)).unwrap();
+    assert_eq!(store.usage(Class::Picture).0.objects, 0);
+}
+
+#[test]
+fn what_nobody_was_told_of_goes_at_the_start_and_a_lost_index_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = bytes(1000, 1);
+    let store = open(dir.path());
+    put(&store, &kept, None, NOW).unwrap();
+    let orphan = store.files.object_path(&Digest::of(b"orphan"));
     drop(store);
-    fs::create_dir_all(orphan.parent().unwrap()).unwrap();
-    fs::write(&orphan, b"orphan").unwrap();
-    let store = Store::open(dir.path(), 100).unwrap();
+    std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+    std::fs::write(&orphan, b"orphan").unwrap();
+    std::fs::write(dir.path().join("incoming").join("0"), b"half").unwrap();
+    let store = open(dir.path());
     assert!(!orphan.exists());
-    assert_eq!(get(&store, "v1").unwrap(), b"kept");
+    assert_eq!(get(&store, &Digest::of(&kept), 0, 0).unwrap(), kept);
+    drop(store);
+    std::fs::rename(dir.path().join("index.redb"), dir.path().join("backup")).unwrap();
+    let error = Store::open(dir.path(), limits(1 << 30)).unwrap_err();
+    assert!(matches!(error, StoreError::IndexLost { .. }), "{error}");
 }
 
 #[test]
-fn objects_outlive_the_loss_of_their_index() {
+fn many_that_come_together_are_all_stored() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), 100).unwrap();
-    put(&store, "v1", b"kept").unwrap();
-    let object = store.inner.object_path(&Digest::of(b"kept"));
-    drop(store);
-    let (index, backup) = (dir.path().join("index.redb"), dir.path().join("backup"));
-    fs::rename(&index, &backup).unwrap();
-    for _ in 0..2 {
-        let error = Store::open(dir.path(), 100).unwrap_err();
-        assert!(error.to_string().contains("backup"), "{error}");
+    let store = open(dir.path());
+    std::thread::scope(|scope| {
+        for salt in 0..64 {
+            let store = &store;
+            scope.spawn(move || put(store, &bytes(1000, salt), None, NOW).unwrap());
+        }
+    });
+    assert_eq!(store.usage(Class::Picture).0.objects, 64);
+    for salt in 0..64 {
+        let content = bytes(1000, salt);
+        assert_eq!(get(&store, &Digest::of(&content), 0, 0).unwrap(), content);
     }
-    assert!(object.exists() && !index.exists());
-    fs::rename(&backup, &index).unwrap();
-    let store = Store::open(dir.path(), 100).unwrap();
-    assert_eq!(get(&store, "v1").unwrap(), b"kept");
 }

@@ -1,36 +1,83 @@
-//! An upload: bytes that arrive, and how they become a checkpoint.
+//! Bytes that arrive, and how they become an object.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 
 use sovereign_model::{Digest, DigestBuilder, Timestamp, Version};
 
-use super::{Inner, Store, Stored, sync_dir};
-use crate::domain::{Checkpoint, Decision, decide};
-use crate::error::CheckpointError;
+use super::Store;
+use super::files::MAX_PACKED_BYTES;
+use super::reader::LEAF_BYTES;
+use super::writer::{Body, Insert, Inserted};
+use crate::domain::{Class, Object};
+use crate::error::StoreError;
 
-/// A checkpoint that is being received. Dropped before it is finished, it leaves nothing.
+/// An object that is being received. Dropped before it is finished, it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct Upload {
     store: Store,
-    path: PathBuf,
-    file: File,
+    class: Class,
     digest: DigestBuilder,
+    arrived: Arrived,
     size_bytes: u64,
     known_bytes: u64,
     /// Part of the sum of uploads under way that is this one's.
     reserved: u64,
 }
 
+#[derive(Debug)]
+enum Arrived {
+    InMemory(Vec<u8>),
+    OnDisk {
+        path: PathBuf,
+        file: File,
+        leaves: Leaves,
+    },
+}
+
+/// Digests of the leaves that were seen.
+#[derive(Debug, Default)]
+struct Leaves {
+    done: Vec<u8>,
+    current: DigestBuilder,
+    in_current: usize,
+}
+
+impl Leaves {
+    fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(LEAF_BYTES - self.in_current));
+            self.current.update(now);
+            self.in_current += now.len();
+            if self.in_current == LEAF_BYTES {
+                self.close();
+            }
+            bytes = later;
+        }
+    }
+
+    fn close(&mut self) {
+        let leaf = std::mem::take(&mut self.current).finish();
+        self.done.extend_from_slice(leaf.as_bytes());
+        self.in_current = 0;
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if self.in_current > 0 {
+            self.close();
+        }
+        self.done
+    }
+}
+
 impl Upload {
-    pub(super) fn new(store: Store, path: PathBuf, file: File, known_bytes: u64) -> Self {
+    pub(super) fn new(store: Store, class: Class, known_bytes: u64) -> Self {
         Self {
             store,
-            path,
-            file,
+            class,
             digest: DigestBuilder::new(),
+            arrived: Arrived::InMemory(Vec::new()),
             size_bytes: 0,
             known_bytes,
             reserved: 0,
@@ -38,116 +85,121 @@ impl Upload {
     }
 
     /// Appends a chunk.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckpointError::Full`], or when the file cannot be written.
-    pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), CheckpointError> {
+    pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         let size_bytes = self.size_bytes + chunk.len() as u64;
         let more = size_bytes.saturating_sub(self.known_bytes) - self.reserved;
         if more > 0 {
-            let limit = self.store.inner.max_bytes;
-            let mut usage = self.store.inner.usage();
-            let taken = usage.stored.saturating_add(usage.uploading);
-            if taken.saturating_add(more) > limit {
-                return Err(CheckpointError::Full { limit });
-            }
-            usage.uploading += more;
+            self.store.reserve(self.class, more)?;
             self.reserved += more;
         }
         self.size_bytes = size_bytes;
         self.digest.update(chunk);
-        self.file
-            .write_all(chunk)
-            .map_err(CheckpointError::file("write an upload"))
+        if let Arrived::InMemory(bytes) = &mut self.arrived {
+            if bytes.len() + chunk.len() <= MAX_PACKED_BYTES {
+                bytes.extend_from_slice(chunk);
+                return Ok(());
+            }
+            let (path, file) = self
+                .store
+                .files
+                .receive()
+                .map_err(StoreError::file("begin an upload"))?;
+            let bytes = std::mem::take(bytes);
+            self.arrived = Arrived::OnDisk {
+                path,
+                file,
+                leaves: Leaves::default(),
+            };
+            self.append(&bytes)?;
+        }
+        self.append(chunk)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        match &mut self.arrived {
+            Arrived::InMemory(held) => {
+                held.extend_from_slice(bytes);
+                Ok(())
+            }
+            Arrived::OnDisk { file, leaves, .. } => {
+                leaves.update(bytes);
+                file.write_all(bytes)
+                    .map_err(StoreError::file("write an upload"))
+            }
+        }
+    }
+
+    /// Makes it an object, with a pin; on disk when it returns.
+    pub(crate) fn finish(
+        self,
+        pin: Option<String>,
+        now: Timestamp,
+    ) -> Result<Inserted, StoreError> {
+        self.store_as(None, pin, None, now)
     }
 
     /// Makes it a checkpoint; on disk when it returns.
-    ///
-    /// # Errors
-    ///
-    /// When the bytes are not the expected ones, the version is taken, or the disk fails.
-    pub(crate) fn finish(
-        mut self,
-        version: &Version,
+    pub(crate) fn finish_as(
+        self,
+        version: Version,
         expected: Option<Digest>,
         now: Timestamp,
-    ) -> Result<Stored, CheckpointError> {
+    ) -> Result<Inserted, StoreError> {
+        self.store_as(expected, None, Some(version), now)
+    }
+
+    fn store_as(
+        mut self,
+        expected: Option<Digest>,
+        pin: Option<String>,
+        version: Option<Version>,
+        now: Timestamp,
+    ) -> Result<Inserted, StoreError> {
         if self.size_bytes == 0 {
-            return Err(CheckpointError::Empty);
+            return Err(StoreError::Empty);
         }
         let digest = std::mem::take(&mut self.digest).finish();
         if let Some(expected) = expected
             && expected != digest
         {
-            return Err(CheckpointError::OtherDigest {
+            return Err(StoreError::OtherDigest {
                 expected,
                 actual: digest,
             });
         }
-        // Long for a large checkpoint, so before others have to wait.
-        self.file
-            .sync_all()
-            .map_err(CheckpointError::file("write an upload"))?;
-        let store = self.store.clone();
-        let inner = &*store.inner;
-        // It guards no value, so a panic of another is no reason to stop.
-        let _placing = inner.placing.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = store.by_version(version)?;
-        match (decide(stored.as_ref(), &digest), stored) {
-            (Decision::Known, Some(stored)) => {
-                self.place(inner, &digest)?;
-                Ok(Stored::Known(stored))
-            }
-            (Decision::Store, _) => {
-                inner.check_count()?;
-                let new_content = store.by_digest(&digest)?.is_none();
-                let checkpoint = Checkpoint {
-                    version: version.clone(),
-                    digest,
-                    size_bytes: self.size_bytes,
-                    created: now,
-                };
-                let placed = self.place(inner, &digest);
-                if let Err(error) = placed.and_then(|()| inner.insert(&checkpoint)) {
-                    if new_content {
-                        // Nothing names it; what cannot be removed now goes at the next start.
-                        let _ = fs::remove_file(inner.object_path(&digest));
-                    }
-                    return Err(error);
+        let body = match &mut self.arrived {
+            Arrived::InMemory(bytes) => Body::Packed(std::mem::take(bytes).into()),
+            Arrived::OnDisk { path, file, leaves } => {
+                // Long for a large object, so here, where nobody else waits for it.
+                file.sync_all()
+                    .map_err(StoreError::file("write an upload"))?;
+                Body::File {
+                    path: path.clone(),
+                    leaves: std::mem::take(leaves).finish(),
                 }
-                if new_content {
-                    let mut usage = inner.usage();
-                    usage.stored += self.size_bytes;
-                    usage.uploading -= std::mem::take(&mut self.reserved);
-                }
-                Ok(Stored::New(checkpoint))
             }
-            (Decision::Taken | Decision::Known, _) => Err(CheckpointError::Taken(version.clone())),
-        }
-    }
-
-    /// Makes it an object, also over one that is there: these bytes were just verified, those may be
-    /// damaged.
-    fn place(&self, inner: &Inner, digest: &Digest) -> Result<(), CheckpointError> {
-        let place = || -> io::Result<()> {
-            let object = inner.object_path(digest);
-            let folder = object.parent().unwrap_or(&inner.objects);
-            if !folder.exists() {
-                fs::create_dir_all(folder)?;
-                sync_dir(&inner.objects)?;
-            }
-            fs::rename(&self.path, &object)?;
-            sync_dir(folder)
         };
-        place().map_err(CheckpointError::file("place an object"))
+        let object = Object {
+            digest,
+            class: self.class,
+            size_bytes: self.size_bytes,
+            stored: now,
+        };
+        self.store.writer.insert(Insert {
+            object,
+            body,
+            pin,
+            version,
+        })
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.store.inner.usage().uploading -= self.reserved;
-        // Gone already when it became an object; otherwise the next start clears what is left.
-        let _ = fs::remove_file(&self.path);
+        self.store.usage.release(self.class, self.reserved);
+        if let Arrived::OnDisk { path, .. } = &self.arrived {
+            // Gone already when it became an object; otherwise the next start clears what is left.
+            let _ = fs::remove_file(path);
+        }
     }
 }

@@ -15,7 +15,7 @@ use sovereign_model::{CameraPose, Digest, Intrinsics, Timestamp};
 use sovereign_proto::convert::converted;
 use sovereign_proto::geo::v1::TrackingState;
 use sovereign_proto::slam::v1::{Keyframe, PoseSource};
-use sovereign_proto::tile::v1::{ChangedTile, TileChange};
+use sovereign_proto::tile::v1::{ChangedTile, PaintedFrame, TileChange};
 use sovereign_proto::topics::TILE_CHANGED;
 use sovereign_service::{RunError, chain};
 use tokio::sync::mpsc;
@@ -219,6 +219,11 @@ impl Painter {
                     committed_unix_nanos: 0,
                     latency_nanos: 0,
                     simulated: capture.simulated || job.keyframe().simulated,
+                    frames: vec![PaintedFrame {
+                        frame_id: capture.frame_id.clone(),
+                        sensor_id: capture.sensor_id.clone(),
+                        revision: job.keyframe().revision,
+                    }],
                 };
                 painted.push(Painted {
                     change,
@@ -271,18 +276,11 @@ impl Painter {
                 ..painted.change
             })
             .collect();
-        // Readers know a change again by the time of its commit, so that is said once and before the
-        // commit. How long it took is known only after it.
+        // The log says what happened. How long it took is known only after it, and is the hint's to say.
         let committed = (self.clock)();
-        let measure = |changes: &mut [TileChange], at: Timestamp| {
-            for (change, received) in changes.iter_mut().zip(&received) {
-                change.latency_nanos = at.nanos_since(*received);
-            }
-        };
         for change in &mut changes {
             change.committed_unix_nanos = committed.as_unix_nanos();
         }
-        measure(&mut changes, committed);
         let commit = Commit {
             bounds,
             simulated: changes.iter().any(|change| change.simulated),
@@ -290,12 +288,12 @@ impl Painter {
             tiles: finished.tiles,
         };
         self.store.commit(&commit)?;
-        measure(&mut changes, (self.clock)());
+        let committed = (self.clock)();
+        for (change, received) in changes.iter_mut().zip(&received) {
+            change.latency_nanos = committed.nanos_since(*received);
+        }
         self.served.forget(&finished.changed);
         self.metrics.written(commit.tiles.len());
-        if let Some(first) = changes.first() {
-            self.store.amend(first.sequence, &entries(&changes))?;
-        }
         Ok(changes)
     }
 }

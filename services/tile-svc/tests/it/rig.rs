@@ -372,6 +372,7 @@ impl Rig {
             layer: "imagery".to_owned(),
             coord: Some(coord),
             format: format.into(),
+            ..GetTileRequest::default()
         })
         .await
     }

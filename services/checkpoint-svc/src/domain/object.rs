@@ -1,0 +1,76 @@
+//! What is stored, and how long.
+
+use std::time::Duration;
+
+use sovereign_model::{Digest, Timestamp};
+
+/// Longest name of a pin.
+const MAX_PIN_NAME: usize = 128;
+
+/// What an object is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Class {
+    Picture = 0,
+    Scan = 1,
+    Checkpoint = 2,
+}
+
+pub(crate) const CLASSES: [Class; 3] = [Class::Picture, Class::Scan, Class::Checkpoint];
+
+impl Class {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Picture => "pictures",
+            Self::Scan => "scans",
+            Self::Checkpoint => "checkpoints",
+        }
+    }
+}
+
+/// How much an object is wanted: the strongest of its pins. What is wanted least goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Rank {
+    /// Nobody pinned it.
+    Free = 0,
+    /// Kept while there is room.
+    Prefer = 1,
+    /// Kept.
+    Keep = 2,
+}
+
+impl Rank {
+    pub(crate) fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Free,
+            1 => Self::Prefer,
+            _ => Self::Keep,
+        }
+    }
+}
+
+/// A stored object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Object {
+    pub(crate) digest: Digest,
+    pub(crate) class: Class,
+    pub(crate) size_bytes: u64,
+    pub(crate) stored: Timestamp,
+}
+
+/// How long a class is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retention {
+    pub(crate) max_bytes: u64,
+    /// Age, counted from when the last pin went, after which it goes although there is room.
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// Whether `name` may be a pin's.
+pub(crate) fn check_pin_name(name: &str) -> bool {
+    (1..=MAX_PIN_NAME).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_/".contains(&byte))
+}
