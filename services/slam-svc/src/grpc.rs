@@ -76,6 +76,7 @@ impl Slam for SlamApi {
             .map_err(|error| status_of(&error))?;
         Ok(Response::new(GetKeyframeResponse {
             keyframe: Some(keyframe),
+            earlier: Vec::new(),
         }))
     }
 

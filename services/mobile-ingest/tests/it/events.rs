@@ -77,6 +77,7 @@ async fn events_arrive_as_they_happen() {
         }],
         committed_unix_nanos: 3_000_000,
         latency_nanos: 41_200_000,
+        frames: Vec::new(),
         simulated: true,
     };
     edge.bus

@@ -162,6 +162,7 @@ impl Slam for KnowingSlam {
         match known.get(frame_id) {
             Some(keyframe) => Ok(Response::new(GetKeyframeResponse {
                 keyframe: Some(keyframe.clone()),
+                earlier: Vec::new(),
             })),
             None => Err(Status::not_found("never seen")),
         }
