@@ -19,8 +19,7 @@ use sovereign_proto::round::v1::{
 use sovereign_proto::tile::v1::tiles_server::{Tiles, TilesServer};
 use sovereign_proto::tile::v1::{
     self as tile, ChangedTile, GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest,
-    GetTileResponse, ListLayersRequest, ListLayersResponse, ListTilesRequest, ListTilesResponse,
-    TileChange,
+    GetTileResponse, ListLayersRequest, ListLayersResponse, TileChange,
 };
 use sovereign_service::Channel;
 use tonic::service::Routes;
@@ -115,13 +114,6 @@ impl Tiles for Owners {
             changes: page(&self.tiles, after, limit),
             oldest_kept: 1,
         }))
-    }
-
-    async fn list_tiles(
-        &self,
-        _: Request<ListTilesRequest>,
-    ) -> Result<Response<ListTilesResponse>, Status> {
-        not_asked()
     }
 
     async fn list_layers(

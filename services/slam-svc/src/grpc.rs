@@ -36,30 +36,6 @@ impl SlamApi {
 
 #[tonic::async_trait]
 impl Slam for SlamApi {
-    async fn set_calibration(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::SetCalibrationRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::SetCalibrationResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
-    async fn remove_calibration(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::RemoveCalibrationRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::RemoveCalibrationResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
-    async fn list_calibrations(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::ListCalibrationsRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::ListCalibrationsResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
     async fn get_keyframe(
         &self,
         request: Request<GetKeyframeRequest>,
@@ -76,7 +52,6 @@ impl Slam for SlamApi {
             .map_err(|error| status_of(&error))?;
         Ok(Response::new(GetKeyframeResponse {
             keyframe: Some(keyframe),
-            earlier: Vec::new(),
         }))
     }
 

@@ -121,13 +121,6 @@ impl TilesGrpc {
 
 #[tonic::async_trait]
 impl Tiles for TilesGrpc {
-    async fn list_tiles(
-        &self,
-        _: tonic::Request<sovereign_proto::tile::v1::ListTilesRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::tile::v1::ListTilesResponse>, tonic::Status> {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
     async fn list_layers(
         &self,
         _: Request<ListLayersRequest>,

@@ -277,7 +277,6 @@ async fn tiles_that_are_empty_unknown_or_impossible_are_told_apart() {
         layer: layer.to_owned(),
         coord: Some(sovereign_proto::geo::v1::TileCoord { z, x, y }),
         format,
-        ..GetTileRequest::default()
     };
     for (request, code) in [
         (ask("imagery", 10, 5, 5, 0), tonic::Code::NotFound),
@@ -290,7 +289,6 @@ async fn tiles_that_are_empty_unknown_or_impossible_are_told_apart() {
                 layer: "imagery".to_owned(),
                 coord: None,
                 format: 0,
-                ..GetTileRequest::default()
             },
             tonic::Code::InvalidArgument,
         ),

@@ -301,7 +301,6 @@ impl Upstream {
             layer: layer.to_owned(),
             coord: Some(geo::TileCoord { z, x, y }),
             format: format.into(),
-            ..GetTileRequest::default()
         };
         match client.get_tile(within(READ_DEADLINE, request)).await {
             Ok(answer) => {

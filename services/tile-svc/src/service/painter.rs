@@ -222,7 +222,6 @@ impl Painter {
                     frames: vec![PaintedFrame {
                         frame_id: capture.frame_id.clone(),
                         sensor_id: capture.sensor_id.clone(),
-                        revision: job.keyframe().revision,
                     }],
                 };
                 painted.push(Painted {

@@ -127,30 +127,6 @@ struct KnowingSlam {
 
 #[tonic::async_trait]
 impl Slam for KnowingSlam {
-    async fn set_calibration(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::SetCalibrationRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::SetCalibrationResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
-    async fn remove_calibration(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::RemoveCalibrationRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::RemoveCalibrationResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
-    async fn list_calibrations(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::ListCalibrationsRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::ListCalibrationsResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
     async fn get_keyframe(
         &self,
         request: Request<GetKeyframeRequest>,
@@ -162,7 +138,6 @@ impl Slam for KnowingSlam {
         match known.get(frame_id) {
             Some(keyframe) => Ok(Response::new(GetKeyframeResponse {
                 keyframe: Some(keyframe.clone()),
-                earlier: Vec::new(),
             })),
             None => Err(Status::not_found("never seen")),
         }
@@ -373,7 +348,6 @@ impl Rig {
             layer: "imagery".to_owned(),
             coord: Some(coord),
             format: format.into(),
-            ..GetTileRequest::default()
         })
         .await
     }

@@ -92,13 +92,6 @@ struct Map;
 
 #[tonic::async_trait]
 impl Tiles for Map {
-    async fn list_tiles(
-        &self,
-        _: tonic::Request<sovereign_proto::tile::v1::ListTilesRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::tile::v1::ListTilesResponse>, tonic::Status> {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
     async fn list_layers(
         &self,
         _: Request<tile::ListLayersRequest>,
@@ -172,30 +165,6 @@ struct Poses;
 
 #[tonic::async_trait]
 impl Slam for Poses {
-    async fn set_calibration(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::SetCalibrationRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::SetCalibrationResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
-    async fn remove_calibration(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::RemoveCalibrationRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::RemoveCalibrationResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
-    async fn list_calibrations(
-        &self,
-        _: tonic::Request<sovereign_proto::slam::v1::ListCalibrationsRequest>,
-    ) -> Result<tonic::Response<sovereign_proto::slam::v1::ListCalibrationsResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("not yet"))
-    }
-
     async fn get_keyframe(
         &self,
         _: Request<slam::GetKeyframeRequest>,
