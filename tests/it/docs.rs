@@ -498,25 +498,27 @@ fn every_metric_that_is_named_exists() -> anyhow::Result<()> {
 fn every_call_of_the_contract_is_listed() -> anyhow::Result<()> {
     let page = fs::read_to_string(root().join("docs/api-grpc.md"))?;
     for name in [
-        "camera",
-        "checkpoint",
-        "drone",
-        "mesh",
-        "mobile",
-        "round",
-        "slam",
-        "tile",
+        "camera/v1/camera",
+        "checkpoint/v1/checkpoint",
+        "checkpoint/v1/objects",
+        "drone/v1/drone",
+        "mesh/v1/mesh",
+        "mobile/v1/mobile",
+        "round/v1/round",
+        "slam/v1/slam",
+        "tile/v1/tile",
     ] {
-        let file = root().join(format!("proto/sovereign/{name}/v1/{name}.proto"));
+        let file = root().join(format!("proto/sovereign/{name}.proto"));
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let words = |keyword: &'static str| {
             text.lines().filter_map(move |line| {
                 let rest = line.trim_start().strip_prefix(keyword)?;
-                rest.split([' ', '(']).next().map(ToOwned::to_owned)
+                rest.split([' ', '(', ';']).next().map(ToOwned::to_owned)
             })
         };
+        let package = words("package ").next().context("a package")?;
         let service = words("service ").next().context("a service")?;
-        let service = format!("| `sovereign.{name}.v1.{service}` |");
+        let service = format!("| `{package}.{service}` |");
         let row = page.lines().find(|line| line.starts_with(&service));
         let row = row.with_context(|| format!("docs/api-grpc.md has no row {service}"))?;
         for call in words("rpc ") {

@@ -8,24 +8,24 @@ use sovereign_service::BuildError;
 use crate::domain::Retention;
 use crate::store::{Limits, MAX_VERSIONS};
 
-const GIB: u64 = 1 << 30;
-const DAY_HOURS: u64 = 24;
+const DEFAULT_BYTES: u64 = 8 << 30;
+const DEFAULT_HOURS: u64 = 48;
 
 /// Section `[checkpoint-svc]`. Every value has a default; unknown keys are refused.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Pictures; default 16 GiB, and two days once the map does not need one.
+    /// Pictures.
     pub pictures: Room,
-    /// LiDAR scans; default 4 GiB, and two days.
+    /// LiDAR scans.
     pub scans: Room,
-    /// Model checkpoints, which do not age; default 8 GiB. One that does not fit is refused.
+    /// Model checkpoints, which do not age. One that does not fit is refused.
     pub checkpoints: CheckpointRoom,
 }
 
-/// Room of a class of objects that age.
+/// Room of a class of objects that age; default 8 GiB and two days.
 #[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Room {
     /// Bytes kept at most, uploads under way included; what nobody pinned goes first, the oldest first.
     pub max_bytes: u64,
@@ -33,9 +33,9 @@ pub struct Room {
     pub max_age_hours: u64,
 }
 
-/// Room of the checkpoints.
+/// Room of the checkpoints; default 8 GiB.
 #[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct CheckpointRoom {
     /// Bytes kept at most, uploads under way included, but for those of what is there already.
     pub max_bytes: u64,
@@ -47,16 +47,19 @@ pub struct Settings {
     pub(crate) limits: Limits,
 }
 
-impl Default for Config {
+impl Default for Room {
     fn default() -> Self {
-        let room = |gib| Room {
-            max_bytes: gib * GIB,
-            max_age_hours: 2 * DAY_HOURS,
-        };
         Self {
-            pictures: room(16),
-            scans: room(4),
-            checkpoints: CheckpointRoom { max_bytes: 8 * GIB },
+            max_bytes: DEFAULT_BYTES,
+            max_age_hours: DEFAULT_HOURS,
+        }
+    }
+}
+
+impl Default for CheckpointRoom {
+    fn default() -> Self {
+        Self {
+            max_bytes: DEFAULT_BYTES,
         }
     }
 }

@@ -83,8 +83,8 @@ pub(crate) enum StoreError {
     Upload(#[source] tonic::Status),
     #[error("write what came together")]
     Batch(#[source] Arc<StoreError>),
-    #[error("the thread of the store is gone")]
-    WriterGone,
+    #[error("the store did not write it; the log says why")]
+    Unanswered,
     #[error("run on a thread for blocking work")]
     Blocking(#[source] tokio::task::JoinError),
 }
@@ -131,7 +131,7 @@ impl HasCode for StoreError {
             | Self::IndexLost { .. }
             | Self::Open(_)
             | Self::Batch(_)
-            | Self::WriterGone
+            | Self::Unanswered
             | Self::Blocking(_) => Code::Internal,
             Self::Idle { .. } => Code::DeadlineExceeded,
             Self::Upload(status) => Code::from_grpc(status.code()),

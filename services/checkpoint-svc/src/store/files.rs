@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +29,11 @@ const PACK_BYTES: u64 = 64 << 20;
 const MAGIC: &[u8; 4] = b"SMO1";
 /// Magic, class, length, digest.
 const HEADER_BYTES: u64 = 4 + 1 + 4 + 32;
+
+/// Bytes of the record of an object of this size.
+pub(super) fn record_bytes(size_bytes: u64) -> u64 {
+    HEADER_BYTES + size_bytes
+}
 
 /// Where an object lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,24 +160,14 @@ impl Files {
             return Ok(None);
         };
         let mut bytes = vec![0; size.min(MAX_PACKED_BYTES)];
-        let mut read = || -> io::Result<()> {
-            let mut file = File::open(self.pack_path(pack))?;
-            file.seek(SeekFrom::Start(offset + HEADER_BYTES))?;
-            file.read_exact(&mut bytes)
-        };
-        match read() {
-            Ok(()) => {}
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
+        let read = File::open(self.pack_path(pack))
+            .and_then(|file| file.read_exact_at(&mut bytes, offset + HEADER_BYTES));
+        let gone = [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof];
+        match read {
+            Ok(()) => Ok((Digest::of(&bytes) == object.digest).then(|| bytes.into())),
+            Err(error) if gone.contains(&error.kind()) => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok((Digest::of(&bytes) == object.digest).then(|| bytes.into()))
     }
 
     pub(super) fn remove_object(&self, digest: &Digest) -> io::Result<()> {
@@ -190,7 +185,7 @@ pub(super) struct Pack {
     pub(super) number: u64,
     pub(super) end: u64,
     file: File,
-    pub(super) is_dirty: bool,
+    is_dirty: bool,
 }
 
 impl Pack {
@@ -203,7 +198,6 @@ impl Pack {
             .truncate(false)
             .write(true)
             .open(path)?;
-        let end = end.max(file.metadata()?.len().min(end));
         file.set_len(end)?;
         sync_dir(&files.packs)?;
         Ok(Self {
@@ -235,7 +229,7 @@ impl Pack {
         }
         let offset = self.end;
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        let mut record = Vec::with_capacity(bytes.len() + 41);
+        let mut record = Vec::with_capacity(HEADER_BYTES as usize + bytes.len());
         record.extend_from_slice(MAGIC);
         record.push(object.class as u8);
         record.extend_from_slice(&length.to_le_bytes());

@@ -6,7 +6,7 @@ use redb::{
 };
 use sovereign_model::{Digest, Timestamp, Version};
 
-use super::files::Place;
+use super::files::{Place, record_bytes};
 use crate::domain::{CLASSES, Checkpoint, Class, Object, Rank};
 use crate::error::StoreError;
 
@@ -26,7 +26,7 @@ const PINS: TableDefinition<'_, (Bytes, &str), u8> = TableDefinition::new("pins"
 const QUEUE: TableDefinition<'_, (u8, u8, i64, Bytes), ()> = TableDefinition::new("queue");
 /// SHA-256 of each leaf of an object with a file of its own.
 const LEAVES: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("leaves");
-/// Bytes of a pack, and those of them that are in use.
+/// Bytes of a pack, and those of them that are in records in use.
 const PACKS: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("packs");
 /// What lies in a pack, by pack and place.
 const PACKED: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("packed");
@@ -407,10 +407,7 @@ impl<'t> Tables<'t> {
             .queue
             .range((from, 0, i64::MIN, none)..(to, 0, i64::MIN, none))?
         {
-            let (key, ()) = {
-                let (key, value) = entry?;
-                (key, value.value())
-            };
+            let (key, _) = entry?;
             let Some(digest) = digest_of(key.value().3) else {
                 continue;
             };
@@ -423,9 +420,10 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// The fullest candidate for being written anew: a pack of which less than half is in use.
-    pub(super) fn sparse_pack(&self, current: u64) -> Result<Option<u64>, redb::Error> {
-        for entry in self.packs.iter()? {
+    /// The next pack after `last`, round and round, of which less than half is in use.
+    pub(super) fn sparse_pack(&self, last: u64, current: u64) -> Result<Option<u64>, redb::Error> {
+        let after = self.packs.range(last.saturating_add(1)..)?;
+        for entry in after.chain(self.packs.range(..=last)?) {
             let (pack, row) = entry?;
             let (total, live) = row.value();
             if pack.value() != current && live * 2 < total {
@@ -493,7 +491,7 @@ impl<'t> Tables<'t> {
             self.packed
                 .insert((pack, offset), row.object.digest.as_bytes().as_slice())?;
             let (total, live) = self.packs.get(pack)?.map_or((0, 0), |row| row.value());
-            let live = live + row.object.size_bytes;
+            let live = live + record_bytes(row.object.size_bytes);
             self.packs.insert(pack, (total, live))?;
         }
         Ok(())
@@ -505,7 +503,7 @@ impl<'t> Tables<'t> {
         };
         self.packed.remove((pack, offset))?;
         let (total, live) = self.packs.get(pack)?.map_or((0, 0), |row| row.value());
-        let live = live.saturating_sub(row.object.size_bytes);
+        let live = live.saturating_sub(record_bytes(row.object.size_bytes));
         self.packs.insert(pack, (total, live))?;
         Ok((live == 0).then_some(pack))
     }

@@ -166,6 +166,29 @@ fn what_nobody_was_told_of_goes_at_the_start_and_a_lost_index_is_an_error() {
 }
 
 #[test]
+fn a_pack_of_holes_is_written_anew_and_what_is_in_use_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept: Vec<Vec<u8>> = (0..3).map(|salt| bytes(10, salt)).collect();
+    let store = open(dir.path());
+    for content in &kept {
+        put(&store, content, Some("unread"), NOW).unwrap();
+    }
+    for salt in 0..=255 {
+        put(&store, &bytes(400_000, salt), None, NOW).unwrap();
+    }
+    let packs = || std::fs::read_dir(dir.path().join("packs")).unwrap().count();
+    assert_eq!(packs(), 2);
+    let later = NOW.checked_add(Duration::from_secs(1 << 20)).unwrap();
+    store.retain(later).unwrap();
+    assert_eq!(packs(), 1);
+    drop(store);
+    let store = open(dir.path());
+    for content in &kept {
+        assert_eq!(get(&store, &Digest::of(content), 0, 0).unwrap(), *content);
+    }
+}
+
+#[test]
 fn many_that_come_together_are_all_stored() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -29,11 +29,23 @@ pub(crate) struct Upload {
 #[derive(Debug)]
 enum Arrived {
     InMemory(Vec<u8>),
-    OnDisk {
-        path: PathBuf,
-        file: File,
-        leaves: Leaves,
-    },
+    OnDisk(OnDisk),
+}
+
+#[derive(Debug)]
+struct OnDisk {
+    path: PathBuf,
+    file: File,
+    leaves: Leaves,
+}
+
+impl OnDisk {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.leaves.update(bytes);
+        self.file
+            .write_all(bytes)
+            .map_err(StoreError::file("write an upload"))
+    }
 }
 
 /// Digests of the leaves that were seen.
@@ -94,38 +106,22 @@ impl Upload {
         }
         self.size_bytes = size_bytes;
         self.digest.update(chunk);
-        if let Arrived::InMemory(bytes) = &mut self.arrived {
-            if bytes.len() + chunk.len() <= MAX_PACKED_BYTES {
-                bytes.extend_from_slice(chunk);
-                return Ok(());
-            }
-            let (path, file) = self
-                .store
-                .files
-                .receive()
-                .map_err(StoreError::file("begin an upload"))?;
-            let bytes = std::mem::take(bytes);
-            self.arrived = Arrived::OnDisk {
-                path,
-                file,
-                leaves: Leaves::default(),
-            };
-            self.append(&bytes)?;
-        }
-        self.append(chunk)
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         match &mut self.arrived {
-            Arrived::InMemory(held) => {
-                held.extend_from_slice(bytes);
+            Arrived::InMemory(bytes) if bytes.len() + chunk.len() <= MAX_PACKED_BYTES => {
+                bytes.extend_from_slice(chunk);
                 Ok(())
             }
-            Arrived::OnDisk { file, leaves, .. } => {
-                leaves.update(bytes);
-                file.write_all(bytes)
-                    .map_err(StoreError::file("write an upload"))
+            Arrived::InMemory(bytes) => {
+                let bytes = std::mem::take(bytes);
+                let received = self.store.files.receive();
+                let (path, file) = received.map_err(StoreError::file("begin an upload"))?;
+                let leaves = Leaves::default();
+                let mut on_disk = OnDisk { path, file, leaves };
+                let appended = on_disk.append(&bytes).and_then(|()| on_disk.append(chunk));
+                self.arrived = Arrived::OnDisk(on_disk);
+                appended
             }
+            Arrived::OnDisk(on_disk) => on_disk.append(chunk),
         }
     }
 
@@ -169,7 +165,7 @@ impl Upload {
         }
         let body = match &mut self.arrived {
             Arrived::InMemory(bytes) => Body::Packed(std::mem::take(bytes).into()),
-            Arrived::OnDisk { path, file, leaves } => {
+            Arrived::OnDisk(OnDisk { path, file, leaves }) => {
                 // Long for a large object, so here, where nobody else waits for it.
                 file.sync_all()
                     .map_err(StoreError::file("write an upload"))?;
@@ -197,7 +193,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.store.usage.release(self.class, self.reserved);
-        if let Arrived::OnDisk { path, .. } = &self.arrived {
+        if let Arrived::OnDisk(OnDisk { path, .. }) = &self.arrived {
             // Gone already when it became an object; otherwise the next start clears what is left.
             let _ = fs::remove_file(path);
         }

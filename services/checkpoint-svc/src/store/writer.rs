@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use sovereign_disk::sync_dir;
 use sovereign_model::{Digest, Timestamp, Version};
+use sovereign_service::chain;
 use tokio::sync::{mpsc, oneshot};
 
 use super::files::{Files, Pack, Place};
@@ -111,6 +112,7 @@ impl Writer {
             usage,
             limits,
             pack,
+            rewritten: 0,
         };
         let thread = std::thread::Builder::new()
             .name("objects".to_owned())
@@ -145,10 +147,10 @@ impl Writer {
 
     fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let requests = self.0.requests.as_ref().ok_or(StoreError::WriterGone)?;
+        let requests = self.0.requests.as_ref().ok_or(StoreError::Unanswered)?;
         let sent = requests.blocking_send(request(reply));
-        sent.map_err(|_| StoreError::WriterGone)?;
-        answer.blocking_recv().map_err(|_| StoreError::WriterGone)?
+        sent.map_err(|_| StoreError::Unanswered)?;
+        answer.blocking_recv().map_err(|_| StoreError::Unanswered)?
     }
 }
 
@@ -166,6 +168,8 @@ struct Work {
     usage: Arc<Usage>,
     limits: Limits,
     pack: Pack,
+    /// The pack that was last written anew, or tried.
+    rewritten: u64,
 }
 
 /// What a batch does beside the index: folders that must be on disk before it, files that may go and sums
@@ -220,6 +224,7 @@ impl Work {
                 }
             }
             Err(error) => {
+                tracing::error!(error = %chain(&error), "nothing of a batch was written");
                 let error = Arc::new(error);
                 for answer in answers {
                     answer(Err(StoreError::Batch(error.clone())));
@@ -239,7 +244,7 @@ impl Work {
         {
             let mut tables = Tables::open(&write).map_err(failed())?;
             for request in batch {
-                // Its caller hears of a failed batch too: the reply is dropped unanswered.
+                // Whoever comes after the one that failed gets no answer, which is one too.
                 answers.push(self.handle(request, &mut tables, effects)?);
             }
         }
@@ -468,9 +473,12 @@ impl Work {
                 .map_err(failed())?;
             self.let_go(going, tables, effects).map_err(failed())?;
         }
-        let sparse = tables.sparse_pack(self.pack.number).map_err(failed())?;
-        match sparse {
-            Some(pack) => self.rewrite(pack, tables, effects),
+        let sparse = tables.sparse_pack(self.rewritten, self.pack.number);
+        match sparse.map_err(failed())? {
+            Some(pack) => {
+                self.rewritten = pack;
+                self.rewrite(pack, tables, effects)
+            }
             None => Ok(()),
         }
     }
