@@ -48,6 +48,7 @@ macro_rules! contract_tests {
             a_key_may_be_any_of_its_alphabet,
             a_delivery_that_is_given_back_comes_again,
             other_keys_flow_while_a_delivery_is_held,
+            a_key_that_is_given_back_again_and_again_does_not_stop_the_others,
             a_topic_without_keys_is_one_ordered_queue,
             groups_do_not_share_and_a_new_one_starts_with_the_oldest,
             members_share_keys_without_loss_or_repetition,
@@ -470,6 +471,35 @@ pub async fn other_keys_flow_while_a_delivery_is_held(stage: &impl Stage) {
     for _ in 0..4 {
         acknowledge(next(&mut consumer).await).await;
     }
+}
+
+/// (10) What is given back again and again lets the other keys go on, those of its partition too.
+pub async fn a_key_that_is_given_back_again_and_again_does_not_stop_the_others(stage: &impl Stage) {
+    // More than a transport has partitions.
+    const OTHERS: u64 = 130;
+    let bus = stage.bus().await;
+    let mut consumer = consume(&bus, DURABLE, "reader").await;
+    append(&bus, "refused", "refused", probe(0)).await;
+    for number in 0..OTHERS {
+        let name = format!("k{number}");
+        append(&bus, &name, &name, probe(number)).await;
+    }
+    let refused = Some(key("refused"));
+    let mut done = BTreeSet::new();
+    within("the other keys", async {
+        while (done.len() as u64) < OTHERS {
+            let delivery = next(&mut consumer).await;
+            if delivery.key != refused {
+                assert!(done.insert(delivery.message.number), "done twice");
+                acknowledge(delivery).await;
+            }
+        }
+    })
+    .await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!((&delivery.key, delivery.redelivered), (&refused, true));
+    acknowledge(delivery).await;
+    nothing(consumer.next(), "a message came twice").await;
 }
 
 /// (10) A topic without keys is delivered in order, one at a time.
