@@ -48,12 +48,12 @@ const ACK_WAIT: Duration = Duration::from_secs(10);
 /// How often what is in hand is reported as in progress.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(3);
 
-/// How long one request for messages waits at the server.
-const PULL_TIME: Duration = Duration::from_secs(5);
+/// How long one request for messages waits at the server: what a partition without messages costs.
+const PULL_TIME: Duration = Duration::from_secs(20);
 
 /// A member that asked for nothing in this time loses its partitions. The client asks again at the
 /// latest five seconds after [`PULL_TIME`].
-const PIN_LIMIT: Duration = Duration::from_secs(12);
+const PIN_LIMIT: Duration = Duration::from_secs(27);
 
 /// A partition without messages for so long goes to the member that it falls to.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
