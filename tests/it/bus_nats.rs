@@ -441,40 +441,44 @@ async fn ten_thousand_keys_are_64_consumers_and_each_message_comes_once_and_in_o
     const APPENDS: usize = 256;
     let server = NatsServer::start().unwrap();
     let bus = connect(&server).await;
-    let (seen, mut said) = tokio::sync::mpsc::unbounded_channel();
+    let (seen, mut said) = tokio::sync::mpsc::channel(APPENDS);
+    let mut readers = tokio::task::JoinSet::new();
     for member in 0..3 {
         let bus = connect(&server).await;
         let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
         let seen = seen.clone();
-        tokio::spawn(async move {
+        readers.spawn(async move {
             while let Some(delivery) = consumer.next().await {
                 let what = (member, delivery.key.clone(), delivery.message.number);
                 delivery.ack().await.unwrap();
-                if seen.send(what).is_err() {
+                if seen.send(what).await.is_err() {
                     return;
                 }
             }
         });
     }
-    for number in 0..EACH {
-        let appends = (0..KEYS).map(|name| {
-            let (bus, name) = (bus.clone(), format!("phone-{name}"));
-            async move { append(&bus, &name, number).await }
-        });
-        futures::stream::iter(appends)
-            .buffer_unordered(APPENDS)
-            .collect::<()>()
-            .await;
-    }
+    let load = async {
+        for number in 0..EACH {
+            let appends = (0..KEYS).map(|name| {
+                let (bus, name) = (bus.clone(), format!("phone-{name}"));
+                async move { append(&bus, &name, number).await }
+            });
+            let appends = futures::stream::iter(appends).buffer_unordered(APPENDS);
+            appends.collect::<()>().await;
+        }
+    };
     let mut next = BTreeMap::new();
     let mut members = BTreeSet::new();
-    for _ in 0..KEYS * EACH {
-        let (member, key, number) = timeout(LIMIT, said.recv()).await.unwrap().unwrap();
-        let expected = next.entry(key).or_insert(0);
-        assert_eq!(number, *expected);
-        *expected += 1;
-        members.insert(member);
-    }
+    let reading = async {
+        for _ in 0..KEYS * EACH {
+            let (member, key, number) = timeout(LIMIT, said.recv()).await.unwrap().unwrap();
+            let expected = next.entry(key).or_insert(0);
+            assert_eq!(number, *expected);
+            *expected += 1;
+            members.insert(member);
+        }
+    };
+    tokio::join!(load, reading);
     assert_eq!(members.len(), 3);
     let operator = jetstream(&server).await;
     let stream = operator.get_stream("IT_DURABLE").await.unwrap();
@@ -593,6 +597,10 @@ fn end(member: &mut Child) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a process that a test starts and kills"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test runner takes no arguments for a test"
+)]
 async fn a_member_process() {
     let variable = |name| std::env::var(name).unwrap();
     let (url, name) = (variable(MEMBER_URL), variable(MEMBER_NAME));

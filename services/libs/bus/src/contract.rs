@@ -88,7 +88,8 @@ struct Foreign {
     text: String,
 }
 
-/// Longest time that anything may take: redelivery after a crash waits for a lease to end.
+/// Longest time that anything may take: after a crash a partition rests until its member
+/// counts as gone.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a clause watches that something does not happen.

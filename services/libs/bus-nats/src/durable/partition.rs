@@ -177,7 +177,9 @@ impl Partition {
             if !self.is_kept() {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    _ = self.view.changed() => {}
+                    changed = self.view.changed() => if changed.is_err() {
+                        stop.cancelled().await;
+                    }
                 }
                 continue;
             }
