@@ -107,7 +107,8 @@ async fn ours(url: String, frame: &Frame, messages: usize) -> anyhow::Result<Run
         },
     )
     .await?;
-    anyhow::ensure!(mailbox.dropped() == 0, "{} were dropped", mailbox.dropped());
+    let lost = mailbox.replaced() + mailbox.dropped();
+    anyhow::ensure!(lost == 0, "{lost} were not delivered");
     publisher.close().await;
     subscriber.close().await;
     Ok(run)

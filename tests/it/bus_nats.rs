@@ -2,16 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use async_nats::jetstream::kv::Store;
 use futures::StreamExt;
 use sovereign_bus::{
     Appended, Bus, DurableTopic, Key, LiveTopic, PublishError, Retention, Select,
     contract::{Probe, Stage},
     contract_tests,
 };
-use sovereign_bus_nats::{APPEND_LIMIT, NatsConfig};
+use sovereign_bus_nats::{APPEND_LIMIT, ConnectError, NatsConfig};
 use sovereign_tests::nats::NatsServer;
 use tokio::time::timeout;
 
@@ -24,9 +30,6 @@ const DURABLE: DurableTopic<Probe> = DurableTopic::new(
         max_bytes: 64 << 20,
     },
 );
-
-/// Of the entries of the group `reader` of [`DURABLE`].
-const GROUP_PREFIX: &str = "IT_DURABLE.reader.";
 
 struct Nats {
     server: NatsServer,
@@ -56,8 +59,13 @@ impl Stage for Nats {
 contract_tests!(Nats::new());
 
 async fn connect(server: &NatsServer) -> Bus {
+    connect_with(&server.url(), NatsConfig::default().partitions).await
+}
+
+async fn connect_with(url: &str, partitions: u16) -> Bus {
     let config = NatsConfig {
-        url: server.url(),
+        url: url.to_owned(),
+        partitions,
         ..NatsConfig::default()
     };
     sovereign_bus_nats::connect(config, "node-1").await.unwrap()
@@ -78,7 +86,7 @@ async fn a_flood_of_tiny_messages_is_delivered_or_counted() {
         let event = timeout(LIMIT, mailbox.recv()).await.unwrap().unwrap();
         assert_eq!(event.message.number, number);
     }
-    assert_eq!(mailbox.dropped(), 0);
+    assert_eq!((mailbox.replaced(), mailbox.dropped()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,7 +285,7 @@ fn what_was_published_before_the_bus_closed_has_left_when_the_process_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bus_whose_keys_cannot_be_given_back_closes_before_its_process_is_ended() {
+async fn a_bus_whose_deliveries_cannot_be_given_back_closes_before_its_process_is_ended() {
     const SENT: u64 = 200;
     // What a process gives its bus.
     const PROCESS_LIMIT: Duration = Duration::from_secs(5);
@@ -288,15 +296,14 @@ async fn a_bus_whose_keys_cannot_be_given_back_closes_before_its_process_is_ende
     let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
     for number in 0..40 {
         append(&bus, &format!("k{number}"), number).await;
-        let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
-        delivery.ack().await.unwrap();
     }
-    // From here on somebody reads what is written to the bucket, and never answers.
+    let held = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    // From here on somebody reads what is asked of the stream's consumers, and never answers.
     let client = async_nats::connect(server.url()).await.unwrap();
-    let silent = client.subscribe("$KV.sovereign_groups.>").await.unwrap();
+    let silent = client.subscribe("$JS.API.CONSUMER.>").await.unwrap();
     client.flush().await.unwrap();
     let operator = jetstream(&server).await;
-    operator.delete_key_value("sovereign_groups").await.unwrap();
+    operator.delete_stream("IT_DURABLE").await.unwrap();
     for number in 0..SENT {
         let message = probe(number, 1000);
         bus.publish(&LIVE, Some(&key("a")), &message).await.unwrap();
@@ -309,7 +316,7 @@ async fn a_bus_whose_keys_cannot_be_given_back_closes_before_its_process_is_ende
         let event = timeout(LIMIT, mailbox.recv()).await.unwrap().unwrap();
         assert_eq!(event.message.number, number);
     }
-    drop(silent);
+    drop((silent, held));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -360,7 +367,7 @@ async fn a_running_consumer_goes_on_with_a_server_that_lost_its_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consumer_sees_what_is_there_after_both_stream_and_bucket_were_deleted() {
+async fn a_consumer_sees_what_is_there_after_the_stream_was_deleted() {
     let server = NatsServer::start().unwrap();
     let bus = connect(&server).await;
     let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
@@ -369,7 +376,6 @@ async fn a_consumer_sees_what_is_there_after_both_stream_and_bucket_were_deleted
     delivery.ack().await.unwrap();
     let operator = jetstream(&server).await;
     operator.delete_stream("IT_DURABLE").await.unwrap();
-    operator.delete_key_value("sovereign_groups").await.unwrap();
     // Only the consumer can make it again: nobody appends meanwhile.
     let stream = async {
         while operator.get_stream("IT_DURABLE").await.is_err() {
@@ -384,86 +390,248 @@ async fn a_consumer_sees_what_is_there_after_both_stream_and_bucket_were_deleted
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_of_a_member_that_is_gone_is_served_again_although_the_stream_was_empty() {
+async fn another_number_of_partitions_than_the_stream_has_is_refused_in_words() {
     let server = NatsServer::start().unwrap();
-    let bus = connect(&server).await;
-    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
-    // What a member leaves that was killed, and whose messages are too old.
-    let operator = jetstream(&server).await;
-    let bucket = operator.get_key_value("sovereign_groups").await.unwrap();
-    let owner = bucket.put(format!("{GROUP_PREFIX}key.a"), "gone".into());
-    owner.await.unwrap();
-    wait_for_heartbeats(&bucket, 3).await;
-    append(&bus, "a", 1).await;
-    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
-    assert_eq!(delivery.message.number, 1);
-    delivery.ack().await.unwrap();
+    append(&connect(&server).await, "a", 1).await;
+    let bus = connect_with(&server.url(), 32).await;
+    let message = probe(2, 8);
+    let refused = bus.append(&DURABLE, Some(&key("a")), "2", &message).await;
+    let error = refused.unwrap_err();
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>();
+    let text = text.join(": ");
+    assert!(
+        text.contains("IT_DURABLE") && text.contains("than 32"),
+        "{text}"
+    );
+    let nothing = NatsConfig {
+        url: server.url(),
+        partitions: 0,
+        ..NatsConfig::default()
+    };
+    let refused = sovereign_bus_nats::connect(nothing, "node-1").await.err();
+    assert!(matches!(refused, Some(ConnectError::Partitions(0))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_without_messages_is_taken_back_from_a_member_that_is_gone() {
+async fn a_partition_rests_behind_a_key_that_fills_it_and_goes_on_when_that_is_done() {
+    let server = NatsServer::start().unwrap();
+    let bus = connect_with(&server.url(), 1).await;
+    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+    for number in 0..40 {
+        append(&bus, "a", number).await;
+    }
+    append(&bus, "b", 0).await;
+    let held = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+    let behind = timeout(Duration::from_secs(1), consumer.next()).await;
+    assert!(behind.is_err(), "{behind:?}");
+    held.ack().await.unwrap();
+    let mut done = 1;
+    while done < 41 {
+        let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
+        delivery.ack().await.unwrap();
+        done += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_keys_are_64_consumers_and_each_message_comes_once_and_in_order() {
+    const KEYS: u64 = 10_000;
+    const EACH: u64 = 2;
+    const APPENDS: usize = 256;
     let server = NatsServer::start().unwrap();
     let bus = connect(&server).await;
-    let consumer = bus.consume(&DURABLE, "reader").await.unwrap();
-    let operator = jetstream(&server).await;
-    let bucket = operator.get_key_value("sovereign_groups").await.unwrap();
-    for entry in ["key.a", "member.gone"] {
-        let put = bucket.put(format!("{GROUP_PREFIX}{entry}"), "gone".into());
-        put.await.unwrap();
-    }
-    timeout(LIMIT, async {
-        for entry in ["key.a", "member.gone"] {
-            while value(&bucket, entry).await.is_some() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+    let (seen, mut said) = tokio::sync::mpsc::channel(APPENDS);
+    let mut readers = tokio::task::JoinSet::new();
+    for member in 0..3 {
+        let bus = connect(&server).await;
+        let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
+        let seen = seen.clone();
+        readers.spawn(async move {
+            while let Some(delivery) = consumer.next().await {
+                let what = (member, delivery.key.clone(), delivery.message.number);
+                delivery.ack().await.unwrap();
+                if seen.send(what).await.is_err() {
+                    return;
+                }
             }
+        });
+    }
+    let load = async {
+        for number in 0..EACH {
+            let appends = (0..KEYS).map(|name| {
+                let (bus, name) = (bus.clone(), format!("phone-{name}"));
+                async move { append(&bus, &name, number).await }
+            });
+            let appends = futures::stream::iter(appends).buffer_unordered(APPENDS);
+            appends.collect::<()>().await;
+        }
+    };
+    let mut next = BTreeMap::new();
+    let mut members = BTreeSet::new();
+    let reading = async {
+        for _ in 0..KEYS * EACH {
+            let (member, key, number) = timeout(LIMIT, said.recv()).await.unwrap().unwrap();
+            let expected = next.entry(key).or_insert(0);
+            assert_eq!(number, *expected);
+            *expected += 1;
+            members.insert(member);
+        }
+    };
+    tokio::join!(load, reading);
+    assert_eq!(members.len(), 3);
+    let operator = jetstream(&server).await;
+    let stream = operator.get_stream("IT_DURABLE").await.unwrap();
+    assert_eq!(stream.cached_info().state.consumer_count, 64);
+    let counts = bus.metrics_snapshot()[DURABLE.pattern()];
+    assert_eq!(counts.retention_removed_unread, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_of_killed_processes_move_under_load_without_loss_and_in_order() {
+    const KEYS: u64 = 40;
+    const EACH: u64 = 50;
+    let server = NatsServer::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("deliveries");
+    let read = || fs::read_to_string(&log).unwrap_or_default();
+    let acknowledged = || read().lines().filter(|line| line.contains(" ack ")).count();
+    let mut members = (0..3)
+        .map(|member| start_member(&server, &log, member))
+        .collect::<Vec<_>>();
+    let bus = connect(&server).await;
+    let load = async {
+        for number in 0..EACH {
+            for name in 0..KEYS {
+                append(&bus, &format!("k{name}"), number).await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let kills = async {
+        for (member, after) in [(0, 200), (1, 400)] {
+            while acknowledged() < after {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            end(&mut members[member]);
+            members[member] = start_member(&server, &log, member + 3);
+        }
+        while acknowledged() < (KEYS * EACH) as usize - 2 * MAX_IN_FLIGHT {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(2 * LIMIT, async { tokio::join!(load, kills) })
+        .await
+        .unwrap();
+    let is_complete = || {
+        let last = format!(" {}", EACH - 1);
+        let text = read();
+        let keys = text
+            .lines()
+            .filter(|line| line.contains(" ack ") && line.ends_with(&last));
+        keys.count() as u64 >= KEYS
+    };
+    timeout(LIMIT, async {
+        while !is_complete() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await
     .unwrap();
-    drop(consumer);
+    members.iter_mut().for_each(end);
+
+    let mut last = BTreeMap::new();
+    let mut done = BTreeSet::new();
+    let mut owners = BTreeMap::<String, BTreeSet<String>>::new();
+    for line in read().lines() {
+        let [member, what, key, number] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line:?}");
+        };
+        assert_ne!(what, "lost", "{line:?}");
+        let number = number.parse::<u64>().unwrap();
+        if what == "ack" {
+            done.insert((key.to_owned(), number));
+            continue;
+        }
+        owners
+            .entry(key.to_owned())
+            .or_default()
+            .insert(member.to_owned());
+        assert!(
+            !done.contains(&(key.to_owned(), number)),
+            "done again: {line:?}"
+        );
+        let before = last.insert(key.to_owned(), number);
+        let follows = before.map_or(0, |before| before + 1);
+        assert!(
+            number == follows || Some(number) == before,
+            "after {before:?}: {line:?}"
+        );
+    }
+    assert!(last.len() as u64 == KEYS && last.values().all(|last| *last == EACH - 1));
+    assert!(owners.values().any(|owners| owners.len() > 1), "{owners:?}");
+}
+
+/// Messages that a killed member may have had acknowledged without its having noted it.
+const MAX_IN_FLIGHT: usize = 64;
+
+const MEMBER_URL: &str = "BUS_TEST_URL";
+const MEMBER_LOG: &str = "BUS_TEST_LOG";
+const MEMBER_NAME: &str = "BUS_TEST_MEMBER";
+
+fn start_member(server: &NatsServer, log: &Path, name: usize) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "a_member_process"])
+        .env(MEMBER_URL, server.url())
+        .env(MEMBER_LOG, log)
+        .env(MEMBER_NAME, name.to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn end(member: &mut Child) {
+    member.kill().unwrap();
+    member.wait().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_group_removes_from_its_bucket_is_forgotten_in_the_end() {
-    const KEY_ENTRY: &str = "$KV.sovereign_groups.IT_DURABLE.reader.key.a";
-    let server = NatsServer::start().unwrap();
-    let bus = connect(&server).await;
-    let mut consumer = bus.consume(&DURABLE, "reader").await.unwrap();
-    let appended = bus
-        .append(&DURABLE, Some(&key("a")), "1", &probe(1, 8))
-        .await;
-    assert_eq!(appended.unwrap(), Appended::Stored);
-    let delivery = timeout(LIMIT, consumer.next()).await.unwrap().unwrap();
-    delivery.ack().await.unwrap();
-    let operator = jetstream(&server).await;
-    let bucket = operator.get_stream("KV_sovereign_groups").await.unwrap();
-    let entry = bucket.get_last_raw_message_by_subject(KEY_ENTRY).await;
-    assert!(entry.unwrap().headers.get("KV-Operation").is_none());
-    drop(consumer);
-    bus.close().await;
-    let marker = bucket.get_last_raw_message_by_subject(KEY_ENTRY).await;
-    let headers = marker.unwrap().headers;
-    assert_eq!(headers.get("KV-Operation").unwrap().as_str(), "PURGE");
-    assert_eq!(headers.get("Nats-TTL").unwrap().as_str(), "3600");
+#[ignore = "a process that a test starts and kills"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test runner takes no arguments for a test"
+)]
+async fn a_member_process() {
+    let variable = |name| std::env::var(name).unwrap();
+    let (url, name) = (variable(MEMBER_URL), variable(MEMBER_NAME));
+    let mut log = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(variable(MEMBER_LOG))
+        .unwrap();
+    let mut note = |what: &str, key: &str, number: u64| {
+        let line = format!("{name} {what} {key} {number}\n");
+        log.write_all(line.as_bytes()).unwrap();
+    };
+    let bus = connect_with(&url, NatsConfig::default().partitions).await;
+    let mut consumer = bus.consume(&DURABLE, "shared").await.unwrap();
+    while let Some(delivery) = consumer.next().await {
+        let key = delivery.key.clone().unwrap();
+        let number = delivery.message.number;
+        note("got", key.as_str(), number);
+        delivery.ack().await.unwrap();
+        note("ack", key.as_str(), number);
+        let lost = bus.metrics_snapshot()[DURABLE.pattern()].retention_removed_unread;
+        if lost > 0 {
+            note("lost", "-", lost);
+        }
+    }
 }
 
 /// The server as an operator sees it.
 async fn jetstream(server: &NatsServer) -> async_nats::jetstream::Context {
     let client = async_nats::connect(server.url()).await.unwrap();
     async_nats::jetstream::new(client)
-}
-
-/// Waits until the members of [`GROUP_PREFIX`] said so many times that they are there.
-async fn wait_for_heartbeats(bucket: &Store, heartbeats: usize) {
-    let members = format!("{GROUP_PREFIX}member.*");
-    let said = bucket.watch(members).await.unwrap();
-    let said = said.take(heartbeats).collect::<Vec<_>>();
-    assert_eq!(timeout(LIMIT, said).await.unwrap().len(), heartbeats);
-}
-
-async fn value(bucket: &Store, entry: &str) -> Option<String> {
-    let value = bucket.get(format!("{GROUP_PREFIX}{entry}")).await.unwrap();
-    value.map(|value| String::from_utf8_lossy(&value).into_owned())
 }
 
 async fn append(bus: &Bus, name: &str, number: u64) {

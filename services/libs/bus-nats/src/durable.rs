@@ -1,16 +1,12 @@
 //! Consumer groups over `JetStream`.
 //!
-//! A group has one durable consumer per key, named after both, with one unacknowledged message at most:
-//! the server itself keeps the order of a key. Which member asks for which key is agreed on in a
-//! key-value bucket ([`coordinator`]); each owned key has a [`worker`] that fetches, keeps the delivery
-//! alive while it is held, and acknowledges. [`pending`] knows what a key still has to deliver, from the
-//! headers of the stream, and so what retention removed before it was read.
+//! A stream stores each message under the partition of its key, and a group has one durable consumer per
+//! partition. The server pins a partition to one member ([`partition`]), which delivers its keys side
+//! by side and each in order. Members tell each other that they are there, so that each asks for its
+//! share of the partitions, and they count what retention removed unread ([`group`]).
 
-mod bucket;
-mod coordinator;
-mod pending;
-mod presence;
-mod worker;
+mod group;
+mod partition;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,29 +14,24 @@ use sovereign_bus::transport::{
     BoxFuture, DurableSpec, RawConsumer, RawDelivery, RawMessage, Receipt, TransportError,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::coordinator::Coordinator;
+use self::group::Group;
 use crate::transport::{Alive, REQUEST_LIMIT, Shared, Stream};
 
-/// Unacknowledged deliveries that one member may hold. At the bound it fetches no more.
-const MAX_HELD: usize = 1024;
-
-/// Messages that were fetched and wait for `next`: bounds the payloads in memory.
+/// Messages that wait for `next`. At the bound they wait in their partitions, which are served in turn.
 const MAX_READY: usize = 8;
 
-/// What the coordinator and the workers of one member share.
+/// What the tasks of one member share.
 struct Member {
     shared: Arc<Shared>,
     spec: DurableSpec,
     stream: Stream,
     group: String,
     ready: mpsc::Sender<Ready>,
-    held: Arc<Semaphore>,
-    room: Arc<Semaphore>,
     /// Cancelled when the member leaves or the bus closes.
     stop: CancellationToken,
 }
@@ -50,7 +41,6 @@ struct Ready {
     message: RawMessage,
     redelivered: bool,
     settle: oneshot::Sender<Settle>,
-    _room: OwnedSemaphorePermit,
 }
 
 /// What the reader says about a delivery.
@@ -75,12 +65,10 @@ pub(crate) async fn join(
         stream,
         group: group.to_owned(),
         ready: sender,
-        held: Arc::new(Semaphore::new(MAX_HELD)),
-        room: Arc::new(Semaphore::new(MAX_READY)),
         stop: stop.clone(),
     });
-    let coordinator = Coordinator::start(member).await?;
-    shared.tasks.spawn(coordinator.run());
+    let group = Group::enter(member).await?;
+    shared.tasks.spawn(group.run());
     Ok(NatsConsumer {
         ready,
         closed: shared.stop.clone(),
@@ -100,9 +88,15 @@ pub(crate) struct NatsConsumer {
 impl RawConsumer for NatsConsumer {
     fn next(&mut self) -> BoxFuture<'_, Option<RawDelivery>> {
         Box::pin(async {
-            let ready = tokio::select! {
-                () = self.closed.cancelled() => return None,
-                ready = self.ready.recv() => ready?,
+            let ready = loop {
+                let ready = tokio::select! {
+                    () = self.closed.cancelled() => return None,
+                    ready = self.ready.recv() => ready?,
+                };
+                // Else its partition has lost it since: the server delivers it again.
+                if !ready.settle.is_closed() {
+                    break ready;
+                }
             };
             Some(RawDelivery {
                 message: ready.message,
@@ -138,7 +132,7 @@ impl Receipt for NatsReceipt {
 impl Drop for NatsReceipt {
     fn drop(&mut self) {
         if let Some(settle) = self.settle.take() {
-            // Without a worker the server gives it to someone else after its acknowledgement time.
+            // Without its partition's task the server gives it to someone else after its acknowledgement time.
             drop(settle.send(Settle::GiveBack));
         }
     }

@@ -5,9 +5,9 @@
 //!
 //! Invariants: everything received is moved into the bus's own mailbox at once, so a slow reader loses
 //! the same messages as over memory; a durable append is acknowledged by the server or an error within
-//! [`APPEND_LIMIT`]; a key of a consumer group has one durable consumer with one unacknowledged message
-//! at most, whoever asks for it, so the order of a key does not depend on clocks or leases. The leases
-//! in the bucket `sovereign_groups` only keep a key with one member.
+//! [`APPEND_LIMIT`]; a partition of a consumer group is one durable consumer that the server pins to one
+//! member, and who takes it over delivers nothing before all that was outstanding came to it, so the order
+//! of a key does not depend on who believes to have it.
 //!
 //! Limits: what is published after `subscribe` returns is seen when publisher and subscriber are on one
 //! server; between servers of a cluster, interest travels on its own. Duplicate ids are known for the
@@ -44,6 +44,9 @@ const SUBSCRIPTION_CAPACITY: usize = 64 << 10;
 /// gets an error.
 const CLIENT_CAPACITY: usize = 256;
 
+/// More partitions than this are refused: each group has a consumer for each.
+pub const MAX_PARTITIONS: u16 = 1024;
+
 /// How to reach NATS.
 #[derive(Debug, Clone)]
 pub struct NatsConfig {
@@ -53,6 +56,9 @@ pub struct NatsConfig {
     pub credentials_file: Option<PathBuf>,
     /// Servers that hold a copy of each stream. Default: 1.
     pub replicas: usize,
+    /// Partitions that the keys of a durable topic fall into, 1 to [`MAX_PARTITIONS`]. Default: 64. A
+    /// stream keeps the number that it was made with, and another one is refused.
+    pub partitions: u16,
 }
 
 impl Default for NatsConfig {
@@ -61,6 +67,7 @@ impl Default for NatsConfig {
             url: "nats://127.0.0.1:4222".to_owned(),
             credentials_file: None,
             replicas: 1,
+            partitions: 64,
         }
     }
 }
@@ -68,6 +75,9 @@ impl Default for NatsConfig {
 /// The bus could not be connected.
 #[derive(Debug, Error)]
 pub enum ConnectError {
+    /// The number of partitions is out of its range.
+    #[error("a topic has 1 to {MAX_PARTITIONS} partitions, not {0}")]
+    Partitions(u16),
     /// The credentials file cannot be read.
     #[error("read the NATS credentials {path}")]
     Credentials {
@@ -103,8 +113,11 @@ pub enum ConnectError {
 /// Connects to NATS. Later the connection comes back by itself; what is published meanwhile is an error.
 ///
 /// # Errors
-/// No server, wrong credentials, a server without `JetStream`.
+/// Partitions out of range, no server, wrong credentials, a server without `JetStream`.
 pub async fn connect(config: NatsConfig, node: &str) -> Result<Bus, ConnectError> {
+    if !(1..=MAX_PARTITIONS).contains(&config.partitions) {
+        return Err(ConnectError::Partitions(config.partitions));
+    }
     let addresses = config
         .url
         .split(',')
@@ -124,7 +137,7 @@ pub async fn connect(config: NatsConfig, node: &str) -> Result<Bus, ConnectError
             hosts: hosts.clone(),
             cause,
         })?;
-    let transport = NatsTransport::new(client, config.replicas);
+    let transport = NatsTransport::new(client, config.replicas, config.partitions);
     transport
         .check_jetstream()
         .await

@@ -8,7 +8,7 @@ use async_nats::{
     jetstream::{
         self,
         context::{AccountError, ContextBuilder, PublishErrorKind},
-        kv, stream,
+        stream,
     },
 };
 use futures::{StreamExt, poll};
@@ -31,8 +31,8 @@ use crate::{
 /// Longest time for a request to the server that is not an append.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
-/// Longest time that closing waits for tasks to give their keys and deliveries back: after it, keys wait
-/// until their member counts as gone.
+/// Longest time that closing waits for tasks to give their deliveries back: after it, they wait until their
+/// member counts as gone.
 const TASKS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Longest time that closing waits until what was said has left, once before the tasks end and once
@@ -48,13 +48,6 @@ const MAX_APPENDS: usize = 4096;
 /// Longest time that message ids of a stream are remembered: the server keeps them in memory.
 const MAX_DUPLICATE_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// Bucket of the leases of all consumer groups.
-const GROUPS_BUCKET: &str = "sovereign_groups";
-
-/// How long the bucket knows that an entry was removed. Without an end it would keep the name of every
-/// member and key that there ever was.
-pub(crate) const REMOVAL_MARKER_AGE: Duration = Duration::from_secs(3600);
-
 pub(crate) struct NatsTransport {
     shared: Arc<Shared>,
     alive: Arc<Alive>,
@@ -62,12 +55,13 @@ pub(crate) struct NatsTransport {
 
 /// What tasks hold: it does not keep the bus open.
 pub(crate) struct Shared {
-    client: Client,
+    pub(crate) client: Client,
     /// For appends: many in flight, each acknowledged on its own.
     appends: jetstream::Context,
     /// For everything else.
     pub(crate) jetstream: jetstream::Context,
     replicas: usize,
+    partitions: u16,
     streams: Mutex<HashMap<&'static str, Stream>>,
     /// Cancelled when the bus is closed, or its last handle is gone.
     pub(crate) stop: CancellationToken,
@@ -89,7 +83,7 @@ impl Drop for Alive {
 }
 
 impl NatsTransport {
-    pub(crate) fn new(client: Client, replicas: usize) -> Self {
+    pub(crate) fn new(client: Client, replicas: usize, partitions: u16) -> Self {
         let appends = ContextBuilder::new()
             .timeout(APPEND_LIMIT)
             .ack_timeout(APPEND_LIMIT)
@@ -107,6 +101,7 @@ impl NatsTransport {
                 appends,
                 jetstream,
                 replicas,
+                partitions,
                 streams: Mutex::default(),
                 stop,
                 tasks: TaskTracker::new(),
@@ -305,10 +300,25 @@ impl Shared {
         const OPERATION: &str = "open the stream";
         let name = stream_name(topic.pattern);
         let max_age = topic.retention.max_age;
+        let subject_transform = self.transform(topic.pattern);
+        // What is stored has its place: in other partitions the order of a key would be lost.
+        if let Ok(stream) = self.jetstream.get_stream(&name).await
+            && stream.cached_info().config.subject_transform != subject_transform
+        {
+            return Err(TransportError::failed(
+                OPERATION,
+                format!(
+                    "the stream {name} was made with another number of partitions than {}: \
+                     configure that number, or delete the stream",
+                    self.partitions
+                ),
+            ));
+        }
         self.jetstream
             .create_or_update_stream(stream::Config {
                 name: name.clone(),
                 subjects: vec![topic.pattern.to_owned()],
+                subject_transform,
                 max_age,
                 max_bytes: i64::try_from(topic.retention.max_bytes).unwrap_or(i64::MAX),
                 duplicate_window: max_age.min(MAX_DUPLICATE_WINDOW),
@@ -324,33 +334,34 @@ impl Shared {
         stream.map_err(|error| TransportError::failed(OPERATION, error))
     }
 
-    /// A subject that only this process listens to.
-    pub(crate) fn inbox(&self) -> String {
-        self.client.new_inbox()
+    /// Partitions of a topic: one where it has no keys.
+    pub(crate) fn partitions(&self, pattern: &str) -> u16 {
+        if pattern.contains('*') {
+            self.partitions
+        } else {
+            1
+        }
     }
 
-    /// The bucket of the leases, made where it is not there.
-    pub(crate) async fn groups(&self) -> Result<kv::Store, TransportError> {
-        let store = self.jetstream.create_or_update_key_value(kv::Config {
-            bucket: GROUPS_BUCKET.to_owned(),
-            description: "which member of a consumer group has which key".to_owned(),
-            history: 1,
-            storage: stream::StorageType::File,
-            num_replicas: self.replicas,
-            limit_markers: Some(REMOVAL_MARKER_AGE),
-            ..kv::Config::default()
-        });
-        let store = store.await;
-        store.map_err(|error| TransportError::failed("open the bucket of groups", error))
+    /// Stores `drone.7.capture` as `12.drone.7.capture`: publishers and live readers know nothing of it.
+    fn transform(&self, pattern: &str) -> Option<stream::SubjectTransform> {
+        pattern.contains('*').then(|| stream::SubjectTransform {
+            source: pattern.to_owned(),
+            destination: format!(
+                "{{{{partition({},1)}}}}.{}",
+                self.partitions,
+                pattern.replacen('*', "{{wildcard(1)}}", 1)
+            ),
+        })
     }
 
     async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
-        // First: what was published leaves also where giving keys back takes too long.
+        // First: what was published leaves also where giving deliveries back takes too long.
         said_within(FLUSH_LIMIT, async { Ok(self.client.flush().await?) }).await;
         if timeout(TASKS_LIMIT, self.tasks.wait()).await.is_err() {
-            tracing::warn!(limit = ?TASKS_LIMIT, "keys were not given back in time");
+            tracing::warn!(limit = ?TASKS_LIMIT, "deliveries were not given back in time");
         }
         let farewell = async {
             // Draining only asks for it: what was said has left when the flush is done.

@@ -389,12 +389,18 @@ impl<M: Message + Default> Mailbox<M> {
 }
 
 impl<M> Mailbox<M> {
-    /// Events that reached this mailbox: received = delivered + undecodable + dropped + waiting.
+    /// Events that reached this mailbox: received = delivered + undecodable + replaced +
+    /// dropped + waiting.
     pub fn received(&self) -> u64 {
         self.source.received()
     }
 
-    /// Events that this mailbox dropped because newer ones came.
+    /// Events in whose place a newer one of their subject came.
+    pub fn replaced(&self) -> u64 {
+        self.source.replaced()
+    }
+
+    /// Events that were lost because the mailbox was full of other subjects.
     pub fn dropped(&self) -> u64 {
         self.source.dropped()
     }

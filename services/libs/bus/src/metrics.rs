@@ -22,7 +22,9 @@ pub struct TopicCounters {
     pub delivered: Counter,
     /// Of the delivered, those that may have been delivered before.
     pub redelivered: Counter,
-    /// Live messages that a full mailbox dropped.
+    /// Live messages in whose place a newer one of their subject came before they were read.
+    pub replaced: Counter,
+    /// Live messages that were lost because a mailbox was full of other subjects.
     pub dropped: Counter,
     /// Messages that did not decode and were skipped.
     pub undecodable: Counter,
@@ -41,7 +43,9 @@ pub struct TopicCounts {
     pub delivered: u64,
     /// Of the delivered, those that may have been delivered before.
     pub redelivered: u64,
-    /// Live messages that a full mailbox dropped.
+    /// Live messages in whose place a newer one of their subject came before they were read.
+    pub replaced: u64,
+    /// Live messages that were lost because a mailbox was full of other subjects.
     pub dropped: u64,
     /// Messages that did not decode and were skipped.
     pub undecodable: u64,
@@ -64,6 +68,7 @@ pub(crate) struct BusMetrics {
     duplicates: TopicFamily,
     delivered: TopicFamily,
     redelivered: TopicFamily,
+    replaced: TopicFamily,
     dropped: TopicFamily,
     undecodable: TopicFamily,
     retention_removed_unread: TopicFamily,
@@ -81,6 +86,7 @@ impl BusMetrics {
                 duplicates: counter(&self.duplicates),
                 delivered: counter(&self.delivered),
                 redelivered: counter(&self.redelivered),
+                replaced: counter(&self.replaced),
                 dropped: counter(&self.dropped),
                 undecodable: counter(&self.undecodable),
                 retention_removed_unread: counter(&self.retention_removed_unread),
@@ -121,8 +127,13 @@ impl BusMetrics {
                 &self.redelivered,
             ),
             (
+                "replaced_messages",
+                "Live messages in whose place a newer one of their subject came",
+                &self.replaced,
+            ),
+            (
                 "dropped_messages",
-                "Live messages that a full mailbox dropped",
+                "Live messages lost because a mailbox was full of other subjects",
                 &self.dropped,
             ),
             (
@@ -149,6 +160,7 @@ impl TopicCounters {
             duplicates: self.duplicates.get(),
             delivered: self.delivered.get(),
             redelivered: self.redelivered.get(),
+            replaced: self.replaced.get(),
             dropped: self.dropped.get(),
             undecodable: self.undecodable.get(),
             retention_removed_unread: self.retention_removed_unread.get(),

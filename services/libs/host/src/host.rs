@@ -469,11 +469,13 @@ async fn open_bus(config: &HostConfig, data: &DataDir) -> Result<Bus, HostError>
             url,
             credentials_file,
             replicas,
+            partitions,
         } => {
             let nats = NatsConfig {
                 url: url.clone(),
                 credentials_file: credentials_file.clone(),
                 replicas: *replicas,
+                partitions: *partitions,
             };
             sovereign_bus_nats::connect(nats, &config.node_id)
                 .await

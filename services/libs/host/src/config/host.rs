@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use sovereign_bus_nats::{MAX_PARTITIONS, NatsConfig};
 use tracing_subscriber::EnvFilter;
 
 use super::{Environment, HOST, Settings};
@@ -38,6 +39,7 @@ pub(crate) enum BusConfig {
         url: String,
         credentials_file: Option<PathBuf>,
         replicas: usize,
+        partitions: u16,
     },
 }
 
@@ -81,6 +83,7 @@ struct Written {
     bus: String,
     nats_credentials_file: Option<PathBuf>,
     nats_replicas: Option<usize>,
+    nats_partitions: Option<u16>,
     grace_secs: u64,
     log: String,
     log_format: LogFormat,
@@ -100,6 +103,7 @@ impl Default for Written {
             bus: "memory".to_owned(),
             nats_credentials_file: None,
             nats_replicas: None,
+            nats_partitions: None,
             grace_secs: 20,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -144,6 +148,9 @@ impl HostConfig {
                     url: url.to_owned(),
                     credentials_file: written.nats_credentials_file.clone(),
                     replicas: written.nats_replicas.unwrap_or(1),
+                    partitions: written
+                        .nats_partitions
+                        .unwrap_or(NatsConfig::default().partitions),
                 }
             }
             other => {
@@ -159,6 +166,7 @@ impl HostConfig {
                 written.nats_credentials_file.is_some(),
             ),
             ("nats_replicas", written.nats_replicas.is_some()),
+            ("nats_partitions", written.nats_partitions.is_some()),
         ];
         if let (BusConfig::Memory, Some((key, _))) =
             (&bus, only_nats.iter().find(|(_, written)| *written))
@@ -175,6 +183,10 @@ impl HostConfig {
         if !(1..=MAX_NATS_REPLICAS).contains(&written.nats_replicas.unwrap_or(1)) {
             let why = format!("must be 1 to {MAX_NATS_REPLICAS}");
             return Err(refuse("nats_replicas", why));
+        }
+        if !(1..=MAX_PARTITIONS).contains(&written.nats_partitions.unwrap_or(1)) {
+            let why = format!("must be 1 to {MAX_PARTITIONS}");
+            return Err(refuse("nats_partitions", why));
         }
         if written.grace_secs == 0 {
             return Err(refuse("grace_secs", "must be at least 1".to_owned()));

@@ -229,6 +229,13 @@ fn what_cannot_be_used_is_refused_by_its_full_name() {
             "host.nats_replicas",
             "must be 1 to 5",
         ),
+        (
+            "",
+            &[],
+            &["host.bus=nats://x:1", "host.nats_partitions=0"],
+            "host.nats_partitions",
+            "must be 1 to 1024",
+        ),
         ("", &[], &["grace"], "grace", "is not an assignment"),
     ];
     for (text, variables, assignments, key, what) in cases {
