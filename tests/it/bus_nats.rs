@@ -5,7 +5,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::Write,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -13,24 +12,16 @@ use std::{
 
 use futures::StreamExt;
 use sovereign_bus::{
-    Appended, Bus, DurableTopic, Key, LiveTopic, PublishError, Retention, Select,
+    Appended, Bus, Key, LiveTopic, PublishError, Select,
     contract::{Probe, Stage},
     contract_tests,
 };
 use sovereign_bus_nats::{APPEND_LIMIT, ConnectError, NatsConfig};
-use sovereign_tests::nats::NatsServer;
+use sovereign_tests::nats::{DURABLE, NatsServer};
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const LIVE: LiveTopic<Probe> = LiveTopic::new("it.*.live", 500_000);
-const DURABLE: DurableTopic<Probe> = DurableTopic::new(
-    "it.*.durable",
-    Retention {
-        max_age: Duration::from_secs(3600),
-        max_bytes: 64 << 20,
-    },
-);
-
 struct Nats {
     server: NatsServer,
 }
@@ -575,16 +566,11 @@ async fn partitions_of_killed_processes_move_under_load_without_loss_and_in_orde
 /// Messages that a killed member may have had acknowledged without its having noted it.
 const MAX_IN_FLIGHT: usize = 64;
 
-const MEMBER_URL: &str = "BUS_TEST_URL";
-const MEMBER_LOG: &str = "BUS_TEST_LOG";
-const MEMBER_NAME: &str = "BUS_TEST_MEMBER";
-
 fn start_member(server: &NatsServer, log: &Path, name: usize) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "a_member_process"])
-        .env(MEMBER_URL, server.url())
-        .env(MEMBER_LOG, log)
-        .env(MEMBER_NAME, name.to_string())
+    Command::new(env!("CARGO_BIN_EXE_bus-member"))
+        .arg(server.url())
+        .arg(log)
+        .arg(name.to_string())
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
@@ -593,39 +579,6 @@ fn start_member(server: &NatsServer, log: &Path, name: usize) -> Child {
 fn end(member: &mut Child) {
     member.kill().unwrap();
     member.wait().unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a process that a test starts and kills"]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test runner takes no arguments for a test"
-)]
-async fn a_member_process() {
-    let variable = |name| std::env::var(name).unwrap();
-    let (url, name) = (variable(MEMBER_URL), variable(MEMBER_NAME));
-    let mut log = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(variable(MEMBER_LOG))
-        .unwrap();
-    let mut note = |what: &str, key: &str, number: u64| {
-        let line = format!("{name} {what} {key} {number}\n");
-        log.write_all(line.as_bytes()).unwrap();
-    };
-    let bus = connect_with(&url, NatsConfig::default().partitions).await;
-    let mut consumer = bus.consume(&DURABLE, "shared").await.unwrap();
-    while let Some(delivery) = consumer.next().await {
-        let key = delivery.key.clone().unwrap();
-        let number = delivery.message.number;
-        note("got", key.as_str(), number);
-        delivery.ack().await.unwrap();
-        note("ack", key.as_str(), number);
-        let lost = bus.metrics_snapshot()[DURABLE.pattern()].retention_removed_unread;
-        if lost > 0 {
-            note("lost", "-", lost);
-        }
-    }
 }
 
 /// The server as an operator sees it.
