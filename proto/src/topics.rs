@@ -10,11 +10,6 @@ use sovereign_bus::{DurableTopic, LiveTopic, Retention};
 
 use crate::{camera, checkpoint, drone, geo, mesh, mobile, round, slam, tile};
 
-/// A day of pictures at most: a map server that was down for longer repaints from a new flight.
-const PICTURES: Retention = Retention {
-    max_age: Duration::from_secs(24 * 3600),
-    max_bytes: 4 << 30,
-};
 /// A week of small records.
 const RECORDS: Retention = Retention {
     max_age: Duration::from_secs(7 * 24 * 3600),
@@ -25,25 +20,22 @@ const RECORDS: Retention = Retention {
 pub const CAMERA_FRAME: LiveTopic<camera::v1::Frame> = LiveTopic::new("camera.*.frame", 2);
 /// Vehicle states. Owner: drone-ingest. A late reader sees the newest of each vehicle.
 pub const DRONE_STATE: LiveTopic<drone::v1::VehicleState> = LiveTopic::new("drone.*.state", 1);
-/// Pictures from the air, key: vehicle. Owner: drone-ingest.
+/// Pictures and scans from the air, by digest, key: vehicle. Owner: drone-ingest.
 pub const DRONE_CAPTURE: DurableTopic<geo::v1::Capture> =
-    DurableTopic::new("drone.*.capture", PICTURES);
-/// LiDAR returns, key: vehicle. Owner: drone-ingest.
-pub const DRONE_LIDAR: DurableTopic<drone::v1::LidarScan> =
-    DurableTopic::new("drone.*.lidar", PICTURES);
+    DurableTopic::new("drone.*.capture", RECORDS);
 /// Phone samples, key: phone. Owner: mobile-ingest.
 pub const MOBILE_SAMPLE: DurableTopic<mobile::v1::Sample> =
     DurableTopic::new("mobile.*.sample", RECORDS);
-/// Phone pictures, key: phone. Owner: mobile-ingest.
+/// Phone pictures, by digest, key: phone. Owner: mobile-ingest.
 pub const MOBILE_CAPTURE: DurableTopic<geo::v1::Capture> =
-    DurableTopic::new("mobile.*.capture", PICTURES);
+    DurableTopic::new("mobile.*.capture", RECORDS);
 /// Poses as they are found. Owner: slam-svc. A late reader sees the newest of each sensor.
 pub const SLAM_POSE: LiveTopic<slam::v1::PoseEvent> = LiveTopic::new("slam.*.pose", 1);
 /// Verdicts on captures, key: sensor. Owner: slam-svc.
 pub const SLAM_KEYFRAME: DurableTopic<slam::v1::Keyframe> =
     DurableTopic::new("slam.*.keyframe", RECORDS);
 /// Hint that tiles changed; the truth is `Tiles.ListChanges`. Owner: tile-svc.
-pub const TILE_CHANGED: LiveTopic<tile::v1::TileChange> = LiveTopic::new("tile.changed", 256);
+pub const TILE_CHANGED: LiveTopic<tile::v1::TileChanged> = LiveTopic::new("tile.changed", 256);
 /// Hint that a checkpoint was stored; the truth is `Checkpoints.ListChanges`. Owner: checkpoint-svc.
 pub const CHECKPOINT_STORED: LiveTopic<checkpoint::v1::CheckpointChange> =
     LiveTopic::new("checkpoint.stored", 16);

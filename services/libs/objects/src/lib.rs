@@ -4,6 +4,7 @@
 mod error;
 #[cfg(feature = "memory")]
 pub mod memory;
+mod picture;
 mod upload;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,7 @@ use sovereign_proto::checkpoint::v1::{
 use sovereign_service::{Channel, limited};
 
 pub use error::ObjectsError;
+pub use picture::{PutPictureError, StoredPicture};
 pub use sovereign_proto::checkpoint::v1::{ObjectClass, PinStrength};
 pub use upload::{Stored, Upload};
 
