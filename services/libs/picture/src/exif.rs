@@ -24,6 +24,9 @@ pub(crate) fn read(tiff: &[u8], header: &mut Header) {
         .map(|value| value as u8);
     header.model = text(&exif, Tag::Model);
     header.exposed = original_time(&exif).or_else(|| gps_time(&exif));
+    header.camera_clock = civil_time(&exif, Tag::DateTimeOriginal)
+        .and_then(|shown| timestamp_after(jiff::tz::Offset::UTC.to_timestamp(shown).ok()?, 0.0));
+    header.software = text(&exif, Tag::Software);
     header.focal_mm = positive(&exif, Tag::FocalLength);
     header.focal_35mm = positive(&exif, Tag::FocalLengthIn35mmFilm);
     // Zero says that there was none, and so does one.

@@ -90,6 +90,10 @@ pub struct Header {
     /// Exposure: its original time when that comes with an offset from UTC, else the time of the GPS fix. A
     /// local time without offset tells nothing.
     pub exposed: Option<Timestamp>,
+    /// What the camera's own clock showed, read as UTC: tells order and pauses, not when it was.
+    pub camera_clock: Option<Timestamp>,
+    /// What wrote the file, trimmed.
+    pub software: Option<String>,
     /// Focal length, millimetres.
     pub focal_mm: Option<f64>,
     /// Focal length that has the same angle of view on 35 mm film, millimetres.
