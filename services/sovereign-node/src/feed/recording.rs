@@ -1,13 +1,14 @@
 //! Recorded data from disk: pictures, telemetry logs and single packets, sent through the front doors.
 
 use std::ffi::OsStr;
-use std::io::BufReader;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use exif::{In, Tag, Value};
 use serde::Deserialize;
+use sovereign_model::Timestamp;
+use sovereign_picture::{Header, MAX_HEADER_BYTES, NotAPicture};
 use sovereign_service::Stop;
 use sovereign_sim::SIMULATOR;
 use tokio::net::UdpSocket;
@@ -97,10 +98,34 @@ pub struct Counts {
     pub datagrams: u64,
 }
 
+/// A recorded picture.
+#[derive(Debug)]
+struct Picture {
+    path: PathBuf,
+    /// Exposure by the camera's clock, for order and pace.
+    at: Option<Duration>,
+    /// Pictures of the simulator name it as the software that made them.
+    simulated: bool,
+}
+
+impl Picture {
+    /// Previews and scans that lie beside the pictures have no position: they were not taken from the air.
+    fn with_position(path: PathBuf) -> Option<Self> {
+        let header = header_of(&path)?;
+        header.gps?;
+        let nanos = header.camera_clock.map(Timestamp::as_unix_nanos);
+        Some(Self {
+            path,
+            at: nanos.and_then(|nanos| Some(Duration::from_nanos(nanos.try_into().ok()?))),
+            simulated: header.software.as_deref() == Some(SIMULATOR),
+        })
+    }
+}
+
 /// Files to replay, by kind, in order.
 #[derive(Debug, Default)]
 pub struct Recording {
-    pictures: Vec<PathBuf>,
+    pictures: Vec<Picture>,
     telemetry: Vec<PathBuf>,
     packets: Vec<PathBuf>,
     name: String,
@@ -124,7 +149,7 @@ impl Recording {
         };
         for file in files {
             match extension(&file).as_str() {
-                "jpg" | "jpeg" if has_position(&file) => recording.pictures.push(file),
+                "jpg" | "jpeg" => recording.pictures.extend(Picture::with_position(file)),
                 "tlog" => recording.telemetry.push(file),
                 "bin" | "jsonl" => recording.packets.push(file),
                 _ => {}
@@ -132,7 +157,7 @@ impl Recording {
         }
         recording
             .pictures
-            .sort_by_cached_key(|file| (taken_at(file), file.clone()));
+            .sort_by(|a, b| (a.at, &a.path).cmp(&(b.at, &b.path)));
         if recording.total() == 0 {
             return Err(RecordingError::Nothing(path.to_owned()));
         }
@@ -146,7 +171,7 @@ impl Recording {
 
     /// True when any picture was made by the simulator.
     pub fn is_simulated(&self) -> bool {
-        self.pictures.iter().any(|file| is_simulated(file))
+        self.pictures.iter().any(|picture| picture.simulated)
     }
 
     /// Sends everything: telemetry, packets, then pictures; `progress` hears of each file that is done.
@@ -182,22 +207,23 @@ impl Recording {
         link.wait_until_unseen(0).await?;
         counts.datagrams = link.sent;
         let mut pace = Pace::new(speed);
-        for file in &self.pictures {
-            pace.wait(taken_at(file), stop).await;
+        for picture in &self.pictures {
+            pace.wait(picture.at, stop).await;
             if stop.is_requested() {
                 break;
             }
             let notes = CaptureNotes {
-                simulated: is_simulated(file),
+                simulated: picture.simulated,
                 ..CaptureNotes::default()
             };
-            let accepted = edge.upload_capture(&self.name, read(file)?, &notes).await?;
+            let bytes = read(&picture.path)?;
+            let accepted = edge.upload_capture(&self.name, bytes, &notes).await?;
             if accepted.duplicate {
                 counts.duplicates += 1;
             } else {
                 counts.frames += 1;
             }
-            progress(file);
+            progress(&picture.path);
         }
         Ok(counts)
     }
@@ -425,40 +451,22 @@ fn sensor_id_from_path(path: &Path) -> String {
     }
 }
 
-fn exif_of(path: &Path) -> Option<exif::Exif> {
-    let file = std::fs::File::open(path).ok()?;
-    exif::Reader::new()
-        .read_from_container(&mut BufReader::new(file))
-        .ok()
-}
-
-/// Previews and scans that lie beside the pictures have no position: they were not taken from the air.
-fn has_position(path: &Path) -> bool {
-    exif_of(path).is_some_and(|exif| exif.get_field(Tag::GPSLatitude, In::PRIMARY).is_some())
-}
-
-/// Pictures of the simulator name it as the software that made them.
-fn is_simulated(path: &Path) -> bool {
-    let field = exif_of(path).and_then(|exif| exif.get_field(Tag::Software, In::PRIMARY).cloned());
-    matches!(field, Some(field) if matches!(&field.value, Value::Ascii(texts)
-        if texts.iter().any(|text| text == SIMULATOR.as_bytes())))
-}
-
-/// Local time of day of the exposure, for order and pace only: pictures do not name their time zone.
-fn taken_at(path: &Path) -> Option<Duration> {
-    let exif = exif_of(path)?;
-    let field = exif.get_field(Tag::DateTimeOriginal, In::PRIMARY)?;
-    let Value::Ascii(texts) = &field.value else {
-        return None;
-    };
-    let text = std::str::from_utf8(texts.first()?).ok()?;
-    let time = jiff::civil::DateTime::strptime("%Y:%m:%d %H:%M:%S", text.trim()).ok()?;
-    let seconds = time
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .ok()?
-        .timestamp()
-        .as_second();
-    u64::try_from(seconds).ok().map(Duration::from_secs)
+/// The header of a picture, read from as much of the file as it takes.
+fn header_of(path: &Path) -> Option<Header> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut bytes = Vec::new();
+    let mut wanted = 64 << 10;
+    loop {
+        let more = wanted - bytes.len();
+        (&mut file).take(more as u64).read_to_end(&mut bytes).ok()?;
+        match Header::read(&bytes) {
+            Ok(header) => return Some(header),
+            Err(NotAPicture::Header(_)) if bytes.len() == wanted && wanted < MAX_HEADER_BYTES => {
+                wanted *= 2;
+            }
+            Err(_) => return None,
+        }
+    }
 }
 
 #[cfg(test)]
