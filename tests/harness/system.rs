@@ -20,15 +20,21 @@ const DOORS: [&str; 3] = [
 /// Each service with those it calls, in the order of starting.
 const SERVICES: [(&str, &[&str]); 8] = [
     ("camera-svc", &[]),
-    ("slam-svc", &[]),
     ("checkpoint-svc", &[]),
-    ("drone-ingest", &[]),
-    ("tile-svc", &["slam-svc"]),
+    ("slam-svc", &["checkpoint-svc"]),
+    ("drone-ingest", &["checkpoint-svc"]),
+    ("tile-svc", &["checkpoint-svc"]),
     ("round-svc", &["checkpoint-svc"]),
     ("mesh-gateway", &["checkpoint-svc", "tile-svc", "round-svc"]),
     (
         "mobile-ingest",
-        &["drone-ingest", "slam-svc", "tile-svc", "mesh-gateway"],
+        &[
+            "checkpoint-svc",
+            "drone-ingest",
+            "slam-svc",
+            "tile-svc",
+            "mesh-gateway",
+        ],
     ),
 ];
 
