@@ -8,7 +8,9 @@ use futures::stream;
 use sovereign_bus::Bus;
 use sovereign_model::Digest;
 use sovereign_objects::memory::MemoryStore;
-use sovereign_objects::{MAP, ObjectClass, Objects, ObjectsError, PinChange, PinStrength, UNREAD};
+use sovereign_objects::{
+    MAP, ObjectClass, Objects, ObjectsError, PinChange, PinStrength, PutPictureError, UNREAD,
+};
 use sovereign_proto::checkpoint::v1::objects_client::ObjectsClient;
 use sovereign_proto::checkpoint::v1::put_object_request::Part;
 use sovereign_proto::checkpoint::v1::{
@@ -313,4 +315,50 @@ async fn a_list_is_read_page_by_page() {
         );
     }
     assert_eq!(listed, put);
+}
+
+/// A picture of rough pixels, as an encoder writes it.
+fn picture() -> Bytes {
+    let rough = |x: u32, y: u32| image::Rgb([(x * y) as u8, (x ^ y) as u8, (x * 31) as u8]);
+    let mut bytes = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 100)
+        .encode_image(&image::RgbImage::from_fn(640, 480, rough))
+        .unwrap();
+    bytes.into()
+}
+
+fn pieces(bytes: &Bytes) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
+    let bytes = bytes.clone();
+    let starts = (0..bytes.len()).step_by(10_000);
+    stream::iter(starts.map(move |start| Ok(bytes.slice(start..(start + 10_000).min(bytes.len())))))
+}
+
+#[tokio::test]
+async fn a_picture_is_looked_at_while_it_passes() {
+    for backend in Backend::both().await {
+        let objects = backend.objects();
+        let whole = picture();
+        let stored = objects.put_picture(pieces(&whole)).await.unwrap();
+        assert_eq!(stored.object.digest, Digest::of(&whole), "{}", backend.name);
+        assert_eq!(
+            (stored.header.width_px, stored.header.height_px),
+            (640, 480)
+        );
+        let unread = [(UNREAD.to_owned(), PinStrength::Keep)];
+        assert_eq!(backend.pins(stored.object.digest).await, unread);
+
+        let cut = whole.slice(..whole.len() - 2);
+        let refused = objects.put_picture(pieces(&cut)).await.unwrap_err();
+        assert_eq!(refused.to_string(), "the picture is cut off");
+        let broken = stream::iter([
+            Ok(whole.slice(..50_000)),
+            Err(std::io::Error::other("away")),
+        ]);
+        let failed = objects.put_picture(broken).await.unwrap_err();
+        assert!(matches!(failed, PutPictureError::Source(_)), "{failed}");
+        for absent in [Digest::of(&cut), Digest::of(&whole.slice(..50_000))] {
+            let status = backend.stat(absent).await.unwrap_err();
+            assert_eq!(status.code(), Grpc::NotFound, "{}", backend.name);
+        }
+    }
 }
