@@ -30,7 +30,7 @@ lint:
 
 # Every figure of docs/benchmarks.md, measured here against its peer; BENCH='p2 --json' for less.
 bench:
-	.ci/setup.sh test
+	.ci/setup.sh bench
 	cargo build --release --locked --workspace
 	target/release/bench $(BENCH)
 

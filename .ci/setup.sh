@@ -4,10 +4,11 @@
 #
 #   .ci/setup.sh build    compiler, Rust, OpenCV, Node.js
 #   .ci/setup.sh test     the same, and what the tests talk to: nats-server, Chromium, with go also grpcurl
+#   .ci/setup.sh bench    the same, and what is measured against: djpeg
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TIER="${1:?usage: .ci/setup.sh build|test}"
+TIER="${1:?usage: .ci/setup.sh build|test|bench}"
 RUST_MINIMUM=1.95
 NODE_MINIMUM=18
 # Advisories in earlier servers are reachable from the network.
@@ -54,7 +55,10 @@ install_packages() {
   fi
   have npm || need npm "builds the console"
   # Ubuntu has no package of Chromium, only a door to a snap.
-  if [ "$TIER" = test ] && ! is_ubuntu; then
+  if [ "$TIER" = bench ]; then
+    need libjpeg-turbo-progs "decodes pictures, which is what painting them is measured against"
+  fi
+  if [ "$TIER" != build ] && ! is_ubuntu; then
     have chromium || have google-chrome || need chromium "opens the console in the browser test"
   fi
   if [ "${#MISSING[@]}" -gt 0 ]; then
@@ -94,7 +98,7 @@ install_rust() {
     have rustup || die "the Rust of this system, $found, is too old, $RUST_MINIMUM or later is needed: remove it, and this installs Rust through rustup"
     die "Rust $found is too old, $RUST_MINIMUM or later is needed: run 'rustup update stable'"
   fi
-  if [ "$TIER" = test ]; then
+  if [ "$TIER" != build ]; then
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
   fi
@@ -151,7 +155,7 @@ install_grpcurl() {
 
 case "$TIER" in
   build) install_packages; install_rust ;;
-  test) install_packages; install_rust; install_browser; install_nats; install_grpcurl ;;
-  *) die "unknown tier '$TIER': build or test" ;;
+  test | bench) install_packages; install_rust; install_browser; install_nats; install_grpcurl ;;
+  *) die "unknown tier '$TIER': build, test or bench" ;;
 esac
 say "everything for '$TIER' is here"

@@ -3,6 +3,7 @@
 mod p1;
 mod p2;
 mod report;
+mod survey;
 
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ struct Cli {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Figure {
-    /// Frame in to tile committed, in one process and split over NATS.
+    /// Frame in to tile committed, in one process and split over NATS; a survey against decoding it.
     P1,
     /// The bus over NATS against raw async-nats.
     P2,
@@ -52,6 +53,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
         p2::measure(&mut table).await?;
     }
     if wanted(Figure::P1) {
+        survey::measure(&mut table).await?;
         p1::measure(&mut table).await?;
     }
     table.finish()

@@ -31,8 +31,8 @@ const LOADS: [Load; 2] = [
         size_px: (752, 480),
         per_second: 20.0,
         frames: 240,
-        p50_ms: Some(60.0),
-        p99_ms: 150.0,
+        p50_ms: Some(15.0),
+        p99_ms: 30.0,
     },
     Load {
         name: "12 MP at 1 fps",
@@ -40,11 +40,11 @@ const LOADS: [Load; 2] = [
         per_second: 1.0,
         frames: 12,
         p50_ms: None,
-        p99_ms: 1000.0,
+        p99_ms: 250.0,
     },
 ];
 /// The split system may take this many times as long.
-const SPLIT_LIMIT: f64 = 1.3;
+const SPLIT_LIMIT: f64 = 1.1;
 /// Unified and split take turns this often.
 const PAIRS: usize = 5;
 /// Loads of one pair are this much shorter than the single run.

@@ -31,8 +31,13 @@ const TAKE_OFF_UNIX_NANOS: i64 = 1_780_315_200_000_000_000;
 
 /// Writes `frames` pictures of 752 x 480, one for each second of a survey at 50 m, into `folder`.
 pub fn write_flight(folder: &Path, frames: u32) -> anyhow::Result<()> {
+    write_pictures(folder, frames, (752, 480))
+}
+
+/// As [`write_flight`], pictures of another size.
+pub fn write_pictures(folder: &Path, frames: u32, size_px: (u32, u32)) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
-    for (number, jpeg) in pictures(frames)?.into_iter().enumerate() {
+    for (number, jpeg) in pictures(frames, size_px)?.into_iter().enumerate() {
         let path = folder.join(format!("{number:04}.jpg"));
         std::fs::write(&path, jpeg).with_context(|| format!("write {}", path.display()))?;
     }
@@ -86,8 +91,8 @@ pub async fn fly(edge: &Edge, udp: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-/// The pictures of [`write_flight`], in order.
-pub fn pictures(frames: u32) -> anyhow::Result<Vec<Vec<u8>>> {
+/// The pictures of [`write_pictures`], in order.
+fn pictures(frames: u32, (width, height): (u32, u32)) -> anyhow::Result<Vec<Vec<u8>>> {
     let world = World::generate(WorldConfig {
         width_m: 200.0,
         height_m: 160.0,
@@ -100,7 +105,7 @@ pub fn pictures(frames: u32) -> anyhow::Result<Vec<Vec<u8>>> {
         north: 40.0,
     };
     let survey = Survey::lawnmower(area, 25.0, 50.0, 9.0);
-    let camera = Camera::new(survey_camera(752, 480));
+    let camera = Camera::new(survey_camera(width, height));
     (0..frames)
         .map(|second| {
             let elapsed = Duration::from_secs(u64::from(second));

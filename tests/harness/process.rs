@@ -145,6 +145,20 @@ impl Process {
             .with_context(|| format!("{} has no address {name}: {:?}", self.name, self.addresses))
     }
 
+    /// The most memory that it held so far, bytes (Linux: `VmHWM`).
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        let kib: u64 = kib
+            .context("no VmHWM in the status of a process")?
+            .parse()?;
+        Ok(kib * 1024)
+    }
+
     /// Its data folder.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir

@@ -123,6 +123,14 @@ impl System {
         self.processes[self.tiles].grpc()
     }
 
+    /// The most memory that its processes held so far, together, bytes.
+    ///
+    /// # Errors
+    /// When one of them is gone.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        self.processes.iter().map(Process::peak_memory).sum()
+    }
+
     /// Stops every process in order, callers first.
     ///
     /// # Errors
