@@ -92,7 +92,7 @@ pub async fn fly(edge: &Edge, udp: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// The pictures of [`write_pictures`], in order.
-fn pictures(frames: u32, (width, height): (u32, u32)) -> anyhow::Result<Vec<Vec<u8>>> {
+pub fn pictures(frames: u32, (width, height): (u32, u32)) -> anyhow::Result<Vec<Vec<u8>>> {
     let world = World::generate(WorldConfig {
         width_m: 200.0,
         height_m: 160.0,

@@ -151,7 +151,7 @@ async fn a_tile_that_changes_on_one_node_is_on_the_bus_of_the_other() -> anyhow:
         simulated: true,
         ..CaptureNotes::default()
     };
-    let jpeg = sovereign_tests::flight::pictures(1)?.remove(0);
+    let jpeg = sovereign_tests::flight::pictures(1, (752, 480))?.remove(0);
     edge(&first)?.upload_capture("survey", jpeg, &notes).await?;
     let heard = async {
         loop {
