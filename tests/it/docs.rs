@@ -193,7 +193,9 @@ impl Stage {
             .await?
             .into_inner();
         let peer_address = mesh.listen_addrs.into_iter().find(|a| a.contains("/quic"));
-        let photo = flight::pictures(1, (752, 480))?.pop().context("a picture")?;
+        let photo = flight::pictures(1, (752, 480))?
+            .pop()
+            .context("a picture")?;
         fs::write(folder.join("photo.jpg"), photo)?;
         let tools = root().join("target/tools/bin");
         let path = std::env::var_os("PATH").unwrap_or_default();
