@@ -84,7 +84,6 @@ impl Plan {
     /// called within a Tokio runtime.
     ///
     /// # Errors
-    ///
     /// The first key that cannot be used.
     pub fn read(settings: &Settings, host: &HostConfig) -> Result<Self, ConfigError> {
         let here = services_here(host)?;
@@ -110,7 +109,6 @@ impl Plan {
 /// Builds and mounts everything in the plan; the channels lead to all of it.
 ///
 /// # Errors
-///
 /// The first service that could not be built.
 pub async fn compose(plan: Plan, host: &mut Host) -> Result<Channels, HostError> {
     let mut channels = plan.elsewhere;

@@ -11,10 +11,6 @@ use tokio::time::Instant;
 const POLL: Duration = Duration::from_millis(200);
 
 /// Waits for the first peer, `limit` at most.
-///
-/// # Errors
-///
-/// Nobody was reached in time, or the gateway does not answer.
 pub(crate) async fn wait_for_a_peer(
     mesh: Channel,
     limit: Duration,

@@ -95,7 +95,6 @@ impl Network {
     /// Reads the files.
     ///
     /// # Errors
-    ///
     /// The file, and the key within it, that cannot be used.
     pub fn read(files: &NetworkFiles) -> Result<Self, ConfigError> {
         let written = read(files.network.as_deref(), NETWORK_CONFIG)?;
@@ -168,7 +167,6 @@ impl Network {
     /// Checks addresses that were given by `--listen`.
     ///
     /// # Errors
-    ///
     /// An address that the network's transport excludes.
     pub fn check_listen(&self, addresses: &[String]) -> Result<(), ConfigError> {
         match addresses.iter().find(|address| address.contains("/quic")) {

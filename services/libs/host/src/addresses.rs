@@ -13,10 +13,6 @@ pub(crate) struct AddressesFile {
 
 impl AddressesFile {
     /// Writes the file, whole or not at all.
-    ///
-    /// # Errors
-    ///
-    /// [`HostError::AddressesFile`].
     pub(crate) fn write(
         path: &Path,
         addresses: &BTreeMap<String, SocketAddr>,

@@ -30,7 +30,6 @@ impl CallTable {
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    ///
     /// `host.calls.<service>` is no address, or is missing for one that is required.
     pub fn channels(
         &self,
@@ -59,7 +58,6 @@ impl CallTable {
     /// Refuses addresses that nothing asked for: they would have no effect.
     ///
     /// # Errors
-    ///
     /// The first such key.
     pub fn refuse_unused(&self) -> Result<(), ConfigError> {
         let asked = self.asked.borrow();

@@ -122,7 +122,6 @@ impl Settings {
     /// Adds the sections of `table`, which was written at `origin`.
     ///
     /// # Errors
-    ///
     /// A section that does not exist.
     pub fn merge_table(&mut self, origin: &str, table: Table) -> Result<(), ConfigError> {
         for (section, value) in table {
@@ -143,7 +142,6 @@ impl Settings {
     /// Adds a TOML file.
     ///
     /// # Errors
-    ///
     /// A file that cannot be read or parsed, or has a section that does not exist.
     pub fn merge_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
@@ -164,7 +162,6 @@ impl Settings {
     /// Adds the variables `SOVEREIGN__SECTION__KEY`.
     ///
     /// # Errors
-    ///
     /// A variable whose section does not exist or that has no key.
     pub fn merge_environment(&mut self, environment: &Environment) -> Result<(), ConfigError> {
         for (name, value) in environment.settings() {
@@ -187,7 +184,6 @@ impl Settings {
     /// Adds `section.key=value`, as given to `--set`.
     ///
     /// # Errors
-    ///
     /// Text without `=`, a section that does not exist.
     pub fn merge_assignment(&mut self, assignment: &str) -> Result<(), ConfigError> {
         let Some((path, value)) = assignment.split_once('=') else {
@@ -208,7 +204,6 @@ impl Settings {
     /// Reads the section of a service; a section that was not written has its defaults.
     ///
     /// # Errors
-    ///
     /// An unknown key or a value of the wrong type, by its full path and with its origin.
     pub fn section<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, ConfigError> {
         let mut texts: BTreeMap<&str, &str> = self
@@ -247,7 +242,6 @@ impl Settings {
     /// Reads and understands the section of a service.
     ///
     /// # Errors
-    ///
     /// As [`Settings::section`], and what the service refuses by itself.
     pub fn service<S: Service>(&self) -> Result<S::Settings, ConfigError> {
         S::settings(self.section(S::NAME)?).map_err(|error| match error {

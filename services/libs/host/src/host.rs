@@ -88,7 +88,6 @@ impl Host {
     /// Locks the data folder, binds the gRPC and admin doors and connects the bus.
     ///
     /// # Errors
-    ///
     /// [`HostError`] names what could not be had.
     pub async fn start(config: HostConfig) -> Result<Self, HostError> {
         let data = DataDir::lock(&config.data_dir)?;
@@ -128,7 +127,6 @@ impl Host {
     /// What a service is given, with its own folder made.
     ///
     /// # Errors
-    ///
     /// [`HostError::DataDir`] when its folder cannot be made.
     pub fn context(&self, service: &'static str) -> Result<Context, HostError> {
         Ok(Context {
@@ -144,7 +142,6 @@ impl Host {
     /// Builds a service and mounts it. The channel calls it within this process.
     ///
     /// # Errors
-    ///
     /// [`HostError::Build`] when a resource could not be had, [`HostError::Config`] when a channel that it
     /// needs is not among `channels`.
     pub async fn add<S: Service>(
@@ -223,7 +220,6 @@ impl Host {
     /// Runs until `stop` is requested or something ends unasked, drains, and cleans up.
     ///
     /// # Errors
-    ///
     /// The first thing that failed, with its name.
     pub async fn run(self, stop: Stop) -> Result<(), HostError> {
         let grace = self.config.grace;

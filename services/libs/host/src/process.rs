@@ -47,7 +47,6 @@ impl Options {
     /// Adds what the flags say to settings; they come last and win.
     ///
     /// # Errors
-    ///
     /// A `--set` that is no assignment or names a section that does not exist.
     pub fn apply(&self, settings: &mut Settings) -> Result<(), ConfigError> {
         for assignment in &self.set {

@@ -19,9 +19,6 @@ pub trait Calls: Sized + Send {
     const SERVICES: &'static [Called];
 
     /// Takes its channels out of all that there are.
-    ///
-    /// # Errors
-    /// The name of a required one that is not among them.
     fn from_channels(channels: &BTreeMap<&'static str, Channel>) -> Result<Self, &'static str>;
 }
 

@@ -75,7 +75,6 @@ impl Channel {
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    ///
     /// [`InvalidAddress`] when it does not parse.
     pub fn connect(address: &str) -> Result<Self, InvalidAddress> {
         let invalid = |cause| InvalidAddress {

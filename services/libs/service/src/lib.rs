@@ -61,17 +61,9 @@ pub trait Service: Sized + Send + 'static {
 
     /// Understands its section; may look at the files that it names, and changes nothing. The host calls it
     /// before anything is bound, and for `--check-config`.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError::config`] when a value cannot be used.
     fn settings(config: Self::Config) -> Result<Self::Settings, BuildError>;
 
     /// Binds sockets, opens stores, subscribes. Nothing runs yet.
-    ///
-    /// # Errors
-    ///
-    /// A resource could not be had.
     fn build(
         settings: Self::Settings,
         calls: Self::Calls,
@@ -87,10 +79,6 @@ pub trait Service: Sized + Send + 'static {
     }
 
     /// Works until `stop` is requested, then stops accepting, finishes what it holds and returns.
-    ///
-    /// # Errors
-    ///
-    /// What made it impossible to go on; the host ends the process with it.
     fn run(self, stop: Stop) -> impl Future<Output = Result<(), RunError>> + Send;
 }
 

@@ -98,7 +98,6 @@ impl Tasks {
     /// Waits until every task has ended.
     ///
     /// # Errors
-    ///
     /// The first error, under the name of its task.
     pub async fn wait(mut self) -> Result<(), RunError> {
         let mut first = Ok(());

@@ -119,7 +119,6 @@ impl HostConfig {
     /// Reads and checks the section.
     ///
     /// # Errors
-    ///
     /// The first key that cannot be used.
     pub fn read(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
         let written: Written = settings.section(HOST)?;
