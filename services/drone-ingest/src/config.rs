@@ -1,14 +1,16 @@
 //! Section `[drone-ingest]`: what may be written, and what is used.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use sovereign_service::BuildError;
+use sovereign_disk::read_private;
+use sovereign_model::Digest;
+use sovereign_service::{BuildError, chain};
 
 use crate::domain::door::Rules;
-use crate::domain::signing::SignaturePolicy;
+use crate::domain::signing::{SignaturePolicy, SigningKey};
 
 /// The section as written. Every key has a default; unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -59,11 +61,15 @@ pub struct Settings {
 }
 
 impl Config {
-    /// The rules of the door, with what its key file says of signatures.
-    ///
-    /// # Errors
-    /// Names the key whose value cannot be used.
-    pub(crate) fn rules(&self, signatures: SignaturePolicy) -> Result<Rules, BuildError> {
+    pub(crate) fn settings(self) -> Result<Settings, BuildError> {
+        self.check_exposure()?;
+        Ok(Settings {
+            listen: self.listen,
+            rules: self.rules(self.signature_policy()?)?,
+        })
+    }
+
+    fn rules(&self, signatures: SignaturePolicy) -> Result<Rules, BuildError> {
         if !(0.1..=100.0).contains(&self.publish_hz) {
             return Err(BuildError::config("publish_hz", "must be 0.1 to 100"));
         }
@@ -94,11 +100,7 @@ impl Config {
         })
     }
 
-    /// Whether the door may listen there.
-    ///
-    /// # Errors
-    /// An address that others reach, without a key and without consent to do without.
-    pub(crate) fn check_exposure(&self) -> Result<(), BuildError> {
+    fn check_exposure(&self) -> Result<(), BuildError> {
         let local = self.listen.ip().to_canonical().is_loopback();
         if local || self.allow_unsigned || self.signing_key_file.is_some() {
             return Ok(());
@@ -109,6 +111,38 @@ impl Config {
             self.listen
         );
         Err(BuildError::config("listen", why))
+    }
+
+    fn signature_policy(&self) -> Result<SignaturePolicy, BuildError> {
+        let Some(file) = &self.signing_key_file else {
+            return Ok(SignaturePolicy::Unchecked);
+        };
+        let key = key_from_file(file)?;
+        Ok(if self.allow_unsigned {
+            SignaturePolicy::Verified(key)
+        } else {
+            SignaturePolicy::Required(key)
+        })
+    }
+}
+
+/// 32 bytes, raw or as 64 hex digits with space around them.
+fn key_from_file(file: &Path) -> Result<SigningKey, BuildError> {
+    let refused = |why: String| BuildError::config("signing_key_file", why);
+    let bytes = read_private(file)
+        .map_err(|error| refused(format!("cannot be used: {}", chain(&error))))?
+        .ok_or_else(|| refused(format!("is {}, and there is no such file", file.display())))?;
+    if let Ok(key) = <[u8; 32]>::try_from(bytes.as_slice()) {
+        return Ok(SigningKey(key));
+    }
+    let hex = std::str::from_utf8(&bytes).ok().map(str::trim);
+    // A digest and a key are the same 64 hex digits to read.
+    match hex.and_then(|hex| Digest::from_hex(hex).ok()) {
+        Some(bytes) => Ok(SigningKey(*bytes.as_bytes())),
+        None => Err(refused(format!(
+            "is {}, which holds neither 32 bytes nor 64 hex digits",
+            file.display()
+        ))),
     }
 }
 

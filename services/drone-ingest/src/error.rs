@@ -1,50 +1,61 @@
-//! What can go wrong with a picture, and what its sender is told.
+//! What can go wrong with a picture or scan, and what its sender is told.
 
 use sovereign_bus::{InvalidKey, PublishError};
+use sovereign_objects::{ObjectsError, PutPictureError};
+use sovereign_picture::NotAPicture;
+use sovereign_proto::convert::FieldError;
 use sovereign_service::{Code, HasCode};
 
-use crate::domain::jpeg::InvalidJpeg;
 use crate::domain::reject::Reject;
 
-/// A picture was not accepted.
+/// A capture was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// A field of the request cannot be used.
-    #[error("the capture cannot be used: {field} {why}")]
-    Field {
-        /// Path of the field in the request.
-        field: String,
-        /// The rest of the sentence.
-        why: String,
-    },
-    /// The picture is not a usable JPEG.
-    #[error("`image` cannot be used")]
-    Image(#[source] InvalidJpeg),
-    /// The picture is larger than one message may be.
-    #[error(
-        "`image` has {size} bytes, more than the limit of {limit} that the bus payload limit leaves"
-    )]
-    TooLarge {
-        /// Largest picture in bytes.
-        limit: usize,
-        /// Size of this one in bytes.
-        size: usize,
-    },
+    #[error("the capture cannot be used: {} {}", .0.field, .0.why)]
+    Field(FieldError),
+    /// It did not come to its end.
+    #[error("receive the picture")]
+    Receive(#[source] tonic::Status),
+    /// It is no picture that can be used.
+    #[error("the picture {0}")]
+    Picture(NotAPicture),
+    /// The content store did not take it.
+    #[error("store what was captured")]
+    Store(#[source] ObjectsError),
     /// The vehicle id cannot be a bus key, although it is a sensor id.
     #[error("make a bus key of the vehicle id")]
     Key(#[source] InvalidKey),
-    /// The durable queue did not take it.
+    /// The durable queue did not take its record.
     #[error("queue what was captured")]
     Queue(#[source] PublishError),
+}
+
+impl From<FieldError> for CaptureError {
+    fn from(error: FieldError) -> Self {
+        Self::Field(error)
+    }
+}
+
+impl From<PutPictureError<tonic::Status>> for CaptureError {
+    fn from(error: PutPictureError<tonic::Status>) -> Self {
+        match error {
+            PutPictureError::Source(status) => Self::Receive(status),
+            PutPictureError::NotAPicture(why) => Self::Picture(why),
+            PutPictureError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl CaptureError {
     /// The counter it belongs to.
     pub fn reject(&self) -> Reject {
         match self {
-            CaptureError::Field { .. } | CaptureError::Image(_) => Reject::InvalidCapture,
-            CaptureError::TooLarge { .. } => Reject::CaptureTooLarge,
-            CaptureError::Key(_) | CaptureError::Queue(_) => Reject::QueueFailed,
+            Self::Picture(NotAPicture::TooLarge | NotAPicture::Size { .. }) => {
+                Reject::CaptureTooLarge
+            }
+            Self::Field(_) | Self::Receive(_) | Self::Picture(_) => Reject::InvalidCapture,
+            Self::Store(_) | Self::Key(_) | Self::Queue(_) => Reject::QueueFailed,
         }
     }
 }
@@ -52,15 +63,13 @@ impl CaptureError {
 impl HasCode for CaptureError {
     fn code(&self) -> Code {
         match self {
-            CaptureError::Field { .. } | CaptureError::Image(_) => Code::InvalidArgument,
-            CaptureError::TooLarge { .. } | CaptureError::Queue(PublishError::TooLarge { .. }) => {
-                Code::ResourceExhausted
-            }
-            CaptureError::Queue(PublishError::Closed | PublishError::Transport(_)) => {
-                Code::Unavailable
-            }
-            CaptureError::Key(_)
-            | CaptureError::Queue(PublishError::InvalidMessageId | PublishError::Subject(_)) => {
+            Self::Field(_) | Self::Picture(_) => Code::InvalidArgument,
+            Self::Receive(status) => Code::from_grpc(status.code()),
+            Self::Store(error) => error.code(),
+            Self::Queue(PublishError::Closed | PublishError::Transport(_)) => Code::Unavailable,
+            Self::Queue(PublishError::TooLarge { .. }) => Code::ResourceExhausted,
+            Self::Key(_)
+            | Self::Queue(PublishError::InvalidMessageId | PublishError::Subject(_)) => {
                 Code::Internal
             }
         }

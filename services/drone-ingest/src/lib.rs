@@ -4,29 +4,37 @@
 //! side by side, told apart by their first byte; the gRPC service `sovereign.drone.v1.Drones`.
 //!
 //! Out: the live topic `drone.<id>.state` (at most so many states a second for each vehicle, the last
-//! one always), the durable topics `drone.<id>.capture` and `drone.<id>.lidar`. Calls nobody.
+//! one always) and the durable topic `drone.<id>.capture`: pictures and LiDAR scans by digest, their bytes
+//! being in the content store of checkpoint-svc.
+//!
+//! State: none on disk. In memory the vehicles heard on this socket, whose process is the one writer; a
+//! replica with a socket of its own knows those that send to it.
 //!
 //! Invariants:
 //! * A frame whose checksum is wrong, or whose signature is where one is demanded, says nothing.
 //! * What was never heard is absent: a heartbeat is no place, an unknown battery is no number, zero
 //!   degrees on both axes without a fix is not an island.
 //! * Two senders with one system id are two vehicles, for as long as both are heard.
-//! * A sample or a picture is accepted when what it carries is durably queued, and only then does
+//! * A sample or a picture is accepted when its bytes and its record are on disk, and only then does
 //!   anything advance; the same picture sent twice is one frame.
 //! * Every refusal is counted under a code; every table, queue and track is bounded.
 //!
-//! Absent on purpose: commands to vehicles (nothing is ever sent), reading of pictures (EXIF is read
-//! where poses are made), maps. A JSON sender can name itself anything but a MAVLink vehicle: on a door
+//! Absent on purpose: commands to vehicles (nothing is ever sent), poses, maps. A JSON sender can name itself anything but a MAVLink vehicle: on a door
 //! that others reach, demand signatures, which JSON cannot give.
 
 pub mod domain;
 
+mod capture;
 mod config;
 mod error;
 mod grpc;
+mod intake;
 mod metrics;
+mod publisher;
 mod service;
+mod udp;
+mod wire;
 
 pub use config::{Config, Settings};
 pub use error::CaptureError;
-pub use service::DroneService;
+pub use service::{Calls, DroneService};

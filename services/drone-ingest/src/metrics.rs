@@ -1,24 +1,5 @@
-//! Metrics of the door.
-//!
-//! What the domain counts is read when it is asked for, so a datagram costs nothing here. Every name
-//! begins with `sovereign_drone_ingest_`:
-//!
-//! | name | what |
-//! |---|---|
-//! | `datagrams_total`, `received_bytes_total` | what the socket delivered |
-//! | `accepted_total{type}` | MAVLink messages by name, and `av-v1`, `capture`, `capture-duplicate`, `lidar` |
-//! | `rejected_total{reason}` | refusals, by the codes of [`Reject`](crate::domain::reject::Reject) |
-//! | `refused_bytes_total` | bytes that were no frame |
-//! | `messages_total{version}` | MAVLink messages by version |
-//! | `signed_messages_total` | MAVLink messages with a verified signature |
-//! | `vehicles` | vehicles in the table |
-//! | `link_messages`, `link_lost` | messages of the vehicles in the table, and those missing between them |
-//! | `receive_buffer_bytes` | kernel buffer of the socket as granted |
-//! | `states_published_total`, `state_publish_failures_total` | states given to the bus, and not taken by it |
-//! | `receive_errors_total` | errors of the socket that passed |
-//! | `captures_matched_total{telemetry}` | captures with (`found`) and without (`none`) telemetry |
-//! | `capture_seconds` | from a picture's arrival to its place in the durable queue |
-//! | `telemetry_wait_seconds` | time a picture waited for telemetry after its exposure |
+//! Metrics of the door. What the domain counts is read when it is asked for, so a datagram costs nothing
+//! here.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,107 +12,40 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
 
 use crate::domain::door::Door;
 
-/// What the service counts beside the domain.
-#[derive(Clone, Debug)]
-pub(crate) struct DroneMetrics {
-    receive_buffer_bytes: Gauge,
-    states_published: Counter,
-    state_publish_failures: Counter,
-    receive_errors: Counter,
-    captures_matched: Family<[(&'static str, &'static str); 1], Counter>,
-    capture_seconds: Histogram,
-    telemetry_wait_seconds: Histogram,
+sovereign_service::metrics! {
+    /// What the service counts beside the domain.
+    pub(crate) struct Metrics {
+        /// Kernel buffer of the socket as granted.
+        pub(crate) receive_buffer_bytes: Gauge,
+        /// Vehicle states given to the bus.
+        pub(crate) states_published: Counter,
+        /// Vehicle states that the bus did not take.
+        pub(crate) state_publish_failures: Counter,
+        /// Errors of the socket that passed.
+        pub(crate) receive_errors: Counter,
+        /// Captures by whether telemetry of their exposure was found.
+        pub(crate) captures_matched: Family<[(&'static str, &'static str); 1], Counter>,
+        /// From the arrival of a picture to its place in the durable queue.
+        pub(crate) capture_seconds: Histogram = Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+        /// Time a picture waited for telemetry after its exposure.
+        pub(crate) telemetry_wait_seconds: Histogram = Histogram::new(exponential_buckets(0.001, 2.0, 9)),
+    }
 }
 
-impl DroneMetrics {
-    /// Registers everything, also what the door counts.
-    pub(crate) fn register(registry: &mut Registry, door: &Arc<Mutex<Door>>) -> DroneMetrics {
-        // 1 ms to about 16 s, and 1 ms to about 0.25 s.
-        let capture_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 15));
-        let telemetry_wait_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 9));
-        let metrics = DroneMetrics {
-            receive_buffer_bytes: Gauge::default(),
-            states_published: Counter::default(),
-            state_publish_failures: Counter::default(),
-            receive_errors: Counter::default(),
-            captures_matched: Family::default(),
-            capture_seconds,
-            telemetry_wait_seconds,
-        };
-        registry.register(
-            "receive_buffer_bytes",
-            "Kernel buffer of the socket as granted",
-            metrics.receive_buffer_bytes.clone(),
-        );
-        registry.register(
-            "states_published",
-            "Vehicle states given to the bus",
-            metrics.states_published.clone(),
-        );
-        registry.register(
-            "state_publish_failures",
-            "Vehicle states that the bus did not take",
-            metrics.state_publish_failures.clone(),
-        );
-        registry.register(
-            "receive_errors",
-            "Errors of the socket that passed",
-            metrics.receive_errors.clone(),
-        );
-        registry.register(
-            "captures_matched",
-            "Captures by whether telemetry of their exposure was found",
-            metrics.captures_matched.clone(),
-        );
-        registry.register(
-            "capture_seconds",
-            "From the arrival of a picture to its place in the durable queue",
-            metrics.capture_seconds.clone(),
-        );
-        registry.register(
-            "telemetry_wait_seconds",
-            "Time a picture waited for telemetry after its exposure",
-            metrics.telemetry_wait_seconds.clone(),
-        );
-        registry.register_collector(Box::new(DoorCollector(Arc::clone(door))));
-        metrics
-    }
-
-    pub(crate) fn receive_buffer(&self, bytes: usize) {
-        self.receive_buffer_bytes
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    pub(crate) fn state_published(&self) {
-        self.states_published.inc();
-    }
-
-    pub(crate) fn state_publish_failed(&self) {
-        self.state_publish_failures.inc();
-    }
-
-    pub(crate) fn receive_failed(&self) {
-        self.receive_errors.inc();
-    }
-
+impl Metrics {
     pub(crate) fn captured(&self, with_telemetry: bool, took: Duration) {
         let found = if with_telemetry { "found" } else { "none" };
-        self.captures_matched
-            .get_or_create(&[("telemetry", found)])
-            .inc();
+        let matched = self.captures_matched.get_or_create(&[("telemetry", found)]);
+        matched.inc();
         self.capture_seconds.observe(took.as_secs_f64());
-    }
-
-    pub(crate) fn waited_for_telemetry(&self, took: Duration) {
-        self.telemetry_wait_seconds.observe(took.as_secs_f64());
     }
 }
 
-struct DoorCollector(Arc<Mutex<Door>>);
+/// What the domain counts.
+pub(crate) struct DoorCollector(pub(crate) Arc<Mutex<Door>>);
 
 impl fmt::Debug for DoorCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use sovereign_model::Timestamp;
-use sovereign_model::geo::Attitude;
+use sovereign_model::geo::{Attitude, Position};
 
-use super::telemetry::{Position, wrap_180, wrap_360};
+use super::telemetry::{wrap_180, wrap_360};
 
 /// How far back a picture can be matched.
 pub const DEPTH: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use mavlink::dialects::ardupilotmega as dialect;
 use mavlink::error::ParserError;
 use mavlink::{MavlinkVersion, MessageData};
-use sovereign_model::geo::Attitude;
+use sovereign_model::geo::{Attitude, Position};
 
 #[expect(deprecated, reason = "gimbals in the field still send it")]
 use mavlink::dialects::ardupilotmega::MOUNT_ORIENTATION_DATA as Mount;
@@ -20,24 +20,6 @@ use super::reject::Reject;
 
 #[expect(deprecated, reason = "gimbals in the field still send it")]
 const MOUNT_ID: u32 = Mount::ID;
-
-/// A place as a vehicle reports it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Position {
-    /// Degrees, -90 to 90.
-    pub latitude_deg: f64,
-    /// Degrees, -180 to 180.
-    pub longitude_deg: f64,
-    /// Metres above mean sea level.
-    pub altitude_m: Option<f64>,
-}
-
-impl Position {
-    /// Exactly zero on both axes, which is what senders write before the first fix.
-    pub fn is_zero(&self) -> bool {
-        self.latitude_deg == 0.0 && self.longitude_deg == 0.0
-    }
-}
 
 /// Velocity over ground, metres per second.
 #[derive(Clone, Copy, Debug, PartialEq)]

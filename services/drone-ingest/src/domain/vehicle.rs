@@ -16,13 +16,13 @@ mod state;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use sovereign_model::geo::Attitude;
+use sovereign_model::geo::{Attitude, Position};
 use sovereign_model::{SensorId, Timestamp};
 
 use super::framing::Version;
 use super::history::{History, Place};
 use super::sample::Sample;
-use super::telemetry::{Position, Telemetry, YawFrame, wrap_360};
+use super::telemetry::{Telemetry, YawFrame, wrap_360};
 
 pub use state::{LinkCounts, Snapshot, Source};
 

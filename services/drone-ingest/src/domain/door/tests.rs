@@ -9,7 +9,7 @@ use crate::domain::fixtures::{
 use crate::domain::history::Looking;
 use crate::domain::sample;
 use crate::domain::signing::{self, SigningKey};
-use crate::domain::telemetry::Position;
+use sovereign_model::geo::Position;
 
 fn rules() -> Rules {
     Rules {

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use sovereign_model::geo::Attitude;
+use sovereign_model::geo::{Attitude, Position};
 use sovereign_model::{SensorId, Timestamp};
 
 use super::super::framing::Version;
-use super::super::telemetry::{Position, Velocity};
+use super::super::telemetry::Velocity;
 
 /// How a vehicle speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
