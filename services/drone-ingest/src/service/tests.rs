@@ -1,11 +1,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use sovereign_bus::Bus;
 use sovereign_model::SensorId;
+use tokio::net::UdpSocket;
 
 use super::*;
+use crate::domain::reject::Reject;
+use crate::intake::lane_of;
+use crate::udp::LANE_DEPTH;
 
 /// Nothing here takes this long unless it hangs.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -19,12 +24,11 @@ async fn door() -> (DroneService, tempfile::TempDir) {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         ..Config::default()
     };
-    (
-        DroneService::build(DroneService::settings(config).unwrap(), (), context)
-            .await
-            .unwrap(),
-        dir,
-    )
+    let calls = Calls {
+        checkpoint: sovereign_objects::memory::MemoryStore::new().channel(),
+    };
+    let service = DroneService::build(DroneService::settings(config).unwrap(), calls, context);
+    (service.await.unwrap(), dir)
 }
 
 async fn sender(to: SocketAddr) -> UdpSocket {
@@ -39,14 +43,17 @@ fn sample(drone_id: &SensorId, battery_percent: usize) -> Value {
     })
 }
 
-/// Header of a picture of 64 by 48, as base64.
+/// A picture of 64 by 48, as base64.
 fn picture() -> String {
-    let header = [0xFF, 0xD8, 0xFF, 0xC0, 0, 17, 8, 0, 48, 0, 64, 3];
-    base64::engine::general_purpose::STANDARD.encode(header)
+    let mut bytes = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new(&mut bytes)
+        .encode_image(&image::GrayImage::new(64, 48))
+        .unwrap();
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 /// Waits until the door is as wanted.
-async fn until(shared: &Shared, wanted: impl Fn(&Door) -> bool) {
+async fn until(shared: &Intake, wanted: impl Fn(&Door) -> bool) {
     let started = Instant::now();
     while !wanted(&shared.door()) {
         assert!(started.elapsed() < LIMIT, "{:?}", shared.door());
@@ -72,8 +79,8 @@ fn battery(door: &Door, drone_id: &SensorId) -> Option<f64> {
 async fn a_picture_that_waits_for_the_disk_delays_no_other_drone() {
     const BEHIND: usize = LANE_DEPTH + 8;
     let (service, _dir) = door().await;
-    let (shared, stop) = (Arc::clone(&service.shared), StopSource::new());
-    let drone = sender(service.address).await;
+    let (shared, stop) = (Arc::clone(&service.intake), StopSource::new());
+    let drone = sender(service.udp.address).await;
     let id = |name: String| SensorId::parse(&name).unwrap();
     let slow = id("slow".to_owned());
     let mut others = (0..).map(|n| id(format!("quick-{n}")));
@@ -141,11 +148,12 @@ async fn an_outage_of_the_queue_is_one_line_and_every_failure_is_counted() {
     let warnings = Warnings::default();
     let _here = tracing::subscriber::set_default(warnings.clone());
     let (service, _dir) = door().await;
-    let (shared, stop) = (Arc::clone(&service.shared), StopSource::new());
-    let drone = sender(service.address).await;
+    let (shared, stop) = (Arc::clone(&service.intake), StopSource::new());
+    let drone = sender(service.udp.address).await;
     let id = SensorId::parse("scout").unwrap();
+    let bus = service.publisher.bus.clone();
     let test = async {
-        shared.bus.close().await;
+        bus.close().await;
         for failures in 1..=5 {
             let mut sample = sample(&id, 50);
             sample["image_data"] = json!(picture());

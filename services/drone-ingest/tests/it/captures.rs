@@ -6,11 +6,13 @@ use drone_ingest::Config;
 use mavlink::dialects::ardupilotmega as dialect;
 use sovereign_bus::Key;
 use sovereign_model::Digest;
+use sovereign_objects::{PinStrength, UNREAD};
+use sovereign_proto::drone::v1::submit_capture_request::Part;
 use sovereign_proto::geo::v1::Intrinsics;
 use sovereign_proto::topics::DRONE_CAPTURE;
 
 use crate::rig::{
-    LIMIT, attitude, capture, frame, global, heartbeat, jpeg, now, own, sender, soon, start,
+    LIMIT, attitude, capture, frame, global, heartbeat, jpeg, now, own, sender, soon, start, submit,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,9 +36,9 @@ async fn a_picture_is_queued_once_with_the_telemetry_of_its_exposure() {
     send(2, 500_001_000, 10.0).await;
     door.until(|stats| stats.datagrams == 2).await;
     let mut request = capture("sys-1", jpeg(5_000), exposure);
-    request.mount_pitch_deg = Some(-80.0);
-    request.simulated = true;
-    request.intrinsics = Some(Intrinsics {
+    request.header.mount_pitch_deg = Some(-80.0);
+    request.header.simulated = true;
+    request.header.intrinsics = Some(Intrinsics {
         width_px: 64,
         height_px: 48,
         fx_px: 50.0,
@@ -46,16 +48,18 @@ async fn a_picture_is_queued_once_with_the_telemetry_of_its_exposure() {
         k1: 0.0,
         k2: 0.0,
     });
-    let answer = door.client.submit_capture(request.clone()).await;
-    let answer = answer.unwrap().into_inner();
+    let answer = request.clone().submit(&door.client).await.unwrap();
     assert!(!answer.duplicate);
+    let digest = Digest::of(&request.image);
+    let unread = |strength| vec![(UNREAD.to_owned(), strength)];
+    assert_eq!(door.store.bytes(digest), Some(request.image.clone()));
+    assert_eq!(door.store.pins(digest), unread(PinStrength::Keep));
 
     let delivery = soon(captures.next()).await.unwrap();
     assert_eq!(delivery.key, Some(Key::parse("sys-1").unwrap()));
     let queued = delivery.message.clone();
     delivery.ack().await.unwrap();
     assert_eq!(queued.frame_id, answer.frame_id);
-    let digest = Digest::of(&request.image);
     let parts: [&[u8]; 4] = [
         b"frame",
         b"sys-1",
@@ -65,11 +69,13 @@ async fn a_picture_is_queued_once_with_the_telemetry_of_its_exposure() {
     assert_eq!(queued.frame_id, Digest::of_parts(&parts).to_hex());
     assert_eq!(queued.sensor_id, "sys-1");
     assert_eq!(queued.captured_unix_nanos, exposure);
-    assert_eq!(queued.image, request.image);
+    assert_eq!(queued.size_bytes, request.image.len() as u64);
+    let facts = queued.picture.unwrap();
+    assert_eq!((facts.width_px, facts.height_px), (64, 48));
     assert_eq!(queued.image_digest, digest.as_bytes().as_slice());
     assert_eq!(queued.media_type, "image/jpeg");
     assert_eq!(queued.mount_pitch_deg, Some(-80.0));
-    assert_eq!(queued.intrinsics, request.intrinsics);
+    assert_eq!(queued.intrinsics, request.header.intrinsics);
     assert!(queued.simulated);
     assert!(queued.received_unix_nanos > exposure);
     let telemetry = queued.telemetry.unwrap();
@@ -84,12 +90,13 @@ async fn a_picture_is_queued_once_with_the_telemetry_of_its_exposure() {
     assert!(!telemetry.attitude_is_camera);
     assert!(telemetry.time_offset_nanos > 0);
 
-    let again = door.client.submit_capture(request).await.unwrap();
-    let again = again.into_inner();
+    let again = request.submit(&door.client).await.unwrap();
     assert_eq!((again.frame_id, again.duplicate), (queued.frame_id, true));
+    // Nobody will take that pin off a second time.
+    assert_eq!(door.store.pins(digest), unread(PinStrength::Prefer));
     // A vehicle that is not heard is not waited for, and its picture says nothing of a place.
     let unheard = capture("quiet-1", jpeg(10), now());
-    door.client.submit_capture(unheard).await.unwrap();
+    unheard.submit(&door.client).await.unwrap();
     let quiet = soon(captures.next()).await.unwrap().message;
     assert_eq!(
         (quiet.sensor_id.as_str(), quiet.telemetry),
@@ -98,7 +105,7 @@ async fn a_picture_is_queued_once_with_the_telemetry_of_its_exposure() {
     assert!(quiet.received_unix_nanos > queued.received_unix_nanos);
     // Without a time of its own a picture belongs to its arrival, and its time stays unknown.
     let untimed = capture("sys-1", jpeg(20), 0);
-    door.client.submit_capture(untimed).await.unwrap();
+    untimed.submit(&door.client).await.unwrap();
     let untimed = soon(captures.next()).await.unwrap().message;
     assert_eq!(untimed.captured_unix_nanos, 0);
     assert!(untimed.telemetry.is_some());
@@ -133,7 +140,7 @@ async fn a_picture_waits_shortly_for_telemetry_from_after_its_exposure() {
     loop {
         // Not waited for, the nearest telemetry would be as old as the exposure is ahead.
         let picture = capture("sys-1", jpeg(1), now() + AHEAD);
-        door.client.submit_capture(picture).await.unwrap();
+        picture.submit(&door.client).await.unwrap();
         let delivery = soon(captures.next()).await.unwrap();
         let queued = delivery.message.clone();
         delivery.ack().await.unwrap();
@@ -156,10 +163,10 @@ async fn captures_of_one_vehicle_arrive_in_the_order_of_the_queue() {
     let mut captures = door.bus.consume(&DRONE_CAPTURE, "test").await.unwrap();
     let mut submissions = tokio::task::JoinSet::new();
     for n in 0..24 {
-        let mut client = door.client.clone();
+        let client = door.client.clone();
         submissions.spawn(async move {
             let request = capture("alpha", jpeg(n), 1_700_000_000_000_000_000);
-            client.submit_capture(request).await.unwrap();
+            request.submit(&client).await.unwrap();
         });
     }
     let mut last = 0;
@@ -178,69 +185,77 @@ async fn captures_of_one_vehicle_arrive_in_the_order_of_the_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_that_cannot_be_used_is_refused_by_its_field() {
     let mut door = start(Config::default()).await;
-    let limit = door.bus.payload_limit() - (64 << 10);
     let mut bad_camera = capture("alpha", jpeg(10), 5);
-    bad_camera.intrinsics = Some(Intrinsics::default());
+    bad_camera.header.intrinsics = Some(Intrinsics::default());
     let mut bad_mount = capture("alpha", jpeg(10), 5);
-    bad_mount.mount_pitch_deg = Some(f64::NAN);
-    let mut no_size = jpeg(10);
-    no_size[8] = 0;
-    for (request, code, names) in [
+    bad_mount.header.mount_pitch_deg = Some(f64::NAN);
+    let whole = jpeg(0);
+    for (request, says) in [
+        (capture("a.b", jpeg(10), 5), "vehicle_id"),
+        (capture("", jpeg(10), 5), "vehicle_id"),
+        (capture("alpha", &b"\x89PNG"[..], 5), "is a PNG"),
+        (capture("alpha", vec![], 5), "is empty"),
         (
-            capture("a.b", jpeg(10), 5),
-            tonic::Code::InvalidArgument,
-            "vehicle_id",
+            capture("alpha", whole.slice(..whole.len() - 1), 5),
+            "is cut off",
         ),
-        (
-            capture("", jpeg(10), 5),
-            tonic::Code::InvalidArgument,
-            "vehicle_id",
-        ),
-        (
-            capture("alpha", b"\x89PNG".to_vec(), 5),
-            tonic::Code::InvalidArgument,
-            "image",
-        ),
-        (
-            capture("alpha", vec![], 5),
-            tonic::Code::InvalidArgument,
-            "image",
-        ),
-        (
-            capture("alpha", no_size, 5),
-            tonic::Code::InvalidArgument,
-            "image",
-        ),
-        (
-            capture("alpha", jpeg(10), -5),
-            tonic::Code::InvalidArgument,
-            "captured_unix_nanos",
-        ),
+        (capture("alpha", jpeg(10), -5), "captured_unix_nanos"),
         (
             capture("alpha", jpeg(10), now() + 3_600_000_000_000),
-            tonic::Code::InvalidArgument,
             "captured_unix_nanos",
         ),
-        (bad_camera, tonic::Code::InvalidArgument, "intrinsics."),
-        (bad_mount, tonic::Code::InvalidArgument, "mount_pitch_deg"),
-        (
-            capture("alpha", jpeg(limit), 5),
-            tonic::Code::ResourceExhausted,
-            &limit.to_string(),
-        ),
+        (bad_camera, "intrinsics."),
+        (bad_mount, "mount_pitch_deg"),
     ] {
-        let status = door.client.submit_capture(request).await.unwrap_err();
-        assert_eq!(status.code(), code, "{status:?}");
-        assert!(status.message().contains(names), "{names}: {status:?}");
+        let status = request.submit(&door.client).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+        assert!(status.message().contains(says), "{says}: {status:?}");
     }
-    let largest = jpeg(limit - jpeg(0).len());
-    door.client
-        .submit_capture(capture("alpha", largest, 5))
-        .await
-        .unwrap();
+    let header = Part::Header(capture("alpha", vec![], 5).header);
+    for (parts, says) in [
+        (vec![], "header"),
+        (vec![Part::Chunk(jpeg(10))], "header"),
+        (vec![header.clone(), Part::Chunk(jpeg(10)), header], "chunk"),
+    ] {
+        let status = submit(&door.client, parts).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+        assert!(status.message().contains(says), "{says}: {status:?}");
+    }
+    let too_large = capture("alpha", jpeg(64 << 20), 5);
+    let status = too_large.submit(&door.client).await.unwrap_err();
+    assert!(status.message().contains("64 MiB"), "{status:?}");
+    assert_eq!(door.store.count(), 0);
     let stats = door.stats().await;
-    assert_eq!(stats.rejected_by_reason["INVALID_CAPTURE"], 9);
+    assert_eq!(stats.rejected_by_reason["INVALID_CAPTURE"], 12);
     assert_eq!(stats.rejected_by_reason["CAPTURE_TOO_LARGE"], 1);
-    assert_eq!(stats.accepted_by_type["capture"], 1);
+    door.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_of_forty_megabytes_is_taken() {
+    let door = start(Config::default()).await;
+    let large = jpeg(40 << 20);
+    let digest = Digest::of(&large);
+    let request = capture("alpha", large, 5);
+    request.submit(&door.client).await.unwrap();
+    assert!(door.store.contains(digest));
+    door.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_full_or_away_is_said() {
+    let mut door = start(Config::default()).await;
+    let submit = async || capture("alpha", jpeg(10), 5).submit(&door.client).await;
+    door.store.set_full(true);
+    let full = submit().await.unwrap_err();
+    assert_eq!(full.code(), tonic::Code::ResourceExhausted, "{full:?}");
+    door.store.set_away(true);
+    let away = submit().await.unwrap_err();
+    assert_eq!(away.code(), tonic::Code::Unavailable, "{away:?}");
+    door.store.set_away(false);
+    door.store.set_full(false);
+    assert!(!submit().await.unwrap().duplicate);
+    let stats = door.stats().await;
+    assert_eq!(stats.rejected_by_reason["QUEUE_FAILED"], 2);
     door.finish().await;
 }

@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use drone_ingest::{Config, DroneService};
+use bytes::Bytes;
+use drone_ingest::{Calls, Config, DroneService};
 use mavlink::dialects::ardupilotmega as dialect;
 use mavlink::dialects::ardupilotmega::MavMessage;
 use mavlink::{MAVLinkV2MessageRaw, MavHeader};
 use prometheus_client::registry::Registry;
 use sovereign_bus::Bus;
+use sovereign_objects::memory::MemoryStore;
 use sovereign_proto::drone::v1::drones_client::DronesClient;
+use sovereign_proto::drone::v1::submit_capture_request::Part;
 use sovereign_proto::drone::v1::{
-    GetIngestStatsRequest, GetIngestStatsResponse, ListVehiclesRequest, SubmitCaptureRequest,
-    VehicleState,
+    CaptureHeader, GetIngestStatsRequest, GetIngestStatsResponse, ListVehiclesRequest,
+    SubmitCaptureRequest, SubmitCaptureResponse, VehicleState,
 };
-use sovereign_service::{
-    Channel, Context, MAX_MESSAGE_BYTES, Metrics, RunError, Service as _, StopSource,
-};
+use sovereign_service::{Channel, Context, Metrics, RunError, Service as _, StopSource, limited};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
@@ -30,6 +31,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Running {
     pub(crate) bus: Bus,
+    pub(crate) store: MemoryStore,
     pub(crate) client: DronesClient<Channel>,
     pub(crate) udp: SocketAddr,
     registry: Arc<Mutex<Registry>>,
@@ -49,20 +51,23 @@ pub(crate) async fn start(config: Config) -> Running {
         listen: "127.0.0.1:0".parse().unwrap(),
         ..config
     };
-    let service = DroneService::build(DroneService::settings(config).unwrap(), (), context)
+    let store = MemoryStore::new();
+    let calls = Calls {
+        checkpoint: store.channel(),
+    };
+    let service = DroneService::build(DroneService::settings(config).unwrap(), calls, context)
         .await
         .unwrap();
     let [("udp", udp)] = service.addresses()[..] else {
         panic!("{:?}", service.addresses());
     };
-    let client = DronesClient::new(Channel::local(service.routes()))
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let client = limited!(DronesClient::new(Channel::local(service.routes())));
     let stop = StopSource::new();
     let running = own(service.run(stop.stop()));
     soon(ready.wait()).await;
     Running {
         bus,
+        store,
         client,
         udp,
         registry,
@@ -176,25 +181,68 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.unwrap().as_nanos()).unwrap()
 }
 
-/// Header of a picture of 64 by 48, and `fill` more bytes.
-pub(crate) fn jpeg(fill: usize) -> Vec<u8> {
-    let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xC0, 0, 17, 8, 0, 48, 0, 64, 3];
+/// A picture of 64 by 48, and `fill` more bytes behind its end.
+pub(crate) fn jpeg(fill: usize) -> Bytes {
+    let mut bytes = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new(&mut bytes)
+        .encode_image(&image::GrayImage::new(64, 48))
+        .unwrap();
     bytes.resize(bytes.len() + fill, 7);
-    bytes
+    bytes.into()
+}
+
+/// A picture and what is said of it.
+#[derive(Clone)]
+pub(crate) struct Capture {
+    pub(crate) header: CaptureHeader,
+    pub(crate) image: Bytes,
 }
 
 pub(crate) fn capture(
     vehicle_id: &str,
-    image: Vec<u8>,
+    image: impl Into<Bytes>,
     captured_unix_nanos: i64,
-) -> SubmitCaptureRequest {
-    SubmitCaptureRequest {
-        vehicle_id: vehicle_id.to_owned(),
+) -> Capture {
+    Capture {
+        header: CaptureHeader {
+            vehicle_id: vehicle_id.to_owned(),
+            captured_unix_nanos,
+            ..Default::default()
+        },
         image: image.into(),
-        captured_unix_nanos,
-        ..Default::default()
     }
 }
+
+impl Capture {
+    pub(crate) async fn submit(
+        self,
+        client: &DronesClient<Channel>,
+    ) -> Result<SubmitCaptureResponse, tonic::Status> {
+        let chunks = (0..self.image.len()).step_by(1 << 20);
+        let image = self.image.clone();
+        let chunks =
+            chunks.map(move |at| Part::Chunk(image.slice(at..image.len().min(at + (1 << 20)))));
+        let parts: Vec<Part> = std::iter::once(Part::Header(self.header))
+            .chain(chunks)
+            .collect();
+        submit(client, parts).await
+    }
+}
+
+pub(crate) async fn submit(
+    client: &DronesClient<Channel>,
+    parts: Vec<Part>,
+) -> Result<SubmitCaptureResponse, tonic::Status> {
+    let parts = parts
+        .into_iter()
+        .map(|part| SubmitCaptureRequest { part: Some(part) });
+    let answer = client
+        .clone()
+        .submit_capture(futures::stream::iter(parts))
+        .await?;
+    Ok(answer.into_inner())
+}
+
 pub(crate) fn rfc3339(unix_nanos: i64) -> String {
     let time = jiff::Timestamp::from_nanosecond(unix_nanos.into()).unwrap();
     time.to_string()

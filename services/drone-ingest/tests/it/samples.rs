@@ -6,7 +6,8 @@ use base64::Engine as _;
 use drone_ingest::Config;
 use serde_json::{Value, json};
 use sovereign_bus::Select;
-use sovereign_proto::topics::{DRONE_CAPTURE, DRONE_LIDAR, DRONE_STATE};
+use sovereign_model::Digest;
+use sovereign_proto::topics::{DRONE_CAPTURE, DRONE_STATE};
 
 use crate::rig::{jpeg, now, rfc3339, sender, soon, start};
 
@@ -15,7 +16,6 @@ async fn a_sample_brings_state_picture_and_scan() {
     let mut door = start(Config::default()).await;
     let mut states = door.bus.subscribe(&DRONE_STATE, Select::All).await.unwrap();
     let mut captures = door.bus.consume(&DRONE_CAPTURE, "test").await.unwrap();
-    let mut scans = door.bus.consume(&DRONE_LIDAR, "test").await.unwrap();
     let drone = sender(door.udp).await;
     let image = jpeg(900);
     let observed = now();
@@ -37,19 +37,34 @@ async fn a_sample_brings_state_picture_and_scan() {
     assert_eq!(state.battery_percent, Some(55.5));
     assert_eq!(state.confidence, 1.0);
     assert!(state.simulated);
-    let queued = soon(captures.next()).await.unwrap().message;
+    let delivery = soon(captures.next()).await.unwrap();
+    let queued = delivery.message.clone();
+    delivery.ack().await.unwrap();
     assert_eq!(queued.sensor_id, "scout_1");
     assert_eq!(queued.captured_unix_nanos, observed);
-    assert_eq!(queued.image, image);
+    assert_eq!(queued.media_type, "image/jpeg");
+    assert_eq!(door.store.bytes(Digest::of(&image)), Some(image));
     assert!(queued.simulated);
     let telemetry = queued.telemetry.unwrap();
     assert_eq!(telemetry.position, state.position);
     assert_eq!((telemetry.attitude, telemetry.time_offset_nanos), (None, 0));
-    let scan = soon(scans.next()).await.unwrap().message;
-    assert_eq!(scan.points_xyz_m, [1.0, 2.0, 3.0, -1.0, -2.0, -3.0]);
-    assert_eq!(scan.observed_unix_nanos, observed);
-    assert_eq!(scan.position, state.position);
+    let scan = soon(captures.next()).await.unwrap().message;
+    assert_eq!(
+        (scan.media_type.as_str(), scan.picture),
+        ("model/ply", None)
+    );
+    assert_eq!(scan.captured_unix_nanos, observed);
+    assert_eq!(scan.telemetry.unwrap().position, state.position);
     assert!(scan.simulated);
+    let digest = Digest::from_slice(&scan.image_digest).unwrap();
+    let file = door.store.bytes(digest).unwrap();
+    assert_eq!(scan.size_bytes, file.len() as u64);
+    let returns: Vec<f32> = file[file.len() - 24..]
+        .chunks_exact(4)
+        .map(|metres| f32::from_le_bytes(metres.try_into().unwrap()))
+        .collect();
+    assert!(file.starts_with(b"ply\n") && returns == [1.0, 2.0, 3.0, -1.0, -2.0, -3.0]);
+    assert_eq!(door.store.pins(digest), [], "no reader waits for a scan");
 
     // The same again, and what the contract forbids: counted by reason, and nothing else happens.
     let with = |field: &str, value: Value| {
