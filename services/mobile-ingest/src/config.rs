@@ -6,15 +6,11 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use serde::Deserialize;
-use sovereign_bus::DEFAULT_PAYLOAD_LIMIT;
 use sovereign_service::{BuildError, chain};
 
 use crate::domain::frame::Limits;
 use crate::tls::{self, Certificate};
 
-/// Room in a bus payload for what travels beside a picture; a larger picture is refused. The drone door
-/// keeps the same room, so that what enters here is not refused there.
-const CAPTURE_OVERHEAD: usize = 64 << 10;
 /// Room in an upload for what is written beside a picture.
 const FRAME_OVERHEAD: usize = 64 << 10;
 
@@ -34,8 +30,8 @@ pub struct Config {
     pub read_access: ReadAccess,
     /// Origins (`https://map.example`) of other sites whose pages may read. Default none.
     pub cors_origins: Vec<String>,
-    /// Largest upload, MiB, 1 to 1024. Default 50. What a picture may weigh is also bounded by the
-    /// payload limit of the bus, and the smaller bound holds.
+    /// Largest upload, MiB, 1 to 1024. Default 90, which is a picture of 64 MiB within `av-v1`; a larger
+    /// picture is never taken.
     pub max_upload_mb: u32,
     /// How far a phone's clock may be ahead, seconds, at most 86400. Default 5.
     pub max_clock_skew_secs: u32,
@@ -62,7 +58,7 @@ impl Default for Config {
             token_file: None,
             read_access: ReadAccess::Loopback,
             cors_origins: Vec::new(),
-            max_upload_mb: 50,
+            max_upload_mb: 90,
             max_clock_skew_secs: 5,
             max_frame_age_secs: 30,
         }
@@ -83,7 +79,6 @@ pub struct Settings {
 }
 
 impl Config {
-    /// Checks every value; `payload_limit` is that of the bus, bytes.
     pub(crate) fn settings(self) -> Result<Settings, BuildError> {
         let listen = self.listen.parse().map_err(|_| {
             BuildError::config(
@@ -125,9 +120,8 @@ impl Config {
         let max_clock_skew = in_range("max_clock_skew_secs", self.max_clock_skew_secs, 0, 86_400)?;
         let max_frame_age = in_range("max_frame_age_secs", self.max_frame_age_secs, 1, 31_536_000)?;
         let configured = usize::try_from(max_upload_mb).unwrap_or(usize::MAX) << 20;
-        let max_picture = DEFAULT_PAYLOAD_LIMIT
-            .saturating_sub(CAPTURE_OVERHEAD)
-            .min(configured);
+        let largest = usize::try_from(sovereign_picture::MAX_BYTES).unwrap_or(usize::MAX);
+        let max_picture = largest.min(configured);
         Ok(Settings {
             listen,
             certificate,
@@ -182,8 +176,6 @@ pub(crate) fn is_authority_byte(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    const LIMIT: usize = 8 << 20;
-
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::default();
         change(&mut config);
@@ -197,7 +189,7 @@ mod tests {
         assert_eq!(settings.certificate, Certificate::SelfSigned);
         assert_eq!(settings.read_access, ReadAccess::Loopback);
         assert!(settings.cors_origins.is_empty());
-        assert_eq!(settings.limits.max_picture, LIMIT - (64 << 10));
+        assert_eq!(settings.limits.max_picture, 64 << 20);
         assert!(settings.max_upload > settings.limits.max_picture);
     }
 

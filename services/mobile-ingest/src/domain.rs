@@ -1,6 +1,6 @@
 //! What the door decides: pure, and told what time it is.
 
+pub(crate) mod capture;
 pub(crate) mod clients;
 pub(crate) mod frame;
 pub(crate) mod json;
-pub(crate) mod picture;

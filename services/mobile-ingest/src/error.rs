@@ -1,10 +1,30 @@
 //! What can go wrong at the door, and the one place where a status is chosen for it.
 
+use std::time::Duration;
+
 use sovereign_bus::PublishError;
+use sovereign_objects::{ObjectsError, PutPictureError};
+use sovereign_picture::NotAPicture;
 use sovereign_service::{Code, HasCode};
 
 use crate::domain::clients::TableFull;
 use crate::domain::frame::{Reject, RejectCode};
+
+/// A sender that pauses for longer than this in a body is cut off.
+pub(crate) const PAUSE: Duration = Duration::from_secs(30);
+
+/// Why a body did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyFault {
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("the body did not arrive in time: {} s are the longest pause", PAUSE.as_secs())]
+    TooSlow,
+    #[error("the body broke off")]
+    BrokeOff,
+    #[error("too many uploads are being handled")]
+    NoRoom,
+}
 
 /// A sample, picture or registration was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +35,15 @@ pub(crate) enum IngestError {
     /// No room for another phone.
     #[error(transparent)]
     Full(#[from] TableFull),
+    /// It did not come to its end.
+    #[error(transparent)]
+    Body(#[from] BodyFault),
+    /// It is no picture that can be used.
+    #[error("the picture {0}")]
+    Picture(NotAPicture),
+    /// The content store did not take the picture.
+    #[error("store the picture")]
+    Store(#[source] ObjectsError),
     /// The bus did not take it.
     #[error("queue the sample")]
     Queue(#[source] PublishError),
@@ -28,6 +57,12 @@ impl IngestError {
     pub(crate) fn reject_code(&self) -> RejectCode {
         match self {
             Self::Refused(reject) => reject.code,
+            Self::Picture(NotAPicture::Empty) => RejectCode::MissingImageData,
+            Self::Picture(_)
+            | Self::Body(BodyFault::TooLarge { .. } | BodyFault::TooSlow | BodyFault::BrokeOff) => {
+                RejectCode::InvalidPayload
+            }
+            Self::Body(BodyFault::NoRoom) | Self::Store(_) => RejectCode::BufferFull,
             // It will be as large when it is sent again.
             Self::Queue(PublishError::TooLarge { .. }) => RejectCode::InvalidPayload,
             Self::Full(_)
@@ -38,6 +73,16 @@ impl IngestError {
                 | PublishError::Transport(_),
             )
             | Self::QueueTimeout => RejectCode::BufferFull,
+        }
+    }
+}
+
+impl From<PutPictureError<BodyFault>> for IngestError {
+    fn from(error: PutPictureError<BodyFault>) -> Self {
+        match error {
+            PutPictureError::Source(fault) => Self::Body(fault),
+            PutPictureError::NotAPicture(why) => Self::Picture(why),
+            PutPictureError::Store(error) => Self::Store(error),
         }
     }
 }

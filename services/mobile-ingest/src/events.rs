@@ -190,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_fullest_beat_reaches_a_reader_whole_and_not_only_once() {
-        let events = Events::new(Arc::new(Metrics::default()));
+        let events = Events::new(Metrics::for_tests());
         let mut reader = events.subscribe();
         for _ in 0..3 {
             let mut batch = Batch::new(&events);
@@ -210,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_missed_is_counted_in_events() {
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Metrics::for_tests();
         let events = Events::new(metrics.clone());
         events.send("tile", &"for nobody");
         let mut reader = events.subscribe();

@@ -1,38 +1,23 @@
-//! gRPC: the `Mobile` service of this edge, and the services it calls.
-
-pub(crate) mod upstream;
-pub(crate) mod wire;
+//! The gRPC service `Mobile`.
 
 use std::sync::Arc;
 
-use sovereign_proto::mobile::v1::mobile_server::{Mobile, MobileServer};
+use sovereign_proto::mobile::v1::mobile_server::Mobile;
 use sovereign_proto::mobile::v1::{
     Client, GetIngestStatsRequest, GetIngestStatsResponse, ListClientsRequest, ListClientsResponse,
 };
-use sovereign_service::MAX_MESSAGE_BYTES;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use crate::intake::Intake;
 use crate::metrics::Metrics;
-use crate::service::intake::Intake;
 
-/// Answers from the table of clients and the counters.
-pub(crate) struct MobileApi {
-    intake: Arc<Intake>,
-    metrics: Arc<Metrics>,
-}
-
-/// The gRPC service.
-pub(crate) fn routes(intake: Arc<Intake>, metrics: Arc<Metrics>) -> Routes {
-    Routes::new(
-        MobileServer::new(MobileApi { intake, metrics })
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES),
-    )
+pub(crate) struct Api {
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 #[tonic::async_trait]
-impl Mobile for MobileApi {
+impl Mobile for Api {
     async fn list_clients(
         &self,
         _: Request<ListClientsRequest>,

@@ -1,10 +1,12 @@
 //! HTTP: routes, who may use them, and what is put on every answer.
 
+pub(crate) mod assets;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod captures;
 pub(crate) mod connections;
 pub(crate) mod console;
+pub(crate) mod edge;
 pub(crate) mod feed;
 pub(crate) mod ingest;
 pub(crate) mod problem;
@@ -13,44 +15,23 @@ pub(crate) mod server;
 pub(crate) mod state;
 pub(crate) mod tiles;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{any, get, post};
-use sovereign_service::{Code, Stop};
-use tokio::sync::Semaphore;
+use tower::util::option_layer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::config::Settings;
-use crate::events::Events;
-use crate::grpc::upstream::Upstream;
-use crate::metrics::Metrics;
-use crate::secrets::AccessToken;
-use crate::service::intake::Intake;
-use console::Console;
+use edge::Edge;
 use problem::Problem;
 
-/// Everything a request may need.
-pub(crate) struct Edge {
-    pub(crate) node: String,
-    pub(crate) address: SocketAddr,
-    pub(crate) settings: Settings,
-    pub(crate) token: AccessToken,
-    pub(crate) intake: Arc<Intake>,
-    pub(crate) upstream: Arc<Upstream>,
-    pub(crate) events: Arc<Events>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) console: Console,
-    /// Places for event readers.
-    pub(crate) readers: Arc<Semaphore>,
-    /// Memory for request bodies, in KiB.
-    pub(crate) bodies: Semaphore,
-    pub(crate) stop: Stop,
-}
+/// A browser asks again after this time whether it may.
+const PREFLIGHT: Duration = Duration::from_secs(600);
 
 /// Every route.
 pub(crate) fn router(edge: Arc<Edge>) -> Router {
@@ -79,6 +60,7 @@ pub(crate) fn router(edge: Arc<Edge>) -> Router {
         .route("/tiles/{layer}/{z}/{x}/{file}", get(tiles::tile))
         .fallback(console::file)
         .method_not_allowed_fallback(wrong_method)
+        .layer(option_layer(cors(&edge.settings.cors_origins)))
         .layer(middleware::from_fn_with_state(edge.clone(), finish))
         .with_state(edge)
 }
@@ -91,19 +73,28 @@ async fn wrong_method(method: Method) -> Problem {
     )
 }
 
+/// Lets the pages of some other sites read.
+fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let layer = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
+        ])
+        .expose_headers([header::ETAG, header::RETRY_AFTER])
+        .max_age(PREFLIGHT);
+    Some(layer)
+}
+
 /// Puts on every answer what every answer carries, and counts it.
 async fn finish(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
-    let origin = allowed_origin(&edge, request.headers());
-    let is_preflight = request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = match (&origin, is_preflight) {
-        (Some(_), true) => preflight(),
-        (Some(_), false) | (None, _) => next.run(request).await,
-    };
-    let status = response.status();
-    edge.metrics.response(class(status));
+    let mut response = next.run(request).await;
+    edge.metrics.response(class(response.status()));
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -113,45 +104,13 @@ async fn finish(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> 
         header::REFERRER_POLICY,
         HeaderValue::from_static("no-referrer"),
     );
-    if let Some(origin) = origin {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("etag, retry-after"),
-        );
-    } else {
+    if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         headers.insert(
             "cross-origin-resource-policy",
             HeaderValue::from_static("same-origin"),
         );
     }
-    if !edge.settings.cors_origins.is_empty() {
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
-    }
     response
-}
-
-fn allowed_origin(edge: &Edge, headers: &HeaderMap) -> Option<HeaderValue> {
-    let origin = headers.get(header::ORIGIN)?;
-    edge.settings
-        .cors_origins
-        .contains(origin)
-        .then(|| origin.clone())
-}
-
-fn preflight() -> Response {
-    (
-        StatusCode::NO_CONTENT,
-        [
-            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
-            (
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, content-type, if-none-match",
-            ),
-            (header::ACCESS_CONTROL_MAX_AGE, "600"),
-        ],
-    )
-        .into_response()
 }
 
 fn class(status: StatusCode) -> &'static str {
@@ -162,9 +121,4 @@ fn class(status: StatusCode) -> &'static str {
         4 => "4xx",
         _ => "5xx",
     }
-}
-
-/// A route of the API that is none.
-pub(crate) fn unknown_route(path: &str) -> Problem {
-    Problem::from_code(Code::NotFound, format!("there is nothing at {path}"))
 }

@@ -1,8 +1,6 @@
-//! Secrets on disk and in memory: the access token, and files only their owner may read.
+//! The access token, and the sessions opened with it.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::Sha256;
+use sovereign_disk::{PrivateFileError, Readers, read_private, write_whole};
 use sovereign_model::{Digest, Timestamp};
 
 /// Bytes of randomness in a token made here.
@@ -19,23 +18,17 @@ const MIN_TOKEN: usize = 16;
 /// Longest token, bytes; a longer one is refused.
 const MAX_TOKEN: usize = 512;
 
-/// A secret file could not be used.
+/// The token could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
-    #[error("read {}", path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] PrivateFileError),
     #[error("write {}", path.display())]
     Write {
         path: PathBuf,
         #[source]
         cause: io::Error,
     },
-    #[error("{} is open to everybody (mode {mode:03o}); run chmod 600 on it", path.display())]
-    Exposed { path: PathBuf, mode: u32 },
     #[error(
         "{} does not hold a token: one line of {MIN_TOKEN} to {MAX_TOKEN} visible ASCII characters",
         path.display()
@@ -114,100 +107,34 @@ pub(crate) enum Origin {
 }
 
 /// Reads the token, or makes one when there is none.
-///
-/// # Errors
-/// A file that cannot be read or written, is open to others, or does not hold a token.
 pub(crate) fn open_token(path: &Path) -> Result<(AccessToken, Origin), SecretError> {
-    if let Some(text) = read_private(path)? {
-        let token = text.trim_end_matches(['\r', '\n']);
+    if let Some(bytes) = read_private(path)? {
+        let token = bytes.trim_ascii_end();
         let usable = (MIN_TOKEN..=MAX_TOKEN).contains(&token.len())
-            && token.bytes().all(|byte| byte.is_ascii_graphic());
-        if !usable {
-            return Err(SecretError::NotToken {
+            && token.iter().all(u8::is_ascii_graphic);
+        return match std::str::from_utf8(token) {
+            Ok(token) if usable => Ok((AccessToken::new(token), Origin::Found)),
+            Ok(_) | Err(_) => Err(SecretError::NotToken {
                 path: path.to_owned(),
-            });
-        }
-        return Ok((AccessToken::new(token), Origin::Found));
+            }),
+        };
     }
     let random: [u8; TOKEN_BYTES] = rand::random();
     let token = Digest::of(&random).to_hex();
-    write_private(path, format!("{token}\n").as_bytes())?;
-    Ok((AccessToken::new(&token), Origin::Made))
-}
-
-/// Reads a file that is closed to others; `None` when there is no file.
-///
-/// # Errors
-/// See [`SecretError`].
-pub(crate) fn read_private(path: &Path) -> Result<Option<String>, SecretError> {
-    let failed = |cause| SecretError::Read {
-        path: path.to_owned(),
-        cause,
-    };
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mode = metadata.permissions().mode() & 0o777;
-    // A group may be meant to read it, as when an orchestrator mounts it; everybody never is.
-    if mode & 0o007 != 0 {
-        return Err(SecretError::Exposed {
+    write_whole(path, format!("{token}\n").as_bytes(), Readers::Owner).map_err(|cause| {
+        SecretError::Write {
             path: path.to_owned(),
-            mode,
-        });
-    }
-    fs::read_to_string(path).map(Some).map_err(failed)
-}
-
-/// Writes a file that only its owner may read; it is there whole, or not at all, whatever happens.
-///
-/// # Errors
-/// See [`SecretError`].
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
-    write_whole(path, bytes, 0o600)
-}
-
-/// Writes a file that everybody may read; it is there whole, or not at all, whatever happens.
-///
-/// # Errors
-/// See [`SecretError`].
-pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
-    write_whole(path, bytes, 0o644)
-}
-
-fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SecretError> {
-    let write = || -> io::Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let temporary = path.with_file_name(name);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&temporary)?;
-        // A file left by a crash keeps its mode when it is opened again.
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        match path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
+            cause,
         }
-    };
-    write().map_err(|cause| SecretError::Write {
-        path: path.to_owned(),
-        cause,
-    })
+    })?;
+    Ok((AccessToken::new(&token), Origin::Made))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -280,11 +207,14 @@ mod tests {
     fn a_token_file_that_cannot_be_trusted_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        write_public(&path, b"0123456789abcdef\n").unwrap();
+        write_whole(&path, b"0123456789abcdef\n", Readers::All).unwrap();
         let error = open_token(&path).err().unwrap();
-        assert!(matches!(error, SecretError::Exposed { mode: 0o644, .. }));
+        assert!(matches!(
+            error,
+            SecretError::Read(PrivateFileError::Exposed { mode: 0o644, .. })
+        ));
         for text in ["", "short", "has a space in it ......", &"x".repeat(513)] {
-            write_private(&path, text.as_bytes()).unwrap();
+            write_whole(&path, text.as_bytes(), Readers::Owner).unwrap();
             let error = open_token(&path).err().unwrap();
             assert!(matches!(error, SecretError::NotToken { .. }), "{text:?}");
         }

@@ -1,49 +1,35 @@
 //! The service: built from its parts, then run.
 
-pub(crate) mod feed;
-pub(crate) mod intake;
-
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
-use sovereign_model::Timestamp;
+use sovereign_objects::Objects;
 use sovereign_proto::DESCRIPTOR_SET;
-use sovereign_proto::mobile::v1::mobile_server;
+use sovereign_proto::mobile::v1::mobile_server::{MobileServer, SERVICE_NAME};
 use sovereign_service::{
-    BuildError, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks,
+    BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, limited,
 };
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
+use crate::calls::Calls;
 use crate::config::{Config, Settings};
 use crate::events::Events;
-use crate::grpc::{self, upstream::Upstream};
-use crate::http::console::Console;
-use crate::http::{Edge, body, feed as http_feed, server};
+use crate::feed::{self, Feed};
+use crate::grpc::Api;
+use crate::http::assets::Console;
+use crate::http::edge::Edge;
+use crate::http::{body, feed as http_feed, server};
+use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::secrets::{self, AccessToken, Origin};
 use crate::tls;
-use feed::Feed;
-use intake::Intake;
+use crate::upstream::Upstream;
 
 /// Access token within the data folder.
 const TOKEN_FILE: &str = "token";
-
-sovereign_service::calls! {
-    /// The services that the edge shows.
-    pub struct Calls {
-        /// Vehicles, and pictures of drones.
-        drones: required "drone-ingest",
-        /// The map.
-        tiles: required "tile-svc",
-        /// Keyframes.
-        slam: required "slam-svc",
-        /// Peers.
-        mesh: optional "mesh-gateway",
-    }
-}
 
 /// The HTTPS edge.
 pub struct MobileService {
@@ -51,6 +37,7 @@ pub struct MobileService {
     address: SocketAddr,
     tls: ServerConfig,
     node: String,
+    clock: Clock,
     settings: Settings,
     token: AccessToken,
     intake: Arc<Intake>,
@@ -61,14 +48,9 @@ pub struct MobileService {
     ready: ReadyLatch,
 }
 
-/// The clock.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::from_system_time(SystemTime::now())
-}
-
 impl Service for MobileService {
     const NAME: &'static str = "mobile-ingest";
-    const GRPC_SERVICE: &'static str = mobile_server::SERVICE_NAME;
+    const GRPC_SERVICE: &'static str = SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
     type Config = Config;
     type Settings = Settings;
@@ -80,11 +62,7 @@ impl Service for MobileService {
 
     async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {
         let ready = context.ready.latch("https");
-        let metrics = Arc::new(Metrics::default());
-        context
-            .metrics
-            .register(|registry| metrics.register(registry));
-
+        let metrics = Arc::new(Metrics::new(&context.metrics));
         let token_file = settings
             .token_file
             .clone()
@@ -98,19 +76,26 @@ impl Service for MobileService {
             &settings.certificate,
             &context.data_dir,
             settings.listen.ip(),
-            SystemTime::now(),
+            system_time(&context.clock),
         )
         .map_err(|error| BuildError::new("set up TLS", error))?;
         let (listener, address) = bind(settings.listen)
             .map_err(|error| BuildError::new(format!("bind {}", settings.listen), error))?;
 
         let feed = Feed::subscribe(&context.bus).await?;
-        let intake = Intake::new(context.bus, settings.limits, metrics.clone());
+        let intake = Intake::new(
+            context.bus,
+            Objects::new(calls.checkpoint.clone()),
+            context.clock.clone(),
+            settings.limits,
+            metrics.clone(),
+        );
         Ok(Self {
             listener,
             address,
             tls,
             node: context.node,
+            clock: context.clock,
             token,
             intake: Arc::new(intake),
             upstream: Arc::new(Upstream::new(calls, metrics.clone())),
@@ -123,7 +108,11 @@ impl Service for MobileService {
     }
 
     fn routes(&self) -> Routes {
-        grpc::routes(self.intake.clone(), self.metrics.clone())
+        let api = Api {
+            intake: self.intake.clone(),
+            metrics: self.metrics.clone(),
+        };
+        Routes::new(limited!(MobileServer::new(api)))
     }
 
     fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
@@ -144,6 +133,7 @@ impl Service for MobileService {
             console: Console::embedded(),
             readers: Arc::new(Semaphore::new(http_feed::MAX_READERS)),
             bodies: Semaphore::new(body::BODY_BUDGET_KIB),
+            clock: self.clock,
             stop: stop.clone(),
         });
         let mut tasks = Tasks::new(stop.clone());
@@ -166,4 +156,9 @@ fn bind(listen: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(listen)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+fn system_time(clock: &Clock) -> SystemTime {
+    let nanos = u64::try_from(clock.now().as_unix_nanos()).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }

@@ -17,8 +17,7 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-use crate::secrets::{self, SecretError};
+use sovereign_disk::{PrivateFileError, Readers, read_private, write_whole};
 
 /// Certificate made here, within the data folder; public.
 const CERT_FILE: &str = "tls-cert.pem";
@@ -56,8 +55,12 @@ pub(crate) enum TlsError {
         #[source]
         cause: io::Error,
     },
-    #[error("keep the certificate or its key")]
-    Secret(#[source] SecretError),
+    #[error("read the key of the certificate")]
+    ReadKey(#[source] PrivateFileError),
+    #[error("there is no key {}", path.display())]
+    NoKey { path: PathBuf },
+    #[error("keep the certificate and its key")]
+    Keep(#[source] io::Error),
     #[error("make a self-signed certificate")]
     Make(#[source] rcgen::Error),
     #[error("parse {} as PEM", path.display())]
@@ -134,15 +137,12 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let pem = secrets::read_private(path)
-        .and_then(|text| {
-            text.ok_or_else(|| SecretError::Read {
-                path: path.to_owned(),
-                cause: io::ErrorKind::NotFound.into(),
-            })
-        })
-        .map_err(TlsError::Secret)?;
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|cause| TlsError::Parse {
+    let pem = read_private(path)
+        .map_err(TlsError::ReadKey)?
+        .ok_or_else(|| TlsError::NoKey {
+            path: path.to_owned(),
+        })?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|cause| TlsError::Parse {
         path: path.to_owned(),
         cause,
     })
@@ -243,8 +243,9 @@ fn make(cert: &Path, key: &Path, names: Vec<String>, now: SystemTime) -> Result<
         .push(DnType::CommonName, "Sovereign Map node");
     let made = params.self_signed(&key_pair).map_err(TlsError::Make)?;
     // The key first: a certificate whose key is missing is made again.
-    secrets::write_private(key, key_pair.serialize_pem().as_bytes()).map_err(TlsError::Secret)?;
-    secrets::write_public(cert, (note + &made.pem()).as_bytes()).map_err(TlsError::Secret)?;
+    write_whole(key, key_pair.serialize_pem().as_bytes(), Readers::Owner)
+        .and_then(|()| write_whole(cert, (note + &made.pem()).as_bytes(), Readers::All))
+        .map_err(TlsError::Keep)?;
     tracing::info!(certificate = %cert.display(), "made a self-signed certificate");
     Ok(())
 }

@@ -149,9 +149,24 @@ pub(crate) struct TileChange {
     pub(crate) tiles: Vec<[u32; 3]>,
     pub(crate) committed_unix_ms: i64,
     pub(crate) latency_ms: f64,
-    pub(crate) sensor_id: String,
-    pub(crate) frame_id: String,
+    pub(crate) frames: Vec<PaintedFrame>,
     pub(crate) simulated: bool,
+}
+
+/// A frame whose pixels a commit brought.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PaintedFrame {
+    pub(crate) frame_id: String,
+    pub(crate) sensor_id: String,
+    pub(crate) revision: u32,
+}
+
+/// A picture that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    pub(crate) frame_id: String,
+    /// Whether it had been accepted before.
+    pub(crate) duplicate: bool,
 }
 
 /// The `mesh` event.

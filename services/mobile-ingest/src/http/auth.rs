@@ -15,10 +15,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sovereign_service::Code;
 
-use super::Edge;
+use super::edge::Edge;
 use super::problem::Problem;
 use crate::config::ReadAccess;
-use crate::service::now;
 
 /// Cookie of a console that was shown the token.
 const SESSION_COOKIE: &str = "sovereign_session";
@@ -97,7 +96,9 @@ fn has_session(headers: &HeaderMap, edge: &Edge) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .any(|(name, value)| name == SESSION_COOKIE && edge.token.is_session(value, now()))
+        .any(|(name, value)| {
+            name == SESSION_COOKIE && edge.token.is_session(value, edge.clock.now())
+        })
 }
 
 fn is_loopback(parts: &Parts) -> bool {
@@ -114,7 +115,7 @@ pub(crate) async fn open_session(
     State(edge): State<Arc<Edge>>,
 ) -> Result<Response, Problem> {
     writer.inspect_err(|_| edge.metrics.access_refused("session"))?;
-    session_answer(&edge.token.session(now(), SESSION), SESSION)
+    session_answer(&edge.token.session(edge.clock.now(), SESSION), SESSION)
 }
 
 /// `DELETE /api/v1/session`: the browser forgets the cookie; a copy of it ends at its time.

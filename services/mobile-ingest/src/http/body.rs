@@ -2,52 +2,29 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::body::{Body, BodyDataStream};
+use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::problem::Problem;
+use crate::error::{BodyFault, PAUSE};
 
 /// Memory that bodies being read or handled may hold together, KiB. A request past it waits for
 /// [`ROOM_TIMEOUT`], then is told to come back.
 pub(crate) const BODY_BUDGET_KIB: usize = 256 << 10;
 /// Patience of a request without room.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a whole body; a sender that needs longer is cut off.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a whole body of `av-v1`; a sender that needs longer is cut off.
+const READ_TIMEOUT: Duration = PAUSE;
+/// Time for a whole picture: 64 MiB over a weak link.
+const PICTURE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Memory reserved at once for a body of announced size; the rest as it arrives.
 const FIRST_RESERVATION: usize = 1 << 20;
-
-/// Code of a problem with something that is larger than it may be.
-pub(crate) const TOO_LARGE: &str = "too_large";
-
-/// Why there is no body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BodyFault {
-    #[error("the body is larger than {limit} bytes")]
-    TooLarge { limit: usize },
-    #[error("the body did not arrive within {} s", READ_TIMEOUT.as_secs())]
-    TooSlow,
-    #[error("the body broke off")]
-    BrokeOff,
-    #[error("too many uploads are being handled")]
-    NoRoom,
-}
-
-impl From<BodyFault> for Problem {
-    fn from(fault: BodyFault) -> Self {
-        let (status, code) = match fault {
-            BodyFault::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
-            BodyFault::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
-            BodyFault::BrokeOff => (StatusCode::BAD_REQUEST, "broke_off"),
-            BodyFault::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        };
-        Self::new(status, code, fault.to_string())
-    }
-}
+/// Memory that a picture takes on its way, however large it is: what is in the hands of the sender's
+/// connection, of the inspection and of the content store's.
+const ON_THE_WAY: usize = 4 << 20;
 
 /// A body in memory, with its share of the budget.
 pub(crate) struct Held<'a> {
@@ -57,49 +34,95 @@ pub(crate) struct Held<'a> {
 }
 
 /// Reads the whole body.
-///
-/// # Errors
-/// See [`BodyFault`].
 pub(crate) async fn read<'a>(
     body: Body,
     headers: &HeaderMap,
     limit: usize,
     budget: &'a Semaphore,
 ) -> Result<Held<'a>, BodyFault> {
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<usize>().ok());
+    let announced = announced(headers);
     let expected = announced.unwrap_or(limit);
     if expected > limit {
         return Err(BodyFault::TooLarge { limit });
     }
-    let share = u32::try_from((expected >> 10) + 1).unwrap_or(u32::MAX);
-    let room = match timeout(ROOM_TIMEOUT, budget.acquire_many(share)).await {
-        Ok(Ok(room)) => room,
-        Ok(Err(_)) | Err(_) => return Err(BodyFault::NoRoom),
-    };
-    let deadline = Instant::now() + READ_TIMEOUT;
-    let mut stream = body.into_data_stream();
+    let room = room(expected, budget).await?;
+    let mut pieces = std::pin::pin!(bounded(body, limit, READ_TIMEOUT));
     let mut whole = BytesMut::new();
-    if let Some(announced) = announced {
-        whole.reserve(announced.min(FIRST_RESERVATION));
-    }
-    loop {
-        match timeout_at(deadline, stream.next()).await {
-            Ok(Some(Ok(chunk))) => {
-                if whole.len() + chunk.len() > limit {
-                    return Err(BodyFault::TooLarge { limit });
-                }
-                whole.extend_from_slice(&chunk);
-            }
-            Ok(Some(Err(_))) => return Err(BodyFault::BrokeOff),
-            Ok(None) => break,
-            Err(_) => return Err(BodyFault::TooSlow),
-        }
+    whole.reserve(announced.unwrap_or(0).min(FIRST_RESERVATION));
+    while let Some(piece) = pieces.try_next().await? {
+        whole.extend_from_slice(&piece);
     }
     Ok(Held {
         bytes: whole.freeze(),
         room,
+    })
+}
+
+/// A picture as it arrives, with its share of the budget.
+pub(crate) async fn pieces<'a>(
+    body: Body,
+    headers: &HeaderMap,
+    limit: usize,
+    budget: &'a Semaphore,
+) -> Result<
+    (
+        impl Stream<Item = Result<Bytes, BodyFault>> + Send + use<>,
+        SemaphorePermit<'a>,
+    ),
+    BodyFault,
+> {
+    let expected = announced(headers).unwrap_or(limit);
+    if expected > limit {
+        return Err(BodyFault::TooLarge { limit });
+    }
+    let room = room(expected.min(ON_THE_WAY), budget).await?;
+    Ok((bounded(body, limit, PICTURE_TIMEOUT), room))
+}
+
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+    length.parse().ok()
+}
+
+async fn room(bytes: usize, budget: &Semaphore) -> Result<SemaphorePermit<'_>, BodyFault> {
+    let share = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX);
+    match timeout(ROOM_TIMEOUT, budget.acquire_many(share)).await {
+        Ok(Ok(room)) => Ok(room),
+        Ok(Err(_)) | Err(_) => Err(BodyFault::NoRoom),
+    }
+}
+
+struct Arriving {
+    body: BodyDataStream,
+    left: usize,
+    limit: usize,
+    ends: Instant,
+}
+
+fn bounded(
+    body: Body,
+    limit: usize,
+    time: Duration,
+) -> impl Stream<Item = Result<Bytes, BodyFault>> + Send + use<> {
+    let arriving = Arriving {
+        body: body.into_data_stream(),
+        left: limit,
+        limit,
+        ends: Instant::now() + time,
+    };
+    stream::try_unfold(arriving, |mut arriving| async {
+        let patience = arriving.ends.min(Instant::now() + PAUSE);
+        match timeout_at(patience, arriving.body.next()).await {
+            Ok(Some(Ok(piece))) => {
+                let left = arriving.left.checked_sub(piece.len());
+                arriving.left = left.ok_or(BodyFault::TooLarge {
+                    limit: arriving.limit,
+                })?;
+                Ok(Some((piece, arriving)))
+            }
+            Ok(Some(Err(_))) => Err(BodyFault::BrokeOff),
+            Ok(None) => Ok(None),
+            Err(_) => Err(BodyFault::TooSlow),
+        }
     })
 }

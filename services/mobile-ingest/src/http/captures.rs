@@ -10,16 +10,15 @@ use axum::response::Response;
 use sovereign_model::{Intrinsics, SensorId};
 use sovereign_service::Code;
 
-use super::Edge;
 use super::auth::Writer;
 use super::body;
+use super::edge::Edge;
 use super::ingest::{accepted, require_jpeg};
 use super::problem::Problem;
 use super::query::{self, CaptureQuery};
-use crate::domain::picture;
+use crate::domain::capture::DroneCapture;
 use crate::error::CallError;
-use crate::grpc::upstream::{Calibration, DroneCapture};
-use crate::service::now;
+use crate::upstream::SubmitError;
 
 /// Accepts one picture; 202 once it is durably queued.
 pub(crate) async fn submit(
@@ -52,7 +51,7 @@ async fn take(
     let captured = query::timestamp(written.timestamp.as_deref())?;
     let limits = edge.intake.limits();
     if let Some(captured) = captured {
-        limits.check_skew(captured, now())?;
+        limits.check_skew(captured, edge.clock.now())?;
     }
     let calibration = calibration(&written)?;
     if written
@@ -65,20 +64,17 @@ async fn take(
         ));
     }
     require_jpeg(headers)?;
-    let held = body::read(body, headers, limits.max_picture, &edge.bodies).await?;
-    picture::check_jpeg(&held.bytes)
-        .map_err(|fault| Problem::field("image", format!("the body {fault}")))?;
     let capture = DroneCapture {
         vehicle_id,
-        image: held.bytes,
         captured_unix_nanos: captured.map_or(0, |time| time.as_unix_nanos()),
         calibration,
         mount_pitch_deg: written.mount_pitch,
         simulated: written.simulated.unwrap_or(false),
     };
-    let submitted = edge.upstream.submit_capture(capture).await;
-    drop(held.room);
-    let receipt = submitted.map_err(problem_from_call)?;
+    let (pieces, room) = body::pieces(body, headers, limits.max_picture, &edge.bodies).await?;
+    let submitted = edge.upstream.submit_capture(capture, pieces).await;
+    drop(room);
+    let receipt = submitted.map_err(problem_from_submission)?;
     edge.metrics.capture(if receipt.duplicate {
         "duplicate"
     } else {
@@ -87,20 +83,21 @@ async fn take(
     Ok(accepted(&receipt.frame_id, receipt.duplicate))
 }
 
-/// The drone door has one limit, the size of the picture; sending it again later would not help.
-fn problem_from_call(error: CallError) -> Problem {
-    if error.code == Code::ResourceExhausted {
-        return Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            body::TOO_LARGE,
-            error.message,
-        );
+fn problem_from_submission(error: SubmitError) -> Problem {
+    match error {
+        SubmitError::Body(fault) => fault.into(),
+        // Room comes back when the map has caught up.
+        SubmitError::Call(CallError {
+            code: Code::ResourceExhausted,
+            message,
+            ..
+        }) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_room", message),
+        SubmitError::Call(error) => error.into(),
     }
-    error.into()
 }
 
 /// A camera is described as a whole or not at all; distortion may be left out.
-fn calibration(written: &CaptureQuery) -> Result<Option<Calibration>, Problem> {
+fn calibration(written: &CaptureQuery) -> Result<Option<Intrinsics>, Problem> {
     let focal_and_centre = [
         ("fx", written.fx),
         ("fy", written.fy),
@@ -129,26 +126,16 @@ fn calibration(written: &CaptureQuery) -> Result<Option<Calibration>, Problem> {
         let (name, value) = size[index];
         value.ok_or_else(|| missing(name))
     };
-    let camera = Calibration {
-        width_px: pixels(0)?,
-        height_px: pixels(1)?,
-        fx_px: number(0)?,
-        fy_px: number(1)?,
-        cx_px: number(2)?,
-        cy_px: number(3)?,
-        k1: written.k1.unwrap_or(0.0),
-        k2: written.k2.unwrap_or(0.0),
-    };
     Intrinsics::new(
-        camera.width_px,
-        camera.height_px,
-        camera.fx_px,
-        camera.fy_px,
-        camera.cx_px,
-        camera.cy_px,
-        camera.k1,
-        camera.k2,
+        pixels(0)?,
+        pixels(1)?,
+        number(0)?,
+        number(1)?,
+        number(2)?,
+        number(3)?,
+        written.k1.unwrap_or(0.0),
+        written.k2.unwrap_or(0.0),
     )
-    .map_err(|error| Problem::field(error.field.trim_end_matches("_px"), error.to_string()))?;
-    Ok(Some(camera))
+    .map(Some)
+    .map_err(|error| Problem::field(error.field.trim_end_matches("_px"), error.to_string()))
 }

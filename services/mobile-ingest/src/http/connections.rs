@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_connection_too_many_is_closed_and_its_place_is_free_later() {
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Metrics::for_tests();
         let bounded = Bounded::new(DefaultAcceptor::new(), 1, metrics.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

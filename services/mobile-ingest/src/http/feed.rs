@@ -21,8 +21,8 @@ use sovereign_service::{Code, Stop};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
-use super::Edge;
 use super::auth::Reader;
+use super::edge::Edge;
 use super::problem::Problem;
 use crate::events::{self, EventReader};
 use crate::metrics::Metrics;

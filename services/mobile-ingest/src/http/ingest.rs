@@ -14,17 +14,16 @@ use serde::Deserialize;
 use serde_json::json;
 use sovereign_service::{HasCode, chain};
 
-use super::Edge;
 use super::auth::{self, Writer};
-use super::body::{self, BodyFault};
+use super::body;
+use super::edge::Edge;
 use super::problem::{Problem, RETRY_AFTER_SECS};
 use super::query::{self, PictureQuery};
+use crate::domain::capture::PictureNote;
 use crate::domain::clients::Announcement;
 use crate::domain::frame::{Reject, RejectCode, Stream, WrittenPlace, client_id_from_text};
 use crate::domain::json;
 use crate::error::{IngestError, code_from_reject};
-use crate::service::intake::PictureNote;
-use crate::service::now;
 
 /// Largest registration, bytes; a larger one is refused.
 const MAX_REGISTRATION: usize = 16 << 10;
@@ -70,9 +69,7 @@ pub(crate) async fn register(State(edge): State<Arc<Edge>>, request: Request) ->
 }
 
 async fn admit(edge: &Edge, headers: &HeaderMap, body: Body) -> Result<String, IngestError> {
-    let held = body::read(body, headers, MAX_REGISTRATION, &edge.bodies)
-        .await
-        .map_err(reject_from_fault)?;
+    let held = body::read(body, headers, MAX_REGISTRATION, &edge.bodies).await?;
     let registration: Registration = json::read_object(&held.bytes, "registration")
         .map_err(|message| Reject::new(RejectCode::InvalidPayload, message))?;
     let announcement = Announcement {
@@ -80,7 +77,7 @@ async fn admit(edge: &Edge, headers: &HeaderMap, body: Body) -> Result<String, I
         streams: registration.streams.unwrap_or_default(),
     };
     let client_id = registration.client_id.unwrap_or_default();
-    let id = edge.intake.register(&client_id, announcement, now())?;
+    let id = edge.intake.register(&client_id, announcement)?;
     tracing::info!(client = %id, "a phone registered");
     Ok(client_id)
 }
@@ -136,7 +133,7 @@ pub(crate) async fn upload(State(edge): State<Arc<Edge>>, request: Request) -> R
                 drop(held.room);
                 uploaded
             }
-            Err(fault) => Err(reject_from_fault(fault).into()),
+            Err(fault) => Err(fault.into()),
         };
     match uploaded {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
@@ -155,7 +152,14 @@ fn log_refusal(error: &IngestError) {
         IngestError::Refused(reject) => {
             tracing::debug!(code = reject.code.as_str(), "a sample was refused");
         }
-        IngestError::Queue(_) | IngestError::QueueTimeout | IngestError::Full(_) => {}
+        IngestError::Picture(error) => {
+            tracing::debug!(code = error.label(), "a picture was refused");
+        }
+        IngestError::Body(_)
+        | IngestError::Store(_)
+        | IngestError::Queue(_)
+        | IngestError::QueueTimeout
+        | IngestError::Full(_) => {}
     }
 }
 
@@ -165,16 +169,6 @@ fn refuse(edge: &Edge, status: StatusCode, reject: &Reject) -> Response {
     let mut response = (status, Json(document)).into_response();
     finish_refusal(status, response.headers_mut());
     response
-}
-
-fn reject_from_fault(fault: BodyFault) -> Reject {
-    let code = match fault {
-        BodyFault::TooLarge { .. } | BodyFault::TooSlow | BodyFault::BrokeOff => {
-            RejectCode::InvalidPayload
-        }
-        BodyFault::NoRoom => RejectCode::BufferFull,
-    };
-    Reject::new(code, fault.to_string())
 }
 
 /// `/api/v1/health`: open to all; who sent what is for readers.
@@ -255,17 +249,17 @@ async fn take_picture(
         simulated: written.simulated.unwrap_or(false),
     };
     let limit = edge.intake.limits().max_picture;
-    let held = body::read(body, headers, limit, &edge.bodies).await?;
+    let (pieces, room) = body::pieces(body, headers, limit, &edge.bodies).await?;
     let receipt = edge
         .intake
-        .picture(&client, held.bytes, note)
+        .picture(&client, pieces, note)
         .await
         .inspect_err(log_refusal)?;
-    drop(held.room);
+    drop(room);
     Ok(accepted(&receipt.frame_id, receipt.duplicate))
 }
 
-/// The answer to a picture that is durably queued.
+/// The answer to a picture whose bytes and record are on disk.
 pub(crate) fn accepted(frame_id: &str, duplicate: bool) -> Response {
     let document = json!({"frame_id": frame_id, "duplicate": duplicate});
     (StatusCode::ACCEPTED, Json(document)).into_response()

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sovereign_service::{Code, HasCode, chain};
 
 use crate::domain::frame::{Reject, RejectCode};
-use crate::error::{CallError, IngestError};
+use crate::error::{BodyFault, CallError, IngestError};
 
 /// Seconds after which a refused request is worth another try.
 pub(crate) const RETRY_AFTER_SECS: &str = "1";
@@ -150,8 +150,28 @@ impl From<CallError> for Problem {
     }
 }
 
+impl From<BodyFault> for Problem {
+    fn from(fault: BodyFault) -> Self {
+        let (status, code) = match fault {
+            BodyFault::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            BodyFault::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+            BodyFault::BrokeOff => (StatusCode::BAD_REQUEST, "broke_off"),
+            BodyFault::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        Self::new(status, code, fault.to_string())
+    }
+}
+
+/// A route of the API that is none.
+pub(crate) fn unknown_route(path: &str) -> Problem {
+    Problem::from_code(Code::NotFound, format!("there is nothing at {path}"))
+}
+
 impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
+        if let IngestError::Body(fault) = error {
+            return fault.into();
+        }
         let reject = error.reject_code();
         let mut problem = Self::new(error.code().http(), problem_code(reject), chain(&error));
         problem.reject = Some(reject);

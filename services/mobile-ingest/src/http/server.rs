@@ -11,7 +11,8 @@ use rustls::ServerConfig;
 use sovereign_service::RunError;
 
 use super::connections::{Bounded, MAX_CONNECTIONS};
-use super::{Edge, router};
+use super::edge::Edge;
+use super::router;
 
 /// Time for a TLS handshake, and for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

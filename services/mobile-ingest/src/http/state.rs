@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use sovereign_model::SensorId;
 
-use super::Edge;
 use super::auth::Reader;
+use super::edge::Edge;
 use super::problem::Problem;
 use super::query::{self, KeyframesQuery};
 use crate::error::CallError;

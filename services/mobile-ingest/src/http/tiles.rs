@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use sovereign_model::geo::TileCoord;
 use sovereign_service::Code;
 
-use super::Edge;
 use super::auth::Reader;
+use super::edge::Edge;
 use super::problem::Problem;
 use crate::config::is_authority_byte;
-use crate::grpc::upstream::{Tile, TileAnswer, TileFormat};
+use crate::upstream::{Tile, TileAnswer, TileFormat};
 use crate::views::Layer;
 
 /// `GET /tiles`: the layers.

@@ -7,25 +7,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::{Stream as Pieces, stream};
 use prost::Message;
 use sovereign_bus::{Appended, Bus, DurableTopic, Key};
 use sovereign_model::{Digest, SensorId, Timestamp, frame_id};
-use sovereign_proto::geo::v1::{Capture, GeoPoint, TelemetryFix};
-use sovereign_proto::mobile::v1::{Sample, SampleType};
+use sovereign_objects::{Objects, PinChange, PinStrength, StoredPicture, UNREAD};
 use sovereign_proto::topics;
-use sovereign_service::chain;
+use sovereign_service::{Clock, chain};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::now;
+use crate::domain::capture::PictureNote;
 use crate::domain::clients::{Accepted, Announcement, ClientTable, duplicate};
-use crate::domain::frame::{
-    self, Frame, Limits, Payload, Place, Position, Reject, RejectCode, Stream,
-};
-use crate::domain::picture;
-use crate::error::IngestError;
+use crate::domain::frame::{self, Frame, Limits, Payload, Reject, RejectCode, Stream};
+use crate::error::{BodyFault, IngestError};
 use crate::metrics::Metrics;
 use crate::sparse::Sparse;
-use crate::views::Phone;
+use crate::views::{Phone, Receipt};
+use crate::wire;
 
 /// A bus that does not confirm within this time counts as full; the phone is told to try again.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,27 +32,12 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Lanes([AsyncMutex<()>; Stream::ALL.len()]);
 
-/// What is said beside the bytes of a picture.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PictureNote {
-    /// Exposure, when the sender said it.
-    pub(crate) captured: Option<Timestamp>,
-    pub(crate) place: Place,
-    pub(crate) simulated: bool,
-}
-
-/// A picture that is durably queued.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Receipt {
-    pub(crate) frame_id: String,
-    /// Whether it had been accepted before.
-    pub(crate) duplicate: bool,
-}
-
 /// The door for phones.
 #[derive(Debug)]
 pub(crate) struct Intake {
     bus: Bus,
+    objects: Objects,
+    clock: Clock,
     limits: Limits,
     clients: Mutex<ClientTable<Lanes>>,
     metrics: Arc<Metrics>,
@@ -62,9 +45,17 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(bus: Bus, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        bus: Bus,
+        objects: Objects,
+        clock: Clock,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             bus,
+            objects,
+            clock,
             limits,
             clients: Mutex::new(ClientTable::new()),
             metrics,
@@ -75,6 +66,16 @@ impl Intake {
     /// What the door takes.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Forgets phones that were silent for long.
+    pub(crate) fn expire(&self) {
+        let now = self.now();
+        self.clients().expire(now);
     }
 
     /// The phones; hold the guard briefly.
@@ -109,12 +110,12 @@ impl Intake {
         &self,
         client_id: &str,
         announcement: Announcement,
-        now: Timestamp,
     ) -> Result<SensorId, IngestError> {
         let id = frame::client_id_from_text(client_id)?;
         let announcement = announcement
             .check()
             .map_err(|message| Reject::new(RejectCode::InvalidPayload, message))?;
+        let now = self.now();
         self.clients().register(id.clone(), announcement, now)?;
         Ok(id)
     }
@@ -124,7 +125,7 @@ impl Intake {
     /// # Errors
     /// See [`IngestError`]; nothing is remembered of a frame that was not queued.
     pub(crate) async fn upload(&self, body: &[u8]) -> Result<(), IngestError> {
-        let frame = frame::parse(body)?.check(now(), &self.limits)?;
+        let frame = frame::parse(body)?.check(self.now(), &self.limits)?;
         let Frame {
             client,
             stream,
@@ -136,7 +137,7 @@ impl Intake {
         let lanes = self.clients().lanes(&client)?;
         let _turn = lanes.0[stream.index()].lock().await;
         // Read within the turn: whoever had the turn before has an earlier time.
-        let received = now();
+        let received = self.now();
         let observed = match observed {
             Some(observed) => {
                 self.clients()
@@ -152,16 +153,20 @@ impl Intake {
                     place,
                     simulated,
                 };
-                self.queue_picture(&client, image.into(), note, observed)
-                    .await?
-                    .1
+                let whole = stream::iter([Ok::<_, BodyFault>(Bytes::from(image))]);
+                let picture = self.objects.put_picture(whole).await;
+                let picture = picture.map_err(|error| self.not_stored(error.into()))?;
+                let queued = self.queue_picture(&client, &picture, note, observed);
+                queued.await?.1
             }
             Payload::Fix => {
-                let sample = sample(&client, stream, observed, received, place, simulated);
+                let sample =
+                    wire::sample_from_parts(&client, stream, observed, received, place, simulated);
                 self.queue_sample(sample, &client, stream).await?
             }
             Payload::Values(values) => {
-                let mut sample = sample(&client, stream, observed, received, place, simulated);
+                let mut sample =
+                    wire::sample_from_parts(&client, stream, observed, received, place, simulated);
                 sample.values.extend(values);
                 self.queue_sample(sample, &client, stream).await?
             }
@@ -174,50 +179,43 @@ impl Intake {
                     place: Some((place, observed)),
                     simulated,
                 };
-                self.clients().accept(&client, accepted, now());
+                self.clients().accept(&client, accepted, self.now());
                 self.metrics.accepted(stream);
                 Ok(())
             }
             Appended::Duplicate => {
-                self.clients().remember_order(&client, order, now());
+                self.clients().remember_order(&client, order, self.now());
                 Err(duplicate(stream).into())
             }
         }
     }
 
-    /// Takes one picture as bytes; returns once it is durably queued. Pictures sent this way are told
-    /// apart by content, so they may come late, in any order, and again.
-    ///
-    /// # Errors
-    /// See [`IngestError`].
+    /// Takes one picture in pieces; returns once its bytes and its record are on disk. Pictures sent this
+    /// way are told apart by content, so they may come late, in any order, and again.
     pub(crate) async fn picture(
         &self,
         client: &SensorId,
-        image: Bytes,
+        pieces: impl Pieces<Item = Result<Bytes, BodyFault>>,
         note: PictureNote,
     ) -> Result<Receipt, IngestError> {
-        let invalid = |message: String| Reject::new(RejectCode::InvalidPayload, message);
-        if image.is_empty() {
-            return Err(
-                Reject::new(RejectCode::MissingImageData, "the body holds no picture").into(),
-            );
-        }
-        picture::check_jpeg(&image).map_err(|fault| invalid(format!("the body {fault}")))?;
         let lanes = self.clients().lanes(client)?;
-        let arrived = now();
-        let captured = match note.captured {
-            Some(captured) => self
-                .limits
-                .check_skew(captured, arrived)
-                .map(|()| captured)?,
+        let arrived = self.now();
+        if let Some(captured) = note.captured {
+            self.limits.check_skew(captured, arrived)?;
+        }
+        let picture = self.objects.put_picture(pieces).await;
+        let picture = picture.map_err(|error| self.not_stored(error.into()))?;
+        let captured = note.captured.unwrap_or_else(|| {
             // A camera whose clock is wrong does not know the time: that is no reason to refuse its picture.
-            None => picture::exposure_time(&image)
-                .filter(|exposure| *exposure > Timestamp::UNIX_EPOCH)
-                .filter(|exposure| self.limits.check_skew(*exposure, arrived).is_ok())
-                .unwrap_or(Timestamp::UNIX_EPOCH),
-        };
+            let exposed = picture.header.exposed.filter(|exposed| {
+                *exposed > Timestamp::UNIX_EPOCH
+                    && self.limits.check_skew(*exposed, arrived).is_ok()
+            });
+            exposed.unwrap_or(Timestamp::UNIX_EPOCH)
+        });
         let _turn = lanes.0[Stream::Camera.index()].lock().await;
-        let (frame_id, appended) = self.queue_picture(client, image, note, captured).await?;
+        let queued = self.queue_picture(client, &picture, note, captured);
+        let (frame_id, appended) = queued.await?;
         if appended == Appended::Stored {
             let observed = if captured == Timestamp::UNIX_EPOCH {
                 arrived
@@ -229,7 +227,7 @@ impl Intake {
                 place: Some((note.place, observed)),
                 simulated: note.simulated,
             };
-            self.clients().accept(client, accepted, now());
+            self.clients().accept(client, accepted, self.now());
             self.metrics.accepted(Stream::Camera);
         }
         Ok(Receipt {
@@ -241,43 +239,45 @@ impl Intake {
     async fn queue_picture(
         &self,
         client: &SensorId,
-        image: Bytes,
+        picture: &StoredPicture,
         note: PictureNote,
         captured: Timestamp,
     ) -> Result<(String, Appended), IngestError> {
-        let digest = Digest::of(&image);
+        let digest = picture.object.digest;
         let frame_id = frame_id(client, captured, &digest).to_hex();
-        let received = self.clients().next_received(client, now());
-        let capture = Capture {
-            frame_id: frame_id.clone(),
-            sensor_id: client.to_string(),
-            captured_unix_nanos: captured.as_unix_nanos(),
-            received_unix_nanos: received.as_unix_nanos(),
-            image_digest: Bytes::copy_from_slice(digest.as_bytes()),
-            media_type: "image/jpeg".to_owned(),
-            size_bytes: 0,
-            picture: None,
-            image,
-            telemetry: note.place.position.map(|position| TelemetryFix {
-                position: Some(point(position)),
-                relative_altitude_m: None,
-                attitude: None,
-                attitude_is_camera: false,
-                time_offset_nanos: 0,
-            }),
-            intrinsics: None,
-            mount_pitch_deg: None,
-            simulated: note.simulated,
-        };
-        let appended = self
-            .append(&topics::MOBILE_CAPTURE, client, &frame_id, &capture)
-            .await?;
+        let received = self.clients().next_received(client, self.now());
+        let capture =
+            wire::capture_from_parts(&frame_id, client, &note, picture, captured, received);
+        let topic = &topics::MOBILE_CAPTURE;
+        let appended = self.append(topic, client, &frame_id, &capture).await?;
+        if appended == Appended::Duplicate {
+            self.let_go(digest).await;
+        }
         Ok((frame_id, appended))
+    }
+
+    /// Nobody takes the pin of a duplicate off again, so it must not keep the picture for ever.
+    async fn let_go(&self, digest: Digest) {
+        let prefer = PinChange {
+            digest,
+            name: UNREAD,
+            strength: Some(PinStrength::Prefer),
+        };
+        if let Err(error) = self.objects.update_pins(&[prefer]).await {
+            tracing::debug!(error = %chain(&error), "a picture that came twice stays pinned");
+        }
+    }
+
+    fn not_stored(&self, error: IngestError) -> IngestError {
+        if let IngestError::Store(_) = error {
+            self.tell_queue_failure(&error);
+        }
+        error
     }
 
     async fn queue_sample(
         &self,
-        sample: Sample,
+        sample: wire::Sample,
         client: &SensorId,
         stream: Stream,
     ) -> Result<Appended, IngestError> {
@@ -318,48 +318,5 @@ impl Intake {
             }
             None => tracing::debug!(error = %chain(error), "a sample could not be queued"),
         }
-    }
-}
-
-fn point(position: Position) -> GeoPoint {
-    GeoPoint {
-        latitude_deg: position.latitude_deg,
-        longitude_deg: position.longitude_deg,
-        altitude_m: position.altitude_m,
-    }
-}
-
-fn sample(
-    client: &SensorId,
-    stream: Stream,
-    observed: Timestamp,
-    received: Timestamp,
-    place: Place,
-    simulated: bool,
-) -> Sample {
-    let kind = match stream {
-        // Pictures travel as captures.
-        Stream::Camera => SampleType::Unspecified,
-        Stream::Gps => SampleType::Gps,
-        Stream::Accelerometer => SampleType::Accelerometer,
-        Stream::Gyroscope => SampleType::Gyroscope,
-        Stream::Magnetometer => SampleType::Magnetometer,
-        Stream::Barometer => SampleType::Barometer,
-    };
-    let notes = [
-        ("accuracy_m", place.accuracy_m),
-        ("heading_deg", place.heading_deg),
-    ];
-    Sample {
-        client_id: client.to_string(),
-        r#type: kind.into(),
-        observed_unix_nanos: observed.as_unix_nanos(),
-        received_unix_nanos: received.as_unix_nanos(),
-        position: place.position.map(point),
-        values: notes
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-            .collect(),
-        simulated,
     }
 }

@@ -1,14 +1,23 @@
-//! From the wire contract to what readers see.
+//! Messages of the contract, and what phones say and readers see of them.
 
+use bytes::Bytes;
+use futures::{Stream, stream};
+use sovereign_model::{SensorId, Timestamp};
+use sovereign_objects::StoredPicture;
 use sovereign_proto::drone::v1 as drone;
 use sovereign_proto::geo::v1 as geo;
 use sovereign_proto::mesh::v1 as mesh;
+use sovereign_proto::mobile::v1 as mobile;
+pub(crate) use sovereign_proto::mobile::v1::Sample;
 use sovereign_proto::slam::v1 as slam;
 use sovereign_proto::tile::v1 as tile;
 
+use crate::domain::capture::{DroneCapture, PictureNote};
+use crate::domain::frame::{Place, Stream as PhoneStream};
 use crate::views::{
     CameraPlace, DroneStats, Keyframe, Latency, Layer, Link, MeshNews, MeshNode, MeshPeer,
-    PaintStats, Pose, TileChange, Vehicle, ms_from_nanos, non_empty, unix_ms_from_nanos,
+    PaintStats, PaintedFrame, Pose, TileChange, Vehicle, ms_from_nanos, non_empty,
+    unix_ms_from_nanos,
 };
 
 /// A camera whose axis is further below the horizon than this (sine) looks down.
@@ -75,8 +84,15 @@ pub(crate) fn keyframe(keyframe: slam::Keyframe) -> Keyframe {
     }
 }
 
-pub(crate) fn tile_change(change: tile::TileChange) -> TileChange {
-    TileChange {
+/// Nothing for a hint that is empty.
+pub(crate) fn tile_change(changed: tile::TileChanged) -> Option<TileChange> {
+    let change = changed.change?;
+    let frames = change.frames.into_iter().map(|frame| PaintedFrame {
+        frame_id: frame.frame_id,
+        sensor_id: frame.sensor_id,
+        revision: frame.revision,
+    });
+    Some(TileChange {
         layer: change.layer,
         sequence: change.sequence,
         tiles: change
@@ -86,11 +102,10 @@ pub(crate) fn tile_change(change: tile::TileChange) -> TileChange {
             .map(|coord| [coord.z, coord.x, coord.y])
             .collect(),
         committed_unix_ms: unix_ms_from_nanos(change.committed_unix_nanos),
-        latency_ms: ms_from_nanos(change.latency_nanos),
-        sensor_id: change.sensor_id,
-        frame_id: change.frame_id,
+        latency_ms: ms_from_nanos(changed.latency_nanos),
+        frames: frames.collect(),
         simulated: change.simulated,
-    }
+    })
 }
 
 pub(crate) fn mesh_tile(news: mesh::PeerTileChange) -> Option<MeshNews> {
@@ -224,6 +239,102 @@ fn heading_deg(enu_from_camera: &geo::Quaternion) -> Option<f64> {
         (axis[0], axis[1])
     };
     Some(east.atan2(north).to_degrees().rem_euclid(360.0))
+}
+
+/// The record of a picture of a phone.
+pub(crate) fn capture_from_parts(
+    frame_id: &str,
+    client: &SensorId,
+    note: &PictureNote,
+    picture: &StoredPicture,
+    captured: Timestamp,
+    received: Timestamp,
+) -> geo::Capture {
+    let header = &picture.header;
+    geo::Capture {
+        frame_id: frame_id.to_owned(),
+        sensor_id: client.to_string(),
+        captured_unix_nanos: captured.as_unix_nanos(),
+        received_unix_nanos: received.as_unix_nanos(),
+        image_digest: Bytes::copy_from_slice(picture.object.digest.as_bytes()),
+        media_type: "image/jpeg".to_owned(),
+        telemetry: note.place.position.map(|position| geo::TelemetryFix {
+            position: Some(position.into()),
+            ..geo::TelemetryFix::default()
+        }),
+        intrinsics: None,
+        mount_pitch_deg: None,
+        simulated: note.simulated,
+        size_bytes: picture.object.size_bytes,
+        picture: Some(geo::PictureFacts {
+            width_px: header.width_px,
+            height_px: header.height_px,
+            camera_model: header.model.clone().unwrap_or_default(),
+        }),
+    }
+}
+
+/// A sample without its values.
+pub(crate) fn sample_from_parts(
+    client: &SensorId,
+    stream: PhoneStream,
+    observed: Timestamp,
+    received: Timestamp,
+    place: Place,
+    simulated: bool,
+) -> mobile::Sample {
+    let kind = match stream {
+        // Pictures travel as captures.
+        PhoneStream::Camera => mobile::SampleType::Unspecified,
+        PhoneStream::Gps => mobile::SampleType::Gps,
+        PhoneStream::Accelerometer => mobile::SampleType::Accelerometer,
+        PhoneStream::Gyroscope => mobile::SampleType::Gyroscope,
+        PhoneStream::Magnetometer => mobile::SampleType::Magnetometer,
+        PhoneStream::Barometer => mobile::SampleType::Barometer,
+    };
+    let notes = [
+        ("accuracy_m", place.accuracy_m),
+        ("heading_deg", place.heading_deg),
+    ];
+    mobile::Sample {
+        client_id: client.to_string(),
+        r#type: kind.into(),
+        observed_unix_nanos: observed.as_unix_nanos(),
+        received_unix_nanos: received.as_unix_nanos(),
+        position: place.position.map(Into::into),
+        values: notes
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect(),
+        simulated,
+    }
+}
+
+pub(crate) fn header_from_capture(capture: DroneCapture) -> drone::SubmitCaptureRequest {
+    let header = drone::CaptureHeader {
+        vehicle_id: capture.vehicle_id,
+        captured_unix_nanos: capture.captured_unix_nanos,
+        intrinsics: capture.calibration.map(Into::into),
+        mount_pitch_deg: capture.mount_pitch_deg,
+        simulated: capture.simulated,
+    };
+    drone::SubmitCaptureRequest {
+        part: Some(drone::submit_capture_request::Part::Header(header)),
+    }
+}
+
+/// A piece of a picture as chunks of the size that the contract allows.
+pub(crate) fn chunks(mut piece: Bytes) -> impl Stream<Item = drone::SubmitCaptureRequest> {
+    const MAX_CHUNK_BYTES: usize = 1 << 20;
+    stream::iter(std::iter::from_fn(move || {
+        if piece.is_empty() {
+            return None;
+        }
+        let chunk = piece.split_to(piece.len().min(MAX_CHUNK_BYTES));
+        Some(drone::SubmitCaptureRequest {
+            part: Some(drone::submit_capture_request::Part::Chunk(chunk)),
+        })
+    }))
 }
 
 #[cfg(test)]

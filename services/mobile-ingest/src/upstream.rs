@@ -8,10 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
 use sovereign_proto::drone::v1::drones_client::DronesClient;
-use sovereign_proto::drone::v1::{
-    GetIngestStatsRequest, ListVehiclesRequest, SubmitCaptureRequest,
-};
+use sovereign_proto::drone::v1::{GetIngestStatsRequest, ListVehiclesRequest};
 use sovereign_proto::geo::v1 as geo;
 use sovereign_proto::mesh::v1::mesh_client::MeshClient;
 use sovereign_proto::mesh::v1::{GetNodeRequest, ListPeersRequest};
@@ -21,21 +20,22 @@ use sovereign_proto::tile::v1::tiles_client::TilesClient;
 use sovereign_proto::tile::v1::{
     GetPaintStatsRequest, GetTileRequest, ListLayersRequest, TileFormat as WireFormat,
 };
-use sovereign_service::{Channel, Code, MAX_MESSAGE_BYTES};
+use sovereign_service::{Channel, Code, limited};
+use tokio::sync::oneshot;
 use tonic::{Request, Status};
 
-use super::wire;
-use crate::error::CallError;
+use crate::calls::Calls;
+use crate::domain::capture::DroneCapture;
+use crate::error::{BodyFault, CallError};
 use crate::metrics::Metrics;
-use crate::service::Calls;
-use crate::service::intake::Receipt;
 use crate::sparse::Sparse;
-use crate::views::{DroneStats, Keyframe, Layer, Mesh, PaintStats, Vehicle};
+use crate::views::{DroneStats, Keyframe, Layer, Mesh, PaintStats, Receipt, Vehicle};
+use crate::wire;
 
 /// Time for a question.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// Time for a picture to be durably queued.
-const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Time for a picture to arrive and be on disk.
+const WRITE_DEADLINE: Duration = Duration::from_secs(330);
 
 /// Formats of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,29 +62,12 @@ pub(crate) enum TileAnswer {
     UnknownLayer,
 }
 
-/// A calibrated camera as a sender described it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Calibration {
-    pub(crate) width_px: u32,
-    pub(crate) height_px: u32,
-    pub(crate) fx_px: f64,
-    pub(crate) fy_px: f64,
-    pub(crate) cx_px: f64,
-    pub(crate) cy_px: f64,
-    pub(crate) k1: f64,
-    pub(crate) k2: f64,
-}
-
-/// A picture of a drone.
-#[derive(Debug, Clone)]
-pub(crate) struct DroneCapture {
-    pub(crate) vehicle_id: String,
-    pub(crate) image: Bytes,
-    /// 0 when the sender did not say.
-    pub(crate) captured_unix_nanos: i64,
-    pub(crate) calibration: Option<Calibration>,
-    pub(crate) mount_pitch_deg: Option<f64>,
-    pub(crate) simulated: bool,
+/// A picture did not reach the drone door.
+#[derive(Debug)]
+pub(crate) enum SubmitError {
+    /// It did not reach this edge either.
+    Body(BodyFault),
+    Call(CallError),
 }
 
 /// The services behind the edge.
@@ -171,20 +154,10 @@ fn within<T>(deadline: Duration, message: T) -> Request<T> {
 impl Upstream {
     pub(crate) fn new(calls: Calls, metrics: Arc<Metrics>) -> Self {
         Self {
-            drones: DronesClient::new(calls.drones)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            tiles: TilesClient::new(calls.tiles)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            slam: SlamClient::new(calls.slam)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            mesh: calls.mesh.map(|channel| {
-                MeshClient::new(channel)
-                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(MAX_MESSAGE_BYTES)
-            }),
+            drones: limited!(DronesClient::new(calls.drones)),
+            tiles: limited!(TilesClient::new(calls.tiles)),
+            slam: limited!(SlamClient::new(calls.slam)),
+            mesh: calls.mesh.map(|channel| limited!(MeshClient::new(channel))),
             layers: RwLock::default(),
             failures: Failures {
                 metrics,
@@ -217,30 +190,25 @@ impl Upstream {
         Ok(wire::drone_stats(answer.into_inner()))
     }
 
-    /// Hands a picture to the drone door; returns once it is durably queued.
-    pub(crate) async fn submit_capture(&self, capture: DroneCapture) -> Result<Receipt, CallError> {
+    /// Hands a picture to the drone door as it arrives; returns once it is on disk there.
+    pub(crate) async fn submit_capture(
+        &self,
+        capture: DroneCapture,
+        pieces: impl Stream<Item = Result<Bytes, BodyFault>> + Send + 'static,
+    ) -> Result<Receipt, SubmitError> {
         let mut client = self.drones.clone();
-        let request = SubmitCaptureRequest {
-            vehicle_id: capture.vehicle_id,
-            image: capture.image,
-            captured_unix_nanos: capture.captured_unix_nanos,
-            intrinsics: capture.calibration.map(|camera| geo::Intrinsics {
-                width_px: camera.width_px,
-                height_px: camera.height_px,
-                fx_px: camera.fx_px,
-                fy_px: camera.fy_px,
-                cx_px: camera.cx_px,
-                cy_px: camera.cy_px,
-                k1: camera.k1,
-                k2: camera.k2,
-            }),
-            mount_pitch_deg: capture.mount_pitch_deg,
-            simulated: capture.simulated,
+        let (tell, mut fault) = oneshot::channel();
+        let header = stream::iter([wire::header_from_capture(capture)]);
+        let parts = header.chain(whole_or_never(pieces, tell).flat_map(wire::chunks));
+        let submission = client.submit_capture(within(WRITE_DEADLINE, parts));
+        let answer = tokio::select! {
+            // Dropped, the call leaves nothing behind.
+            Ok(fault) = &mut fault => return Err(SubmitError::Body(fault)),
+            answer = submission => answer,
         };
-        let answer = client
-            .submit_capture(within(WRITE_DEADLINE, request))
-            .await
-            .map_err(self.failures.of(Callee::Drones))?
+        let answer = answer
+            .map_err(self.failures.of(Callee::Drones))
+            .map_err(SubmitError::Call)?
             .into_inner();
         Ok(Receipt {
             frame_id: answer.frame_id,
@@ -301,6 +269,7 @@ impl Upstream {
             layer: layer.to_owned(),
             coord: Some(geo::TileCoord { z, x, y }),
             format: format.into(),
+            ..GetTileRequest::default()
         };
         match client.get_tile(within(READ_DEADLINE, request)).await {
             Ok(answer) => {
@@ -366,4 +335,24 @@ impl Upstream {
             peers: peers.into_iter().map(wire::mesh_peer).collect(),
         })
     }
+}
+
+/// The pieces. A fault is told and the stream stands still: its end would make half a picture look whole.
+fn whole_or_never(
+    pieces: impl Stream<Item = Result<Bytes, BodyFault>> + Send + 'static,
+    tell: oneshot::Sender<BodyFault>,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    let state = (Box::pin(pieces), Some(tell));
+    stream::unfold(state, |(mut pieces, mut tell)| async move {
+        match pieces.next().await? {
+            Ok(piece) => Some((piece, (pieces, tell))),
+            Err(fault) => {
+                // Nobody to be told means that the call is over.
+                if let Some(tell) = tell.take() {
+                    let _ = tell.send(fault);
+                }
+                std::future::pending().await
+            }
+        }
+    })
 }

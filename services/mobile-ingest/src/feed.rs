@@ -12,17 +12,16 @@ use sovereign_bus::{Bus, Mailbox, Select};
 use sovereign_proto::drone::v1::VehicleState;
 use sovereign_proto::mesh::v1::{MeshMessage, PeerTileChange};
 use sovereign_proto::slam::v1::PoseEvent;
-use sovereign_proto::tile::v1::TileChange;
+use sovereign_proto::tile::v1::TileChanged;
 use sovereign_proto::topics;
 use sovereign_service::{BuildError, RunError, Stop};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::intake::Intake;
-use super::now;
 use crate::events::{Batch, Events};
-use crate::grpc::upstream::Upstream;
-use crate::grpc::wire;
+use crate::intake::Intake;
+use crate::upstream::Upstream;
 use crate::views::LatencyNews;
+use crate::wire;
 
 /// Newest states are sent this often.
 const BEAT: Duration = Duration::from_millis(100);
@@ -38,7 +37,7 @@ const MAX_PENDING: usize = 4096;
 pub(crate) struct Feed {
     vehicles: Mailbox<VehicleState>,
     poses: Mailbox<PoseEvent>,
-    tiles: Mailbox<TileChange>,
+    tiles: Mailbox<TileChanged>,
     mesh_tiles: Mailbox<PeerTileChange>,
     mesh_messages: Mailbox<MeshMessage>,
 }
@@ -107,8 +106,10 @@ impl Feed {
                 }
                 event = self.tiles.recv() => {
                     let Some(event) = event else { return Ok(()) };
-                    if events.has_readers() {
-                        events.send("tile", &wire::tile_change(event.message));
+                    if let Some(change) = wire::tile_change(event.message)
+                        && events.has_readers()
+                    {
+                        events.send("tile", &change);
                     }
                 }
                 event = self.mesh_tiles.recv() => {
@@ -137,7 +138,7 @@ impl Feed {
                     }
                     batch.send();
                 }
-                _ = expiry.tick() => intake.clients().expire(now()),
+                _ = expiry.tick() => intake.expire(),
             }
         }
     }

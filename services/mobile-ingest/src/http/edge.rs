@@ -1,0 +1,34 @@
+//! What every route works with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sovereign_service::{Clock, Stop};
+use tokio::sync::Semaphore;
+
+use super::assets::Console;
+use crate::config::Settings;
+use crate::events::Events;
+use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::secrets::AccessToken;
+use crate::upstream::Upstream;
+
+/// Everything a request may need.
+pub(crate) struct Edge {
+    pub(crate) node: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) settings: Settings,
+    pub(crate) token: AccessToken,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) console: Console,
+    /// Places for event readers.
+    pub(crate) readers: Arc<Semaphore>,
+    /// Memory for request bodies, in KiB.
+    pub(crate) bodies: Semaphore,
+    pub(crate) clock: Clock,
+    pub(crate) stop: Stop,
+}
