@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use sovereign_model::Timestamp;
 use sovereign_node::feed::{Counts, Edge, Flight, Recording, Speed};
 use sovereign_node::visit::wait_until_painted;
@@ -66,15 +67,19 @@ pub async fn fly(edge: &Edge, udp: SocketAddr) -> anyhow::Result<()> {
     let watching = async {
         while !missing.is_empty() {
             let event = events.next().await?.context("the events ended")?;
-            let id = ["vehicle_id", "client_id", "sensor_id"]
-                .iter()
-                .find_map(|key| event.data[key].as_str());
-            let seen = (event.name.as_str(), id.unwrap_or_default());
+            // A commit is of as many sensors as it has frames.
+            let frames = event.data["frames"].as_array().into_iter().flatten();
+            let painted = frames.map(|frame| &frame["sensor_id"]);
+            let itself = ["vehicle_id", "client_id"].map(|key| &event.data[key]);
+            let ids = itself.into_iter().chain(painted).filter_map(Value::as_str);
             // A phone that registered has said nothing of itself yet.
             let is_somewhere = event.name == "tile" || event.data["latitude"].is_number();
-            if is_somewhere && LIVE.contains(&seen) {
-                ensure!(event.data["simulated"] == true, "{event:?}");
-                missing.retain(|wanted| *wanted != seen);
+            for id in ids.filter(|_| is_somewhere) {
+                let seen = (event.name.as_str(), id);
+                if LIVE.contains(&seen) {
+                    ensure!(event.data["simulated"] == true, "{event:?}");
+                    missing.retain(|wanted| *wanted != seen);
+                }
             }
         }
         anyhow::Ok(())

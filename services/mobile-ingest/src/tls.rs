@@ -358,7 +358,7 @@ mod tests {
         let error = config(folder.path(), now).unwrap_err();
         assert!(matches!(
             error,
-            TlsError::Secret(SecretError::Exposed { mode: 0o644, .. })
+            TlsError::ReadKey(PrivateFileError::Exposed { mode: 0o644, .. })
         ));
     }
 

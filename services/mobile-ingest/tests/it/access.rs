@@ -197,17 +197,18 @@ async fn other_sites_read_only_when_the_operator_says_so() {
             .send()
     };
     let allowed = preflight("https://map.example").await.unwrap();
-    assert_eq!(allowed.status(), StatusCode::NO_CONTENT);
+    assert!(allowed.status().is_success());
     assert_eq!(
         allowed.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN],
         "https://map.example"
     );
     assert_eq!(
         allowed.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS],
-        "authorization, content-type, if-none-match"
+        "authorization,content-type,if-none-match"
     );
     let refused = preflight("https://evil.example").await.unwrap();
-    assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let refused = refused.headers();
+    assert!(!refused.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
     let from = |origin: &'static str| edge.get("/tiles").header(header::ORIGIN, origin).send();
     let allowed = from("https://map.example").await.unwrap();
     assert_eq!(

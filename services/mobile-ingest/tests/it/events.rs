@@ -7,7 +7,7 @@ use sovereign_proto::drone::v1::VehicleState;
 use sovereign_proto::geo::v1::{GeoPoint, TileCoord};
 use sovereign_proto::mesh::v1::{MeshMessage, PeerTileChange};
 use sovereign_proto::slam::v1::PoseEvent;
-use sovereign_proto::tile::v1::{ChangedTile, TileChange};
+use sovereign_proto::tile::v1::{ChangedTile, PaintedFrame, TileChange, TileChanged};
 use sovereign_proto::topics;
 
 use crate::support::{self, Edge, Events};
@@ -69,26 +69,32 @@ async fn events_arrive_as_they_happen() {
     let change = TileChange {
         sequence: 7,
         layer: "imagery".to_owned(),
-        frame_id: "f".to_owned(),
-        sensor_id: "sys-1".to_owned(),
         tiles: vec![ChangedTile {
             coord: Some(TileCoord { z: 20, x: 5, y: 6 }),
             ..ChangedTile::default()
         }],
         committed_unix_nanos: 3_000_000,
-        latency_nanos: 41_200_000,
-        frames: Vec::new(),
+        frames: vec![PaintedFrame {
+            frame_id: "f".to_owned(),
+            sensor_id: "sys-1".to_owned(),
+            revision: 1,
+        }],
         simulated: true,
     };
+    let changed = TileChanged {
+        change: Some(change.clone()),
+        latency_nanos: 41_200_000,
+    };
     edge.bus
-        .publish(&topics::TILE_CHANGED, None, &change)
+        .publish(&topics::TILE_CHANGED, None, &changed)
         .await
         .unwrap();
     assert_eq!(
         events.until("tile").await,
         json!({
             "layer": "imagery", "sequence": 7, "tiles": [[20, 5, 6]], "committed_unix_ms": 3,
-            "latency_ms": 41.2, "sensor_id": "sys-1", "frame_id": "f", "simulated": true,
+            "latency_ms": 41.2, "simulated": true,
+            "frames": [{"frame_id": "f", "sensor_id": "sys-1", "revision": 1}],
         })
     );
 
@@ -215,8 +221,12 @@ async fn a_reader_that_does_not_read_loses_events_and_slows_nobody() {
             tiles: tiles.clone(),
             ..TileChange::default()
         };
+        let changed = TileChanged {
+            change: Some(change),
+            latency_nanos: 0,
+        };
         edge.bus
-            .publish(&topics::TILE_CHANGED, None, &change)
+            .publish(&topics::TILE_CHANGED, None, &changed)
             .await
             .unwrap();
         // The quick one keeps up.

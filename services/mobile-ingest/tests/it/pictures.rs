@@ -1,13 +1,14 @@
 //! Pictures as bytes, of phones and of drones.
 
-use prost::Message as _;
 use reqwest::header;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 use serde_json::json;
+use sovereign_model::Digest;
+use sovereign_objects::{PinStrength, UNREAD};
 use sovereign_proto::topics;
 
-use crate::support::{self, Edge, LIMIT, jpeg, now};
+use crate::support::{self, Edge, jpeg, now};
 
 #[tokio::test]
 async fn a_picture_is_taken_as_bytes_once_whatever_its_order() {
@@ -62,6 +63,17 @@ async fn a_picture_is_taken_as_bytes_once_whatever_its_order() {
         assert_eq!(capture.simulated, expected == 1_577_934_245);
         assert_eq!(capture.telemetry.is_some(), expected == 1_577_934_245);
         received.push(capture.received_unix_nanos);
+        let digest = Digest::from_slice(&capture.image_digest).unwrap();
+        let stored = edge.backend.store.bytes(digest).unwrap();
+        assert_eq!(stored.len() as u64, capture.size_bytes);
+        // Nobody takes the pin of what came twice off a second time.
+        let strength = if expected == 1_577_934_245 {
+            PinStrength::Prefer
+        } else {
+            PinStrength::Keep
+        };
+        let pins = edge.backend.store.pins(digest);
+        assert_eq!(pins, [(UNREAD.to_owned(), strength)]);
         delivery.ack().await.unwrap();
     }
     assert!(received.is_sorted_by(|a, b| a < b), "{received:?}");
@@ -86,10 +98,18 @@ async fn a_picture_is_taken_as_bytes_once_whatever_its_order() {
             "{problem}"
         );
     }
-    let answer = picture("", b"GIF89a".to_vec()).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-    let answer = picture("", vec![0; 9 << 20]).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let whole = jpeg(9);
+    for (bytes, says) in [
+        (b"GIF89a".to_vec(), "a GIF"),
+        (whole[..whole.len() - 2].to_vec(), "is cut off"),
+        (vec![], "is empty"),
+    ] {
+        let answer = picture("", bytes).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        let detail = support::problem(answer).await["detail"].to_string();
+        assert!(detail.contains(says), "{detail}");
+    }
+    assert_eq!(edge.backend.store.count(), 3);
     let untyped = edge.post("/api/v1/clients/phone-1/pictures").body(jpeg(1));
     let answer = untyped.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
@@ -116,9 +136,9 @@ async fn a_picture_of_a_drone_reaches_the_drone_door_with_all_that_was_said() {
     );
     {
         let calls = edge.backend.captures.lock().unwrap();
-        let seen = &calls[0];
+        let (seen, image) = &calls[0];
         assert_eq!(seen.vehicle_id, "drone-1");
-        assert_eq!(seen.image, jpeg(1));
+        assert_eq!(*image, jpeg(1));
         assert_eq!(seen.captured_unix_nanos, 1_577_934_245_500_000_000);
         let camera = seen.intrinsics.unwrap();
         assert_eq!((camera.width_px, camera.height_px), (1280, 720));
@@ -150,9 +170,11 @@ async fn a_picture_of_a_drone_reaches_the_drone_door_with_all_that_was_said() {
             "{problem}"
         );
     }
-    let answer = capture("down", "", jpeg(1)).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer.headers().contains_key(header::RETRY_AFTER));
+    for id in ["down", "full"] {
+        let answer = capture(id, "", jpeg(1)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key(header::RETRY_AFTER));
+    }
     edge.stop().await;
 }
 
@@ -253,7 +275,7 @@ async fn every_refused_picture_is_counted_with_its_reason() {
         ),
         (
             "size",
-            &|path| post(path.to_owned()).body(vec![0; 9 << 20]),
+            &|path| post(path.to_owned()).body(vec![0; (64 << 20) + 1]),
             "INVALID_PAYLOAD",
             "too_large",
         ),
@@ -295,42 +317,80 @@ async fn every_refused_picture_is_counted_with_its_reason() {
 
 #[tokio::test]
 async fn a_picture_that_is_too_large_is_not_asked_for_again() {
+    const LIMIT: usize = 64 << 20;
     let edge = Edge::start().await;
     edge.register("phone-1").await;
-    // The drone door keeps 64 KiB of a bus payload for what travels beside the picture.
-    let just_too_large = || vec![0xFF; LIMIT - (64 << 10) + 1];
+    // Announced, or found out on the way.
+    let unannounced = || {
+        let pieces = (0..=LIMIT >> 20).map(|_| Ok::<_, std::io::Error>(vec![7; 1 << 20]));
+        let picture = std::iter::once(Ok(jpeg(1))).chain(pieces);
+        reqwest::Body::wrap_stream(futures::stream::iter(picture))
+    };
     for (path, body) in [
-        ("/api/v1/clients/phone-1/pictures", just_too_large()),
-        ("/api/v1/drones/drone-1/captures", just_too_large()),
-        ("/api/v1/drones/large/captures", jpeg(1)),
+        (
+            "/api/v1/clients/phone-1/pictures",
+            vec![0; LIMIT + 1].into(),
+        ),
+        ("/api/v1/drones/drone-1/captures", vec![0; LIMIT + 1].into()),
+        ("/api/v1/clients/phone-1/pictures", unannounced()),
+        ("/api/v1/drones/drone-1/captures", unannounced()),
     ] {
+        let body: reqwest::Body = body;
         let request = edge.post(path).header(header::CONTENT_TYPE, "image/jpeg");
-        let answer = request.body(body).send().await.unwrap();
+        // A server that answers before the end may take the connection with it.
+        let Ok(answer) = request.body(body).send().await else {
+            continue;
+        };
         assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE, "{path}");
-        assert!(
-            !answer.headers().contains_key(header::RETRY_AFTER),
-            "{path}"
-        );
+        assert!(!answer.headers().contains_key(header::RETRY_AFTER));
         assert_eq!(support::problem(answer).await["code"], "too_large");
     }
-    let refused = "captures_refused_total{reason=\"too_large\"}";
-    assert_eq!(edge.metric(refused), 2);
+    let of_drones = "captures_refused_total{reason=\"too_large\"}";
+    support::until(|| edge.metric(of_drones) == 2).await;
+    let of_phones = "samples_rejected_total{reason=\"INVALID_PAYLOAD\"}";
+    support::until(|| edge.metric(of_phones) == 2).await;
+    assert_eq!(edge.backend.store.count(), 0);
+    assert!(edge.backend.captures.lock().unwrap().is_empty());
     edge.stop().await;
 }
 
-#[test]
-fn a_full_capture_fits_the_bus() {
-    // What travels beside a picture is far below the room kept for it.
-    let capture = sovereign_proto::geo::v1::Capture {
-        frame_id: "f".repeat(64),
-        sensor_id: "s".repeat(64),
-        captured_unix_nanos: i64::MAX,
-        received_unix_nanos: i64::MAX,
-        image_digest: vec![1; 32].into(),
-        media_type: "image/jpeg".to_owned(),
-        image: vec![1; LIMIT - (64 << 10)].into(),
-        simulated: true,
-        ..Default::default()
+#[tokio::test]
+async fn a_picture_of_forty_megabytes_is_taken_in_pieces() {
+    let edge = Edge::start().await;
+    edge.register("phone-1").await;
+    let pieces = || {
+        let filler = (0..40).map(|_| Ok::<_, std::io::Error>(vec![7; 1 << 20]));
+        let picture = std::iter::once(Ok(jpeg(1))).chain(filler);
+        reqwest::Body::wrap_stream(futures::stream::iter(picture))
     };
-    assert!(capture.encoded_len() + 256 < LIMIT);
+    let length = jpeg(1).len() + (40 << 20);
+    for path in [
+        "/api/v1/clients/phone-1/pictures",
+        "/api/v1/drones/drone-1/captures",
+    ] {
+        let request = edge.post(path).header(header::CONTENT_TYPE, "image/jpeg");
+        let answer = request.body(pieces()).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{path}");
+    }
+    assert_eq!(edge.backend.store.count(), 1);
+    assert_eq!(edge.backend.captures.lock().unwrap()[0].1.len(), length);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_without_room_is_no_reason_to_give_up() {
+    let edge = Edge::start().await;
+    edge.register("phone-1").await;
+    let path = "/api/v1/clients/phone-1/pictures";
+    let send = async || {
+        let request = edge.post(path).header(header::CONTENT_TYPE, "image/jpeg");
+        request.body(jpeg(1)).send().await.unwrap()
+    };
+    edge.backend.store.set_full(true);
+    let answer = send().await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key(header::RETRY_AFTER));
+    edge.backend.store.set_full(false);
+    assert_eq!(send().await.status(), StatusCode::ACCEPTED);
+    edge.stop().await;
 }

@@ -81,8 +81,7 @@ export interface TileChange {
   tiles: [number, number, number][];
   committed_unix_ms: number;
   latency_ms: number;
-  sensor_id: string;
-  frame_id: string;
+  frames: { frame_id: string; sensor_id: string; revision: number }[];
   simulated: boolean;
 }
 

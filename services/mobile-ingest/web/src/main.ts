@@ -254,18 +254,21 @@ function tileChanged(change: api.TileChange): void {
   if (commits.told(change.sequence)) refreshTiles();
   if (change.layer !== LAYER) return;
   tiles.changed(change.tiles);
-  latency.frame(change.latency_ms);
+  if (change.latency_ms > 0) latency.frame(change.latency_ms);
   if (change.simulated) showSimulated();
   refreshLayer();
-  const sensor = fleet.get(change.sensor_id);
+  const sensors = [...new Set(change.frames.map((frame) => frame.sensor_id))];
+  const from = sensors.join(', ') || 'map';
+  const sensor = sensors.length === 1 ? fleet.get(sensors[0]!) : undefined;
   feed.add({
     tone: 'calm',
     ...(sensor && { colour: sensorColour(sensor.index) }),
-    same: `tiles ${change.sensor_id}`,
+    same: `tiles ${from}`,
     amount: change.tiles.length,
     text: (times, sum) => {
-      const frames = times === 1 ? '' : ` of ${times} frames`;
-      return `${change.sensor_id}: ${count(sum)} ${sum === 1 ? 'tile' : 'tiles'}${frames} painted, ${duration(change.latency_ms)}`;
+      const commits = times === 1 ? '' : ` in ${times} commits`;
+      const after = change.latency_ms > 0 ? `, ${duration(change.latency_ms)}` : '';
+      return `${from}: ${count(sum)} ${sum === 1 ? 'tile' : 'tiles'}${commits} painted${after}`;
     },
   });
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::frame::Position;
+use sovereign_model::geo::Position;
 
 type Table = ClientTable<()>;
 

@@ -1,7 +1,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::picture::tests::tiny_jpeg;
 
 const LIMITS: Limits = Limits {
     max_clock_skew: Duration::from_secs(5),
@@ -29,7 +28,7 @@ fn frame(stream: &str, changes: &Value) -> Value {
         "camera" => {
             object.insert(
                 "image_data".to_owned(),
-                json!(BASE64.encode(tiny_jpeg(8, 8))),
+                json!(BASE64.encode(b"bytes of a picture")),
             );
         }
         "gps" => {}
@@ -231,12 +230,6 @@ fn each_fault_has_its_code_and_names_its_field() {
         ),
         (
             "camera",
-            json!({"image_data": "AAAA"}),
-            InvalidPayload,
-            "image_data",
-        ),
-        (
-            "camera",
             json!({"image_data": "A".repeat(2 << 20)}),
             InvalidPayload,
             "image_data",
@@ -336,7 +329,7 @@ fn zero_and_zero_is_no_position_unless_a_gps_says_so() {
 
 #[test]
 fn a_picture_survives_line_breaks_and_missing_padding() {
-    let picture = tiny_jpeg(8, 8);
+    let picture = b"bytes of a picture".to_vec();
     let text = BASE64.encode(&picture);
     let broken = format!("{}\n{}\r\n", &text[..10], &text[10..]);
     let unpadded = text.trim_end_matches('=').to_owned();
@@ -393,13 +386,5 @@ proptest::proptest! {
     #[test]
     fn no_body_panics(body: Vec<u8>) {
         let _ = parse(&body).and_then(|written| written.check(now(), &LIMITS));
-    }
-
-    #[test]
-    fn no_jpeg_header_panics(tail: Vec<u8>) {
-        let mut bytes = vec![0xFF, 0xD8, 0xFF];
-        bytes.extend(tail);
-        let _ = picture::check_jpeg(&bytes);
-        let _ = picture::exposure_time(&bytes);
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use mobile_ingest::Calls;
+use sovereign_objects::memory::MemoryStore;
 use sovereign_proto::drone::v1 as drone;
 use sovereign_proto::drone::v1::drones_server::{Drones, DronesServer};
+use sovereign_proto::drone::v1::submit_capture_request::Part;
 use sovereign_proto::geo::v1 as geo;
 use sovereign_proto::mesh::v1 as mesh;
 use sovereign_proto::mesh::v1::mesh_server::{Mesh, MeshServer};
@@ -14,18 +16,21 @@ use sovereign_proto::tile::v1 as tile;
 use sovereign_proto::tile::v1::tiles_server::{Tiles, TilesServer};
 use sovereign_service::Channel;
 use tonic::service::Routes;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 /// What the services behind the edge were asked.
 #[derive(Default)]
 pub(crate) struct Backend {
     /// Pictures that reached the drone door.
-    pub(crate) captures: Mutex<Vec<drone::SubmitCaptureRequest>>,
+    pub(crate) captures: Mutex<Vec<(drone::CaptureHeader, Vec<u8>)>>,
+    /// The content store.
+    pub(crate) store: MemoryStore,
 }
 
 /// Channels to small services that answer what the tests expect.
 pub(super) fn calls(backend: &Arc<Backend>) -> Calls {
     Calls {
+        checkpoint: backend.store.channel(),
         drones: Channel::local(Routes::new(DronesServer::new(Doors(backend.clone())))),
         tiles: Channel::local(Routes::new(TilesServer::new(Map))),
         slam: Channel::local(Routes::new(SlamServer::new(Poses))),
@@ -60,17 +65,31 @@ impl Drones for Doors {
 
     async fn submit_capture(
         &self,
-        request: Request<drone::SubmitCaptureRequest>,
+        request: Request<Streaming<drone::SubmitCaptureRequest>>,
     ) -> Answer<drone::SubmitCaptureResponse> {
-        let request = request.into_inner();
-        match request.vehicle_id.as_str() {
+        let mut parts = request.into_inner();
+        let Some(Part::Header(header)) = parts.message().await?.and_then(|first| first.part) else {
+            return Err(Status::invalid_argument("header is missing"));
+        };
+        let mut image = Vec::new();
+        while let Some(message) = parts.message().await? {
+            let Some(Part::Chunk(chunk)) = message.part else {
+                return Err(Status::invalid_argument("chunk is missing"));
+            };
+            assert!(chunk.len() <= 1 << 20);
+            image.extend_from_slice(&chunk);
+        }
+        if !image.starts_with(&[0xFF, 0xD8]) {
+            return Err(Status::invalid_argument("the picture is no picture"));
+        }
+        match header.vehicle_id.as_str() {
             "refused" => return Err(Status::invalid_argument("vehicle_id is refused")),
-            "large" => return Err(Status::resource_exhausted("`image` has too many bytes")),
+            "full" => return Err(Status::resource_exhausted("the content store has no room")),
             "down" => return Err(Status::unavailable("the journal is full")),
             _ => {}
         }
-        let frame_id = format!("frame-of-{}", request.vehicle_id);
-        self.0.captures.lock().unwrap().push(request);
+        let frame_id = format!("frame-of-{}", header.vehicle_id);
+        self.0.captures.lock().unwrap().push((header, image));
         Ok(tonic::Response::new(drone::SubmitCaptureResponse {
             frame_id,
             duplicate: false,
@@ -137,6 +156,13 @@ impl Tiles for Map {
         }))
     }
 
+    async fn list_tiles(
+        &self,
+        _: Request<tile::ListTilesRequest>,
+    ) -> Answer<tile::ListTilesResponse> {
+        Err(Status::unimplemented("the edge does not ask for lists"))
+    }
+
     async fn list_changes(
         &self,
         _: Request<tile::ListChangesRequest>,
@@ -170,6 +196,27 @@ impl Slam for Poses {
         _: Request<slam::GetKeyframeRequest>,
     ) -> Answer<slam::GetKeyframeResponse> {
         Err(Status::unimplemented("the edge does not ask for one"))
+    }
+
+    async fn set_calibration(
+        &self,
+        _: Request<slam::SetCalibrationRequest>,
+    ) -> Answer<slam::SetCalibrationResponse> {
+        Err(Status::unimplemented("the edge calibrates nothing"))
+    }
+
+    async fn remove_calibration(
+        &self,
+        _: Request<slam::RemoveCalibrationRequest>,
+    ) -> Answer<slam::RemoveCalibrationResponse> {
+        Err(Status::unimplemented("the edge calibrates nothing"))
+    }
+
+    async fn list_calibrations(
+        &self,
+        _: Request<slam::ListCalibrationsRequest>,
+    ) -> Answer<slam::ListCalibrationsResponse> {
+        Err(Status::unimplemented("the edge calibrates nothing"))
     }
 
     async fn list_keyframes(

@@ -99,6 +99,7 @@ impl Edge {
         // Port 1 (tcpmux): nobody serves there, and no test is given it.
         let nowhere = "http://127.0.0.1:1";
         let calls = Calls {
+            checkpoint: Channel::connect(nowhere).unwrap(),
             drones: Channel::connect(nowhere).unwrap(),
             tiles: Channel::connect(nowhere).unwrap(),
             slam: Channel::connect(nowhere).unwrap(),
@@ -398,11 +399,13 @@ pub(crate) fn rfc3339(nanos: i64) -> String {
         .to_string()
 }
 
-/// The shortest thing that passes for a JPEG; `seed` tells one from another.
+/// A small JPEG; `seed` tells one from another.
 pub(crate) fn jpeg(seed: u8) -> Vec<u8> {
-    let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 0, seed];
-    bytes.extend([0xFF, 0xC0, 0, 11, 8, 0, 16, 0, 16, 1, 1, 0x11, 0]);
-    bytes.extend([0xFF, 0xD9]);
+    let mut bytes = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new(&mut bytes)
+        .encode_image(&image::GrayImage::new(16, 16))
+        .unwrap();
+    bytes.push(seed);
     bytes
 }
 
