@@ -11,18 +11,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use sovereign_model::geo::mercator::{MercatorPoint, geodetic_from_mercator};
-use sovereign_model::geo::{Bounds, TileCoord};
+use sovereign_model::geo::TileCoord;
 
+use crate::domain::layer::{Layer, Place};
 use crate::domain::planes::{Change, Planes};
 use crate::domain::project::Frame;
 use crate::domain::pyramid::{Below, needs_child, parent_rect};
-use crate::domain::raster::{Rect, TILE_SIDE};
+use crate::domain::raster::Rect;
 use crate::store::{Found, Fresh, Store, StoreError, Stored};
 
-/// Tiles being painted.
-pub(crate) struct Canvas<'s> {
-    store: &'s Store,
+/// Tiles of a layer being painted.
+pub(crate) struct Canvas {
+    store: Arc<Store>,
+    layer: Layer,
     min_zoom: u8,
     tiles: HashMap<TileCoord, Working>,
     /// Pixels that have to be worked out anew from children.
@@ -36,9 +37,26 @@ struct Working {
     shown: Option<Rect>,
     /// What is remembered differs from the store.
     rewrite: bool,
+    /// What the store has of a tile that was begun anew.
+    before: Option<Planes>,
 }
 
 impl Working {
+    /// What a tile that was begun anew shows differently now: all of it or nothing.
+    fn rect_since_before(&mut self) -> Option<Option<Rect>> {
+        let before = self.before.as_ref()?;
+        self.shown = (before.shown() != self.planes.shown()).then_some(Rect::FULL);
+        Some(self.shown)
+    }
+
+    /// Whether the store has something else.
+    fn is_new(&self) -> bool {
+        match &self.before {
+            Some(before) => *before != self.planes,
+            None => self.rewrite,
+        }
+    }
+
     fn note(&mut self, change: Change) -> Option<Rect> {
         match change {
             Change::None => None,
@@ -55,21 +73,14 @@ impl Working {
     }
 }
 
-/// What a frame did.
-#[derive(Debug, Default)]
-pub(crate) struct Strokes {
-    /// Tiles of its zoom that show something else now.
-    pub(crate) changed: Vec<TileCoord>,
-    /// Ground where they do; `None` when they are none.
-    pub(crate) bounds: Option<Bounds>,
-}
-
 /// Everything that was painted, ready to be committed.
 #[derive(Debug)]
 pub(crate) struct Finished {
     /// Tiles to write, ordered by place.
     pub(crate) tiles: Vec<Fresh>,
-    /// Of those, the ones that show something else than before.
+    /// Tiles that have nothing in them any more.
+    pub(crate) removed: Vec<TileCoord>,
+    /// Of both, the ones that show something else than before.
     pub(crate) changed: Vec<TileCoord>,
     /// Tiles that were found damaged, each once.
     pub(crate) damaged: Vec<TileCoord>,
@@ -81,12 +92,12 @@ enum Taken {
     Damaged(Working),
 }
 
-impl<'s> Canvas<'s> {
+impl Canvas {
     /// A canvas over what the store holds; parents are made up to `min_zoom`.
-    #[must_use]
-    pub(crate) fn new(store: &'s Store, min_zoom: u8) -> Self {
+    pub(crate) fn new(store: Arc<Store>, layer: Layer, min_zoom: u8) -> Self {
         Self {
             store,
+            layer,
             min_zoom,
             tiles: HashMap::new(),
             pending: BTreeMap::new(),
@@ -100,17 +111,43 @@ impl<'s> Canvas<'s> {
         self.tiles.len()
     }
 
-    /// Paints a frame into `tiles`; returns those that show something else now, and the ground where.
-    /// `None` when none of them has a pixel of the frame.
-    ///
-    /// # Errors
-    /// The store cannot be read.
+    /// Begins tiles anew: what frames painted at their own zoom is forgotten, and has to be painted again.
+    pub(crate) fn begin_anew(&mut self, tiles: &[TileCoord]) -> Result<(), StoreError> {
+        for &coord in tiles {
+            let taken = take(&self.store, self.place(coord), self.tiles.remove(&coord))?;
+            let mut working = match taken {
+                Taken::Working(mut working) => {
+                    let before = working.planes.clone();
+                    working.before.get_or_insert(before);
+                    working
+                }
+                Taken::Damaged(working) => {
+                    self.damaged.push(coord);
+                    working
+                }
+            };
+            working.planes.clear();
+            working.rewrite = true;
+            self.pending.insert(coord, Rect::FULL);
+            self.tiles.insert(coord, working);
+        }
+        Ok(())
+    }
+
+    fn place(&self, coord: TileCoord) -> Place {
+        Place {
+            layer: self.layer,
+            coord,
+        }
+    }
+
+    /// Paints a frame into `tiles`; those that it has pixels in, `None` when there are none.
     pub(crate) fn paint(
         &mut self,
         frame: &Frame,
         tiles: &[TileCoord],
-    ) -> Result<Option<Strokes>, StoreError> {
-        let store = self.store;
+    ) -> Result<Option<Vec<TileCoord>>, StoreError> {
+        let (store, layer) = (&self.store, self.layer);
         let taken: Vec<_> = tiles
             .iter()
             .map(|&coord| (coord, self.tiles.remove(&coord)))
@@ -121,35 +158,27 @@ impl<'s> Canvas<'s> {
                 let Some(patch) = frame.orthorectify(coord) else {
                     return Ok((coord, working.map(Taken::Working), None));
                 };
-                let mut taken = take(store, coord, working)?;
+                let mut taken = take(store, Place { layer, coord }, working)?;
                 let (Taken::Working(tile) | Taken::Damaged(tile)) = &mut taken;
                 let change = tile.planes.paint(&patch);
                 let rect = tile.note(change);
                 Ok((coord, Some(taken), Some(rect)))
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
-        let mut strokes = Strokes::default();
-        let mut has_pixels = false;
+        let mut covered = Vec::new();
         for (coord, taken, change) in painted {
             let Some(taken) = taken else { continue };
             self.put_back(coord, taken);
             let Some(change) = change else { continue };
-            has_pixels = true;
+            covered.push(coord);
             if let Some(rect) = change {
-                strokes.changed.push(coord);
                 self.expect_parent(coord, rect);
-                let ground = bounds_of(coord, rect);
-                let bounds = strokes.bounds;
-                strokes.bounds = Some(bounds.map_or(ground, |bounds| bounds.union(&ground)));
             }
         }
-        Ok(has_pixels.then_some(strokes))
+        Ok((!covered.is_empty()).then_some(covered))
     }
 
     /// Works out the parents and encodes what is to be written.
-    ///
-    /// # Errors
-    /// The store cannot be read.
     pub(crate) fn finish(mut self) -> Result<Finished, StoreError> {
         for zoom in (self.min_zoom..=TileCoord::MAX_ZOOM).rev() {
             self.derive_zoom(zoom)?;
@@ -157,7 +186,7 @@ impl<'s> Canvas<'s> {
         let mut rewritten: Vec<_> = self
             .tiles
             .into_iter()
-            .filter(|(_, working)| working.rewrite)
+            .filter(|(_, working)| working.is_new())
             .collect();
         rewritten.sort_unstable_by_key(|(coord, _)| *coord);
         let changed = rewritten
@@ -165,14 +194,19 @@ impl<'s> Canvas<'s> {
             .filter(|(_, working)| working.shown.is_some())
             .map(|(coord, _)| *coord)
             .collect();
-        let tiles = rewritten
+        let (empty, full): (Vec<_>, Vec<_>) = rewritten
+            .into_iter()
+            .partition(|(_, working)| working.planes.is_empty());
+        let layer = self.layer;
+        let tiles = full
             .into_par_iter()
-            .map(|(coord, working)| Fresh::encode(coord, working.planes))
+            .map(|(coord, working)| Fresh::encode(Place { layer, coord }, working.planes))
             .collect();
         self.damaged.sort_unstable();
         self.damaged.dedup();
         Ok(Finished {
             tiles,
+            removed: empty.into_iter().map(|(coord, _)| coord).collect(),
             changed,
             damaged: self.damaged,
         })
@@ -190,12 +224,13 @@ impl<'s> Canvas<'s> {
             if pending.is_empty() {
                 return Ok(());
             }
-            let (store, tiles) = (self.store, &self.tiles);
+            let (store, tiles, layer) = (&self.store, &self.tiles, self.layer);
             let derived = pending
                 .into_par_iter()
                 .map(|(coord, rect, working)| {
-                    let mut taken = take(store, coord, working)?;
-                    let held = children_of(store, tiles, coord, rect)?;
+                    let place = Place { layer, coord };
+                    let mut taken = take(store, place, working)?;
+                    let held = children_of(store, tiles, place, rect)?;
                     let children = held.each_ref().map(|child| match child {
                         Child::Working(planes) => Below::Pixels(planes.shown()),
                         Child::Stored(stored) => Below::Pixels(stored.planes.shown()),
@@ -205,6 +240,7 @@ impl<'s> Canvas<'s> {
                     let (Taken::Working(tile) | Taken::Damaged(tile)) = &mut taken;
                     let change = tile.planes.derive(children, rect);
                     let rect = tile.note(change);
+                    let rect = tile.rect_since_before().unwrap_or(rect);
                     let damaged = held.map(|child| match child {
                         Child::Damaged(coord) => Some(coord),
                         Child::Working(_) | Child::Stored(_) | Child::Nothing => None,
@@ -247,7 +283,7 @@ impl<'s> Canvas<'s> {
 }
 
 /// The tile as it is being worked on, or a copy of what the store has.
-fn take(store: &Store, coord: TileCoord, working: Option<Working>) -> Result<Taken, StoreError> {
+fn take(store: &Store, place: Place, working: Option<Working>) -> Result<Taken, StoreError> {
     if let Some(working) = working {
         return Ok(Taken::Working(working));
     }
@@ -255,8 +291,9 @@ fn take(store: &Store, coord: TileCoord, working: Option<Working>) -> Result<Tak
         planes,
         shown: None,
         rewrite,
+        before: None,
     };
-    Ok(match store.load(coord)? {
+    Ok(match store.load(place)? {
         Found::Tile(stored) => Taken::Working(fresh(stored.planes.clone(), false)),
         Found::Nothing => Taken::Working(fresh(Planes::empty(), false)),
         // Written again even if it stays empty: what is there now cannot be served.
@@ -275,11 +312,12 @@ enum Child<'t> {
 fn children_of<'t>(
     store: &Store,
     tiles: &'t HashMap<TileCoord, Working>,
-    parent: TileCoord,
+    parent: Place,
     rect: Rect,
 ) -> Result<[Child<'t>; 4], StoreError> {
     let mut held = [const { Child::Nothing }; 4];
-    let Some(children) = parent.children() else {
+    let layer = parent.layer;
+    let Some(children) = parent.coord.children() else {
         return Ok(held);
     };
     for (quadrant, coord) in children.into_iter().enumerate() {
@@ -288,7 +326,7 @@ fn children_of<'t>(
         }
         held[quadrant] = match tiles.get(&coord) {
             Some(working) => Child::Working(&working.planes),
-            None => match store.load(coord)? {
+            None => match store.load(Place { layer, coord })? {
                 Found::Tile(stored) => Child::Stored(stored),
                 Found::Nothing => Child::Nothing,
                 Found::Damaged => Child::Damaged(coord),
@@ -300,22 +338,4 @@ fn children_of<'t>(
 
 fn quadrant_of(coord: TileCoord) -> usize {
     (coord.y() % 2 * 2 + coord.x() % 2) as usize
-}
-
-/// Ground under some pixels of a tile.
-fn bounds_of(coord: TileCoord, rect: Rect) -> Bounds {
-    let (corner, side) = (coord.north_west(), coord.side());
-    let at = |x: usize, y: usize| {
-        geodetic_from_mercator(MercatorPoint {
-            x: corner.x + side * x as f64 / TILE_SIDE as f64,
-            y: corner.y + side * y as f64 / TILE_SIDE as f64,
-        })
-    };
-    let (north_west, south_east) = (at(rect.x0, rect.y0), at(rect.x1, rect.y1));
-    Bounds {
-        west_deg: north_west.longitude_deg,
-        south_deg: south_east.latitude_deg,
-        east_deg: south_east.longitude_deg,
-        north_deg: north_west.latitude_deg,
-    }
 }

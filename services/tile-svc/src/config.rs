@@ -20,11 +20,9 @@ pub struct Config {
     pub max_view_angle_deg: f64,
     /// Ground further from below the camera than this is not painted, metres, above 0. Default 2,000.
     pub max_view_distance_m: f64,
-    /// Pictures with more pixels are refused before they are decoded, millions, 1 to 1,000. Default 64.
-    pub max_picture_megapixels: u64,
     /// Quality of tiles served as JPEG, 1 to 100. Default 80.
     pub jpeg_quality: u8,
-    /// Memory for tiles being painted, MiB, 1 to 65,536. Default 256.
+    /// Memory for tiles that are painted over and over, MiB, 1 to 65,536. Default 64.
     pub paint_cache_mib: usize,
     /// Memory for encoded tiles being served, MiB, 1 to 65,536. Default 64.
     pub serve_cache_mib: usize,
@@ -37,9 +35,8 @@ impl Default for Config {
             max_zoom: 22,
             max_view_angle_deg: 60.0,
             max_view_distance_m: 2_000.0,
-            max_picture_megapixels: 64,
             jpeg_quality: 80,
-            paint_cache_mib: 256,
+            paint_cache_mib: 64,
             serve_cache_mib: 64,
         }
     }
@@ -50,7 +47,6 @@ impl Default for Config {
 pub struct Settings {
     pub(crate) zooms: ZoomRange,
     pub(crate) limits: SightLimits,
-    pub(crate) max_pixels: u64,
     pub(crate) jpeg_quality: u8,
     pub(crate) paint_cache_bytes: usize,
     pub(crate) serve_cache_bytes: usize,
@@ -87,11 +83,6 @@ impl Config {
             "must be above 0",
         )?;
         check(
-            (1..=1_000).contains(&self.max_picture_megapixels),
-            "max_picture_megapixels",
-            "must be 1 to 1,000",
-        )?;
-        check(
             (1..=100).contains(&self.jpeg_quality),
             "jpeg_quality",
             "must be 1 to 100",
@@ -111,7 +102,6 @@ impl Config {
                 max_view_angle_deg: self.max_view_angle_deg,
                 max_distance_m: self.max_view_distance_m,
             },
-            max_pixels: self.max_picture_megapixels * 1_000_000,
             jpeg_quality: self.jpeg_quality,
             paint_cache_bytes: self.paint_cache_mib << 20,
             serve_cache_bytes: self.serve_cache_mib << 20,
@@ -131,12 +121,11 @@ mod tests {
     #[test]
     fn each_unusable_value_is_refused_by_name() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 9] = [
+        let cases: [(&str, Spoil); 8] = [
             ("max_zoom", |c| c.max_zoom = 25),
             ("min_zoom", |c| c.min_zoom = 23),
             ("max_view_angle_deg", |c| c.max_view_angle_deg = f64::NAN),
             ("max_view_distance_m", |c| c.max_view_distance_m = 0.0),
-            ("max_picture_megapixels", |c| c.max_picture_megapixels = 0),
             ("jpeg_quality", |c| c.jpeg_quality = 0),
             ("jpeg_quality", |c| c.jpeg_quality = 101),
             ("paint_cache_mib", |c| c.paint_cache_mib = 0),

@@ -1,19 +1,21 @@
 //! What can go wrong: for a caller, and for a frame.
 
 use image::ImageError;
+use sovereign_model::Digest;
 use sovereign_model::geo::TileCoord;
+use sovereign_objects::ObjectsError;
+use sovereign_picture::NotAPicture;
 use sovereign_proto::convert::FieldError;
 use sovereign_service::{Code, HasCode};
 
 use crate::domain::sight::Unpaintable;
-use crate::picture::PictureError;
-use crate::store::{LAYER, StoreError};
+use crate::store::StoreError;
 
 /// A call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// There is no such layer.
-    #[error("there is no layer `{0}`; the one layer is `{LAYER}`")]
+    #[error("there is no layer `{0}`; ListLayers names those that there are")]
     UnknownLayer(String),
     /// A field of the request cannot be used.
     #[error("the request cannot be used")]
@@ -24,6 +26,9 @@ pub(crate) enum Error {
     /// Nothing was painted there.
     #[error("tile {0} has no content")]
     Empty(TileCoord),
+    /// No tile shows that.
+    #[error("no tile shows {0}")]
+    UnknownDigest(Digest),
     /// The store failed.
     #[error("read from the map")]
     Store(#[from] StoreError),
@@ -41,10 +46,15 @@ pub(crate) enum Error {
 impl HasCode for Error {
     fn code(&self) -> Code {
         match self {
-            Self::UnknownLayer(_) | Self::Empty(_) => Code::NotFound,
+            Self::UnknownLayer(_) | Self::Empty(_) | Self::UnknownDigest(_) => Code::NotFound,
             Self::Request(_) | Self::UnknownFormat(_) => Code::InvalidArgument,
             Self::Store(StoreError::Damaged { .. }) | Self::Change(_) => Code::DataLoss,
-            Self::Store(StoreError::Open(_) | StoreError::Read(_) | StoreError::Write(_))
+            Self::Store(
+                StoreError::Open(_)
+                | StoreError::Outdated(_)
+                | StoreError::Read(_)
+                | StoreError::Write(_),
+            )
             | Self::Encode(_)
             | Self::Work(_) => Code::Internal,
         }
@@ -60,15 +70,15 @@ pub(crate) enum Refusal {
     /// Its position is known, its attitude is not.
     #[error("the frame has a position only")]
     PositionOnly,
-    /// No verdict on its pose exists any more.
-    #[error("the verdict on the frame's pose is lost")]
-    NoVerdict,
-    /// The capture or the verdict cannot be used.
+    /// The verdict cannot be used.
     #[error("the frame is malformed")]
     Malformed(#[source] FieldError),
-    /// The picture is not the one that its digest says.
-    #[error("the picture does not match its digest")]
-    DigestMismatch,
+    /// The content store has it no longer.
+    #[error("the picture is not in the content store any more")]
+    PictureMissing,
+    /// The content store has something else in its place.
+    #[error("the picture cannot be had from the content store")]
+    PictureDamaged(#[source] ObjectsError),
     /// The picture does not have the size that its camera has.
     #[error("the picture is {width} x {height}, its camera {camera_width} x {camera_height}")]
     SizeMismatch {
@@ -82,8 +92,8 @@ pub(crate) enum Refusal {
         camera_height: u32,
     },
     /// The picture cannot be decoded.
-    #[error("the picture cannot be used")]
-    Picture(#[from] PictureError),
+    #[error("the picture {0}")]
+    Picture(#[from] NotAPicture),
     /// The picture made the decoder fail.
     #[error("the decoder failed on the picture")]
     Decoder,
@@ -99,13 +109,12 @@ impl Refusal {
         match self {
             Self::NoPose => "no_pose",
             Self::PositionOnly => "position_only",
-            Self::NoVerdict => "no_verdict",
             Self::Malformed(_) => "malformed",
-            Self::DigestMismatch => "digest_mismatch",
+            Self::PictureMissing => "picture_missing",
+            Self::PictureDamaged(_) => "picture_damaged",
             Self::SizeMismatch { .. } => "size_mismatch",
-            Self::Picture(PictureError::Undecodable(_)) | Self::Decoder => "undecodable",
-            Self::Picture(PictureError::Truncated) => "truncated",
-            Self::Picture(PictureError::TooLarge { .. }) => "too_large",
+            Self::Picture(why) => why.label(),
+            Self::Decoder => "decoder",
             Self::Unpaintable(Unpaintable::NotAboveGround) => "not_above_ground",
             Self::Unpaintable(Unpaintable::NoPixel) => "no_pixel",
             Self::Unpaintable(Unpaintable::LooksAway) => "looks_away",
@@ -121,4 +130,21 @@ impl Refusal {
             Self::NoPose | Self::PositionOnly | Self::Unpaintable(_)
         )
     }
+}
+
+/// Work on a frame or on ground could not go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkError {
+    /// The content store does not answer just now.
+    #[error("reach the content store")]
+    Fetch(#[source] ObjectsError),
+    /// The map failed.
+    #[error("use the map")]
+    Store(#[from] StoreError),
+    /// A thread is gone.
+    #[error("finish the work")]
+    Thread(#[source] tokio::task::JoinError),
+    /// The task that paints has ended.
+    #[error("the painter has ended")]
+    NoPainter,
 }

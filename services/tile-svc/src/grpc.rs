@@ -3,61 +3,54 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message;
-use sovereign_model::geo::TileCoord;
-use sovereign_proto::convert::converted;
 use sovereign_proto::tile::v1::tiles_server::Tiles;
 use sovereign_proto::tile::v1::{
-    GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest, GetTileResponse, LatencySummary,
-    Layer, ListChangesRequest, ListChangesResponse, ListLayersRequest, ListLayersResponse,
-    TileChange, TileFormat,
+    GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest, GetTileResponse,
+    ListChangesRequest, ListChangesResponse, ListLayersRequest, ListLayersResponse,
+    ListTilesRequest, ListTilesResponse,
 };
 use sovereign_service::status_of;
 use tonic::{Request, Response, Status};
 
+use crate::domain::layer::{Layer, Place};
 use crate::error::Error;
-use crate::metrics::{TileMetrics, percentile};
+use crate::metrics::Meter;
 use crate::picture::{Format, encode};
 use crate::served::{Served, ServedTile};
-use crate::store::{LAYER, Store, StoreError};
+use crate::store::{Map, StoreError};
+use crate::wire::{self, Wanted};
 
-/// Changes given when the caller does not say how many.
-const DEFAULT_CHANGES: usize = 100;
-/// Most changes given at once.
-const MAX_CHANGES: usize = 1_000;
+/// Entries of a list when the caller does not say how many.
+const DEFAULT_ENTRIES: usize = 100;
+/// Most entries of a list given at once.
+const MAX_ENTRIES: usize = 1_000;
 /// A page of changes ends when it has this many bytes: half of what a gRPC message may have.
 const MAX_CHANGES_BYTES: usize = 8 << 20;
 
-/// The gRPC service.
 #[derive(Clone)]
-pub(crate) struct TilesGrpc {
-    pub(crate) store: Arc<Store>,
+pub(crate) struct Api {
+    pub(crate) map: Map,
     pub(crate) served: Arc<Served>,
-    pub(crate) metrics: Arc<TileMetrics>,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) jpeg_quality: u8,
 }
 
-impl TilesGrpc {
+impl Api {
     async fn tile(&self, request: &GetTileRequest) -> Result<GetTileResponse, Error> {
-        if request.layer != LAYER {
-            return Err(Error::UnknownLayer(request.layer.clone()));
-        }
-        let coord: TileCoord =
-            converted("coord", request.coord.as_ref()).map_err(Error::Request)?;
-        let format = match TileFormat::try_from(request.format) {
-            Ok(TileFormat::Unspecified | TileFormat::Png) => Format::Png,
-            Ok(TileFormat::Jpeg) => Format::Jpeg,
-            Ok(TileFormat::Webp) => Format::Webp,
-            Err(_) => return Err(Error::UnknownFormat(request.format)),
+        let format = wire::format_from_number(request.format)?;
+        let place = match wire::wanted_from_request(request)? {
+            Wanted::At(layer, coord) => Place { layer, coord },
+            Wanted::Showing(digest) => {
+                let place = self.ask(move |map| Ok(map.place_of(digest)?)).await?;
+                place.ok_or(Error::UnknownDigest(digest))?
+            }
         };
-        let (tile, source) = match self.served.find(coord, format) {
+        let (tile, source) = match self.served.find(place, format) {
             Some(tile) => (tile, "memory"),
-            None => (self.encoded(coord, format).await?, "encoded"),
+            None => (self.encoded(place, format).await?, "encoded"),
         };
-        self.metrics
-            .served
-            .get_or_create(&[("source", source)])
-            .inc();
+        let served = &self.meter.metrics.tiles_served;
+        served.get_or_create(&[("source", source)]).inc();
         Ok(GetTileResponse {
             data: tile.data,
             media_type: format.media_type().to_owned(),
@@ -65,78 +58,82 @@ impl TilesGrpc {
         })
     }
 
-    async fn encoded(&self, coord: TileCoord, format: Format) -> Result<ServedTile, Error> {
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let epoch = this.served.epoch();
-            let stored = this.store.read(coord)?.ok_or(Error::Empty(coord))?;
-            let data = encode(stored.planes.shown(), format, this.jpeg_quality)?;
+    async fn encoded(&self, place: Place, format: Format) -> Result<ServedTile, Error> {
+        let (served, quality) = (Arc::clone(&self.served), self.jpeg_quality);
+        self.ask(move |map| {
+            let epoch = served.epoch();
+            let stored = map.read(place)?.ok_or(Error::Empty(place.coord))?;
+            let data = encode(stored.planes.shown(), format, quality)?;
             let tile = ServedTile {
                 data: Bytes::from(data),
                 digest: stored.digest,
             };
-            this.served.keep(epoch, coord, format, &tile);
+            served.keep(epoch, place, format, &tile);
             Ok(tile)
         })
-        .await?
+        .await
+    }
+
+    async fn list(&self, request: ListTilesRequest) -> Result<ListTilesResponse, Error> {
+        let layer = wire::layer_from_name(&request.layer)?;
+        let after = wire::coord_after(request.after.as_ref())?;
+        let limit = entries(request.limit);
+        let tiles = self.ask(move |map| Ok(map.list(layer, after, limit)?));
+        Ok(wire::tiles_from_list(tiles.await?))
     }
 
     async fn changes(&self, request: ListChangesRequest) -> Result<ListChangesResponse, Error> {
-        let limit = match request.limit {
-            0 => DEFAULT_CHANGES,
-            limit => (limit as usize).min(MAX_CHANGES),
-        };
-        let store = Arc::clone(&self.store);
-        let page = tokio::task::spawn_blocking(move || {
-            store.changes(request.after, limit, MAX_CHANGES_BYTES)
-        })
-        .await??;
+        let ListChangesRequest { after, limit } = request;
+        let limit = entries(limit);
+        let page = self.ask(move |map| Ok(map.changes(after, limit, MAX_CHANGES_BYTES)?));
+        let page = page.await?;
         if page.damaged > 0 {
-            self.metrics.damaged.inc_by(page.damaged);
-            tracing::error!(
-                after = request.after,
-                damaged = page.damaged,
-                "damaged changes are not served"
-            );
+            self.meter.metrics.tiles_damaged.inc_by(page.damaged);
+            let damaged = page.damaged;
+            tracing::error!(after, damaged, "damaged changes are not served");
         }
-        let changes = page
-            .messages
-            .iter()
-            .map(|message| TileChange::decode(message.as_slice()))
-            .collect::<Result<_, _>>()?;
-        Ok(ListChangesResponse {
-            changes,
-            oldest_kept: page.oldest_kept,
-        })
+        Ok(wire::changes_from_messages(
+            &page.messages,
+            page.oldest_kept,
+        )?)
     }
 
-    fn status(&self, error: &Error) -> Status {
-        if matches!(error, Error::Store(StoreError::Damaged { .. })) {
-            self.metrics.damaged.inc();
-            tracing::error!(error = %sovereign_service::chain(error), "what is damaged is not served");
-        }
-        status_of(error)
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Map) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let map = self.map.clone();
+        tokio::task::spawn_blocking(move || question(&map)).await?
+    }
+
+    fn answer<T>(&self, answer: Result<T, Error>) -> Result<Response<T>, Status> {
+        answer.map(Response::new).map_err(|error| {
+            if matches!(error, Error::Store(StoreError::Damaged { .. })) {
+                self.meter.metrics.tiles_damaged.inc();
+                tracing::error!(error = %sovereign_service::chain(&error), "what is damaged is not served");
+            }
+            status_of(&error)
+        })
+    }
+}
+
+fn entries(limit: u32) -> usize {
+    match limit {
+        0 => DEFAULT_ENTRIES,
+        limit => (limit as usize).min(MAX_ENTRIES),
     }
 }
 
 #[tonic::async_trait]
-impl Tiles for TilesGrpc {
+impl Tiles for Api {
     async fn list_layers(
         &self,
         _: Request<ListLayersRequest>,
     ) -> Result<Response<ListLayersResponse>, Status> {
-        let summary = self.store.summary();
-        let empty = summary.tiles == 0;
+        let layers =
+            Layer::ALL.map(|layer| wire::layer_from_summary(layer, self.map.summary(layer)));
         Ok(Response::new(ListLayersResponse {
-            layers: vec![Layer {
-                name: LAYER.to_owned(),
-                min_zoom: if empty { 0 } else { summary.min_zoom.into() },
-                max_zoom: summary.max_zoom.into(),
-                bounds: summary.bounds.map(Into::into),
-                tiles: summary.tiles,
-                last_change: summary.last_change,
-                simulated: summary.simulated,
-            }],
+            layers: layers.into(),
         }))
     }
 
@@ -144,44 +141,27 @@ impl Tiles for TilesGrpc {
         &self,
         request: Request<GetTileRequest>,
     ) -> Result<Response<GetTileResponse>, Status> {
-        self.tile(request.get_ref())
-            .await
-            .map(Response::new)
-            .map_err(|error| self.status(&error))
+        self.answer(self.tile(request.get_ref()).await)
+    }
+
+    async fn list_tiles(
+        &self,
+        request: Request<ListTilesRequest>,
+    ) -> Result<Response<ListTilesResponse>, Status> {
+        self.answer(self.list(request.into_inner()).await)
     }
 
     async fn list_changes(
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        self.changes(request.into_inner())
-            .await
-            .map(Response::new)
-            .map_err(|error| self.status(&error))
+        self.answer(self.changes(request.into_inner()).await)
     }
 
     async fn get_paint_stats(
         &self,
         _: Request<GetPaintStatsRequest>,
     ) -> Result<Response<GetPaintStatsResponse>, Status> {
-        let stats = self.metrics.stats();
-        let of = |percent| percentile(&stats.latencies_nanos, percent);
-        let latency = of(50)
-            .zip(of(99))
-            .map(|(p50_nanos, p99_nanos)| LatencySummary {
-                count: stats.latencies_nanos.len() as u64,
-                p50_nanos,
-                p99_nanos,
-            });
-        Ok(Response::new(GetPaintStatsResponse {
-            frames_painted: stats.frames_painted,
-            frames_refused: stats
-                .frames_refused
-                .into_iter()
-                .map(|(reason, count)| (reason.to_owned(), count))
-                .collect(),
-            tiles_written: stats.tiles_written,
-            latency,
-        }))
+        Ok(Response::new(wire::stats_from_figures(self.meter.stats())))
     }
 }

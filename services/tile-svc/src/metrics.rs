@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use sovereign_service::{Context, chain};
+use sovereign_service::chain;
 
 use crate::error::Refusal;
 
@@ -16,31 +16,43 @@ type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 /// Newest frames whose latency is summarised; older ones are forgotten.
 const LATENCIES: usize = 1_024;
 
-/// Metrics, names prefixed with `sovereign_tile_svc_`, and the figures behind `GetPaintStats`.
+sovereign_service::metrics! {
+    /// Counters.
+    pub(crate) struct Metrics {
+        /// Frames painted.
+        frames_painted: Counter,
+        /// Frames that could not be painted, by reason.
+        frames_refused: Labelled,
+        /// Frames delivered again after they had been dealt with.
+        pub(crate) frames_repeated: Counter,
+        /// Frames whose pose was revised.
+        pub(crate) frames_revised: Counter,
+        /// Verdicts dealt with and acknowledged.
+        pub(crate) frames_settled: Counter,
+        /// Verdicts in hand that are not dealt with yet.
+        pub(crate) frames_waiting: Gauge,
+        /// Times that a frame or ground waited for the content store.
+        pub(crate) retries: Counter,
+        /// Tiles written, parents included.
+        pub(crate) tiles_written: Counter,
+        /// Tiles that wait to be painted again.
+        pub(crate) tiles_waiting: Gauge,
+        /// Damaged tiles and changes of tiles found.
+        pub(crate) tiles_damaged: Counter,
+        /// Tiles served, by source.
+        pub(crate) tiles_served: Labelled,
+        /// Changes that could not be published; they are in the log.
+        pub(crate) hints_lost: Counter,
+        /// Frame in to tile committed.
+        paint_latency_seconds: Histogram =
+            Histogram::new([0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0]),
+    }
+}
+
+/// Counts and measures; what `GetPaintStats` tells is kept beside the metrics.
 #[derive(Debug)]
-pub(crate) struct TileMetrics {
-    /// `frames_painted_total`.
-    painted: Counter,
-    /// `frames_refused_total{reason}`: see [`Refusal::reason`].
-    refused: Labelled,
-    /// `frames_repeated_total`: frames delivered again after they had been painted.
-    pub(crate) repeated: Counter,
-    /// `verdicts_missed_total`: verdicts whose picture was gone.
-    pub(crate) verdicts_missed: Counter,
-    /// `verdicts_asked_total`: verdicts asked for because none had come.
-    pub(crate) verdicts_asked: Counter,
-    /// `captures_waiting`: pictures that wait for their verdict.
-    pub(crate) waiting: Gauge,
-    /// `tiles_written_total`, parents included.
-    written: Counter,
-    /// `tiles_damaged_total`: damaged tiles and changes of tiles found, each time.
-    pub(crate) damaged: Counter,
-    /// `tiles_served_total{source}`: from memory (`memory`) or encoded for the call (`encoded`).
-    pub(crate) served: Labelled,
-    /// `hints_lost_total`: changes that could not be published; they are in the log all the same.
-    pub(crate) hints_lost: Counter,
-    /// `paint_latency_seconds`: frame in to tile committed.
-    latency: Histogram,
+pub(crate) struct Meter {
+    pub(crate) metrics: Metrics,
     figures: Mutex<Figures>,
 }
 
@@ -60,82 +72,19 @@ pub(crate) struct PaintStats {
     pub(crate) latencies_nanos: Vec<i64>,
 }
 
-impl TileMetrics {
-    pub(crate) fn register(context: &Context) -> Self {
-        let metrics = Self {
-            painted: Counter::default(),
-            refused: Labelled::default(),
-            repeated: Counter::default(),
-            verdicts_missed: Counter::default(),
-            verdicts_asked: Counter::default(),
-            waiting: Gauge::default(),
-            written: Counter::default(),
-            damaged: Counter::default(),
-            served: Labelled::default(),
-            hints_lost: Counter::default(),
-            latency: Histogram::new([0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0]),
+impl Meter {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
             figures: Mutex::default(),
-        };
-        context.metrics.register(|registry| {
-            for (name, help, counter) in [
-                ("frames_painted", "Frames painted", &metrics.painted),
-                (
-                    "frames_repeated",
-                    "Frames delivered again after they had been painted",
-                    &metrics.repeated,
-                ),
-                (
-                    "verdicts_missed",
-                    "Verdicts on a pose whose picture was gone",
-                    &metrics.verdicts_missed,
-                ),
-                (
-                    "verdicts_asked",
-                    "Verdicts on a pose asked for because none had come",
-                    &metrics.verdicts_asked,
-                ),
-                (
-                    "tiles_written",
-                    "Tiles written, parents included",
-                    &metrics.written,
-                ),
-                (
-                    "tiles_damaged",
-                    "Damaged tiles and changes of tiles found",
-                    &metrics.damaged,
-                ),
-                (
-                    "hints_lost",
-                    "Changes that could not be published; they are in the log",
-                    &metrics.hints_lost,
-                ),
-            ] {
-                registry.register(name, help, counter.clone());
-            }
-            registry.register(
-                "frames_refused",
-                "Frames that could not be painted",
-                metrics.refused.clone(),
-            );
-            registry.register("tiles_served", "Tiles served", metrics.served.clone());
-            registry.register(
-                "captures_waiting",
-                "Pictures that wait for the verdict on their pose",
-                metrics.waiting.clone(),
-            );
-            registry.register(
-                "paint_latency_seconds",
-                "Frame in to tile committed",
-                metrics.latency.clone(),
-            );
-        });
-        metrics
+        }
     }
 
     /// Counts a frame that was painted, and how long it took.
     pub(crate) fn painted(&self, latency_nanos: i64) {
-        self.painted.inc();
-        self.latency.observe(latency_nanos as f64 / 1e9);
+        self.metrics.frames_painted.inc();
+        let seconds = latency_nanos as f64 / 1e9;
+        self.metrics.paint_latency_seconds.observe(seconds);
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         if figures.latencies_nanos.len() == LATENCIES {
             figures.latencies_nanos.pop_front();
@@ -143,15 +92,11 @@ impl TileMetrics {
         figures.latencies_nanos.push_back(latency_nanos);
     }
 
-    /// Counts tiles that were written.
-    pub(crate) fn written(&self, tiles: usize) {
-        self.written.inc_by(tiles as u64);
-    }
-
     /// Counts a frame that was refused. The first of its reason is worth a look.
     pub(crate) fn refused(&self, frame_id: &str, sensor_id: &str, refusal: &Refusal) {
         let reason = refusal.reason();
-        self.refused.get_or_create(&[("reason", reason)]).inc();
+        let refused = &self.metrics.frames_refused;
+        refused.get_or_create(&[("reason", reason)]).inc();
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let count = figures.refused.entry(reason).or_default();
         *count += 1;
@@ -176,9 +121,9 @@ impl TileMetrics {
         drop(figures);
         latencies_nanos.sort_unstable();
         PaintStats {
-            frames_painted: self.painted.get(),
+            frames_painted: self.metrics.frames_painted.get(),
             frames_refused,
-            tiles_written: self.written.get(),
+            tiles_written: self.metrics.tiles_written.get(),
             latencies_nanos,
         }
     }

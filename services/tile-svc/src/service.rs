@@ -1,38 +1,35 @@
-//! The service: built, then run.
-
-mod feed;
-mod painter;
+//! The wiring.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use sovereign_bus::Bus;
-use sovereign_model::Timestamp;
+use sovereign_bus::{Bus, Consumer};
+use sovereign_objects::Objects;
 use sovereign_proto::DESCRIPTOR_SET;
+use sovereign_proto::slam::v1::Keyframe;
 use sovereign_proto::tile::v1::tiles_server::{SERVICE_NAME, TilesServer};
-use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, SLAM_KEYFRAME};
+use sovereign_proto::topics::SLAM_KEYFRAME;
 use sovereign_service::{
-    BuildError, Context, MAX_MESSAGE_BYTES, RunError, Service, Stop, StopSource, Tasks,
+    BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, limited,
+    settle_each,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tonic::service::Routes;
 
 use crate::config::{Config, Settings};
-use crate::grpc::TilesGrpc;
-use crate::metrics::TileMetrics;
+use crate::domain::layer::Layer;
+use crate::grpc::Api;
+use crate::intake::{Intake, MAX_HELD, MAX_PICTURES};
+use crate::metrics::{Meter, Metrics};
+use crate::painter::{MAX_TILES_A_COMMIT, Painter};
+use crate::prepare::Darkroom;
 use crate::served::Served;
 use crate::store::Store;
-use feed::{Desk, Feed, Job};
-use painter::{JOBS, MAX_TILES_A_COMMIT, PREPARED, Painter, prepare_all};
-
-/// Says what time it is.
-pub(crate) type Clock = fn() -> Timestamp;
 
 sovereign_service::calls! {
     /// Services that are called.
     pub struct Calls {
-        /// A verdict that was lost on the way.
-        slam: required "slam-svc",
+        /// Has the pictures.
+        checkpoint: required "checkpoint-svc",
     }
 }
 
@@ -41,18 +38,16 @@ pub struct TileService {
     settings: Settings,
     store: Arc<Store>,
     served: Arc<Served>,
-    metrics: Arc<TileMetrics>,
+    meter: Arc<Meter>,
+    objects: Objects,
     bus: Bus,
-    feed: Feed,
-    jobs: mpsc::Receiver<Job>,
+    clock: Clock,
+    keyframes: Consumer<Keyframe>,
+    ready: ReadyLatch,
 }
 
 /// Name of the store in the service's folder.
 const STORE_FILE: &str = "tiles.redb";
-
-fn now() -> Timestamp {
-    Timestamp::from_system_time(SystemTime::now())
-}
 
 impl Service for TileService {
     const NAME: &'static str = "tile-svc";
@@ -68,108 +63,95 @@ impl Service for TileService {
 
     async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {
         let ready = context.ready.latch("subscribed");
-        let metrics = Arc::new(TileMetrics::register(&context));
         let path = context.data_dir.join(STORE_FILE);
-        let opened =
-            tokio::task::spawn_blocking(move || Store::open(&path, settings.paint_cache_bytes))
-                .await;
-        let store = opened
+        let opening = move || Store::open(&path, settings.paint_cache_bytes);
+        let store = tokio::task::spawn_blocking(opening)
+            .await
             .map_err(|e| BuildError::new("open the tile store", e))?
             .map_err(|e| BuildError::new("open the map", e))?;
-        let summary = store.summary();
-        let kept = settings.zooms.min;
-        if summary.tiles > 0 && summary.min_zoom != kept {
-            return Err(BuildError::config(
-                "min_zoom",
-                format!(
-                    "is {kept}, but the map was painted with {painted}, and its coarse tiles are worked \
-                     out only as they are painted: set it to {painted}, or move {STORE_FILE} away to begin \
-                     the map anew",
-                    painted = summary.min_zoom
-                ),
-            ));
+        for layer in Layer::ALL {
+            let summary = store.map().summary(layer);
+            let kept = settings.zooms.min;
+            if summary.tiles > 0 && summary.min_zoom != kept {
+                return Err(BuildError::config(
+                    "min_zoom",
+                    format!(
+                        "is {kept}, but the map was painted with {painted}, and its coarse tiles are \
+                         worked out only as they are painted: set it to {painted}, or move {STORE_FILE} \
+                         away to begin the map anew",
+                        painted = summary.min_zoom
+                    ),
+                ));
+            }
+            tracing::info!(
+                layer = layer.name(),
+                tiles = summary.tiles,
+                changes = summary.last_change,
+                "the map is open"
+            );
         }
-        tracing::info!(
-            tiles = summary.tiles,
-            changes = summary.last_change,
-            "the map is open"
-        );
-        let store = Arc::new(store);
-        let subscribe = |error| BuildError::new("consume captures and keyframes", error);
-        let bus = context.bus;
-        let (sender, jobs) = mpsc::channel(JOBS);
-        let feed = Feed {
-            drone: bus
-                .consume(&DRONE_CAPTURE, Self::NAME)
-                .await
-                .map_err(subscribe)?,
-            mobile: bus
-                .consume(&MOBILE_CAPTURE, Self::NAME)
-                .await
-                .map_err(subscribe)?,
-            keyframes: bus
-                .consume(&SLAM_KEYFRAME, Self::NAME)
-                .await
-                .map_err(subscribe)?,
-            slam: calls.slam,
-            retention: DRONE_CAPTURE
-                .retention()
-                .max_age
-                .max(MOBILE_CAPTURE.retention().max_age),
-            desk: Desk {
-                store: Arc::clone(&store),
-                metrics: Arc::clone(&metrics),
-                clock: now,
-                jobs: sender,
-            },
-        };
-        ready.set();
+        let keyframes = context.bus.consume(&SLAM_KEYFRAME, Self::NAME).await;
         Ok(Self {
             served: Arc::new(Served::new(settings.serve_cache_bytes)),
             settings,
-            store,
-            metrics,
-            bus,
-            feed,
-            jobs,
+            store: Arc::new(store),
+            meter: Arc::new(Meter::new(Metrics::new(&context.metrics))),
+            objects: Objects::new(calls.checkpoint),
+            keyframes: keyframes.map_err(|e| BuildError::new("consume keyframes", e))?,
+            bus: context.bus,
+            clock: context.clock,
+            ready,
         })
     }
 
     fn routes(&self) -> Routes {
-        let tiles = TilesGrpc {
-            store: Arc::clone(&self.store),
+        let api = Api {
+            map: self.store.map().clone(),
             served: Arc::clone(&self.served),
-            metrics: Arc::clone(&self.metrics),
+            meter: Arc::clone(&self.meter),
             jpeg_quality: self.settings.jpeg_quality,
         };
-        Routes::new(
-            TilesServer::new(tiles)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
+        Routes::new(limited!(TilesServer::new(api)))
     }
 
     async fn run(self, stop: Stop) -> Result<(), RunError> {
-        // The feed stops when asked; the two steps after it stop when they have worked off what they
-        // were given.
-        let source = StopSource::under(&stop);
-        let mut tasks = Tasks::new(source.stop());
-        let (sender, prepared) = mpsc::channel(PREPARED);
+        let own = StopSource::under(&stop).stop();
+        let mut tasks = Tasks::new(own.clone());
+        // As many as may have a picture in memory: a sender never waits.
+        let (painter, ready) = mpsc::channel(MAX_PICTURES);
+        let repaint = Arc::new(Notify::new());
+        let darkroom = Darkroom {
+            objects: self.objects.clone(),
+            settings: self.settings,
+        };
+        let intake = Arc::new(Intake {
+            store: Arc::clone(&self.store),
+            objects: self.objects,
+            darkroom: darkroom.clone(),
+            meter: Arc::clone(&self.meter),
+            painter,
+            repaint: Arc::clone(&repaint),
+            pictures: Arc::new(Semaphore::new(MAX_PICTURES)),
+            stop: own.clone(),
+        });
+        let settle = move |delivery| Arc::clone(&intake).settle(delivery);
+        tasks.spawn(
+            "intake",
+            settle_each(self.keyframes, own.clone(), MAX_HELD, settle),
+        );
         let painter = Painter {
             store: self.store,
             served: self.served,
-            metrics: Arc::clone(&self.metrics),
+            meter: self.meter,
+            darkroom,
             bus: self.bus,
-            min_zoom: self.settings.zooms.min,
+            clock: self.clock,
+            repaint,
             max_tiles: MAX_TILES_A_COMMIT,
-            clock: now,
         };
-        tasks.spawn("feed", self.feed.run(source.stop()));
-        tasks.spawn(
-            "decode",
-            prepare_all(self.settings, self.metrics, self.jobs, sender),
-        );
-        tasks.spawn("paint", painter.run(prepared));
+        // Ends when the intake is gone and what it was given is painted.
+        tasks.spawn("paint", painter.run(ready, own));
+        self.ready.set();
         tasks.wait().await
     }
 }

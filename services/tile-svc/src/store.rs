@@ -1,436 +1,459 @@
-//! Where tiles are kept: one file, one transaction a commit.
+//! Where tiles are kept: one file, one transaction a commit, one writer.
 //!
-//! What is read was verified: each value starts with the SHA-256 of its key and itself, and a value
-//! that does not match is reported as damaged and never handed out.
-//!
-//! There is one writer. It keeps tiles decoded in a cache, so that consecutive frames over the same
-//! ground decode nothing; readers look into that cache but do not fill it, since what they read may be
-//! older than what the writer has just committed.
+//! What is read was verified: each value starts with the SHA-256 of its key and itself, and a value that
+//! does not match is reported as damaged and never handed out. A frame that is on the map is remembered
+//! with its pose and its tiles, so that its ground can be painted again.
+
+mod error;
+mod format;
+mod map;
+mod tables;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
-use lru::LruCache;
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use sovereign_disk::open_database;
 use sovereign_model::geo::{Bounds, TileCoord};
-use sovereign_model::{Digest, sealed, unsealed};
+use sovereign_model::{sealed, unsealed};
 
-use crate::domain::planes::Planes;
-use crate::domain::raster::TILE_BYTES;
+use crate::domain::layer::{Layer, Place};
+use format::{key_of, number_of, place_of};
+use tables::{CHANGES, DIGESTS, DIRTY, FRAMES, GROUND, Key, LAYERS, ORDER, PLACES, TILES};
 
-mod format;
+pub(crate) use error::StoreError;
+pub(crate) use format::{FrameRecord, Fresh, LayerSummary, Stored};
+pub(crate) use map::{Found, Map};
 
-pub(crate) use format::Fresh;
-use format::{frame_id_of, key_of, message_of, stored_from_bytes};
+/// Changes that are kept; the oldest go first. A reader that is further behind is told so.
+const MAX_CHANGES: u64 = 100_000;
 
-/// Sealed tile by place.
-const TILES: TableDefinition<u64, &[u8]> = TableDefinition::new("tiles");
-/// Sealed change by sequence.
-const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("changes");
-/// Sequence by frame id: what was painted.
-const FRAMES: TableDefinition<&str, u64> = TableDefinition::new("frames");
-/// Sealed summary by layer.
-const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
-
-/// Name of the one layer.
-pub(crate) const LAYER: &str = "imagery";
-
-/// Changes that are kept, and frames remembered as painted; the oldest go first. A reader that is
-/// further behind is told so; a frame older than this many that comes again is painted again, which
-/// changes nothing but the log.
-pub(crate) const MAX_CHANGES: u64 = 100_000;
+/// Frames that are remembered; the oldest go first. What they painted stays until its ground is painted
+/// again, and one that comes again is painted again.
+const MAX_FRAMES: u64 = 100_000;
 
 /// Memory for the file's own pages.
-const PAGE_CACHE_BYTES: usize = 64 << 20;
+const PAGE_CACHE_BYTES: usize = 32 << 20;
 
-/// The store failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// The file cannot be opened.
-    #[error("open the tile store")]
-    Open(#[source] redb::Error),
-    /// A read failed.
-    #[error("read the tile store")]
-    Read(#[source] redb::Error),
-    /// A write failed; nothing of it was kept.
-    #[error("write the tile store")]
-    Write(#[source] redb::Error),
-    /// What was read is not what was written.
-    #[error("{what} is damaged in the tile store")]
-    Damaged {
-        /// Which value.
-        what: String,
-    },
-}
-
-/// A tile as the store has it.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    /// Its pixels.
-    pub(crate) planes: Planes,
-    /// Digest of what it shows.
-    pub(crate) digest: Digest,
-}
-
-/// What a tile's place in the store holds.
-#[derive(Debug)]
-pub(crate) enum Found {
-    /// A tile.
-    Tile(Arc<Stored>),
-    /// Nothing.
-    Nothing,
-    /// Something that is not what was written.
-    Damaged,
-}
+/// Tiles painted again at once lie within a square of this many a side: frames over one of them are mostly
+/// over the others too.
+const GROUP_SIDE: u32 = 8;
 
 /// What a commit writes.
 #[derive(Debug)]
 pub(crate) struct Commit {
-    /// Tiles, each place once.
+    pub(crate) layer: Layer,
+    /// Tiles with content, each place once.
     pub(crate) tiles: Vec<Fresh>,
-    /// Painted frames, the first with [`Store::next_sequence`], each with the next.
-    pub(crate) frames: Vec<Entry>,
-    /// Ground that the frames cover; `None` when none of it is new.
-    pub(crate) bounds: Option<Bounds>,
-    /// Whether any of the frames is simulated.
-    pub(crate) simulated: bool,
+    /// Tiles whose content is gone.
+    pub(crate) removed: Vec<TileCoord>,
+    /// Frames that were painted for the first time.
+    pub(crate) frames: Vec<(String, FrameRecord)>,
+    /// Frames that left some of their tiles because their picture is gone.
+    pub(crate) left: Vec<(String, Vec<TileCoord>)>,
+    /// Tiles that were painted again.
+    pub(crate) clean: Vec<TileCoord>,
+    /// The change, encoded, with [`Store::next_sequence`]; nothing when nothing shows.
+    pub(crate) change: Option<Vec<u8>>,
 }
 
-/// A frame in the log of changes.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    /// The frame.
-    pub(crate) frame_id: String,
-    /// Its change, encoded.
-    pub(crate) message: Vec<u8>,
+/// Tiles to be painted again, and the frames that are the reason.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    pub(crate) tiles: Vec<TileCoord>,
+    pub(crate) causes: Vec<String>,
 }
 
-/// A part of the log of changes.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Page {
-    /// Changes, encoded.
-    pub(crate) messages: Vec<Vec<u8>>,
-    /// The smallest sequence still kept, 0 when there is none.
-    pub(crate) oldest_kept: u64,
-    /// Damaged changes that were passed over.
-    pub(crate) damaged: u64,
-}
-
-/// What a layer holds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct LayerSummary {
-    /// Tiles with content, all zooms.
-    pub(crate) tiles: u64,
-    /// Coarsest zoom with content; [`u8::MAX`] for an empty layer.
-    pub(crate) min_zoom: u8,
-    /// Finest zoom with content; 0 for an empty layer.
-    pub(crate) max_zoom: u8,
-    /// Where there is content.
-    pub(crate) bounds: Option<Bounds>,
-    /// Sequence of the newest change, 0 for an empty layer.
-    pub(crate) last_change: u64,
-    /// Whether any of it was painted from simulated frames.
-    pub(crate) simulated: bool,
-}
-
-/// Tiles, painted frames, and the log of changes.
+/// The one writer of the map.
+#[derive(Debug)]
 pub(crate) struct Store {
-    database: Database,
-    decoded: Mutex<Decoded>,
-    summary: Mutex<LayerSummary>,
+    map: Map,
+    next_sequence: AtomicU64,
+    next_frame: AtomicU64,
 }
 
 impl Store {
     /// Opens the file, or makes it. `cache_bytes` bounds the decoded tiles in memory.
-    ///
-    /// # Errors
-    /// Another process has it, or it is damaged.
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE_BYTES)
-            .create(path)
-            .map_err(|e| StoreError::Open(e.into()))?;
-        let summary = prepare(&database).map_err(StoreError::Open)?;
-        let summary = match summary {
-            None => LayerSummary::EMPTY,
-            Some(sealed) => unsealed(LAYER.as_bytes(), &sealed)
-                .and_then(LayerSummary::from_bytes)
-                .ok_or_else(|| StoreError::Damaged {
-                    what: format!("the summary of layer {LAYER}"),
-                })?,
-        };
+        let database = open_database(path, PAGE_CACHE_BYTES).map_err(StoreError::Open)?;
+        let (next_sequence, next_frame) = prepare(&database).map_err(|error| match error {
+            redb::Error::TableTypeMismatch { .. } => StoreError::Outdated(path.to_owned()),
+            error => StoreError::write(error),
+        })?;
         Ok(Self {
-            database,
-            decoded: Mutex::new(Decoded::new(cache_bytes)),
-            summary: Mutex::new(summary),
+            map: Map::new(Arc::new(database), cache_bytes)?,
+            next_sequence: next_sequence.into(),
+            next_frame: next_frame.into(),
         })
     }
 
-    /// What the layer holds.
-    #[must_use]
-    pub(crate) fn summary(&self) -> LayerSummary {
-        *lock(&self.summary)
+    /// The same map, for readers.
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
     }
 
-    /// Sequence that the next commit starts with.
-    #[must_use]
+    /// Sequence of the next change.
     pub(crate) fn next_sequence(&self) -> u64 {
-        self.summary().last_change + 1
+        self.next_sequence.load(Ordering::Relaxed)
     }
 
-    /// A tile, for the writer: what is read is kept in memory.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub(crate) fn load(&self, coord: TileCoord) -> Result<Found, StoreError> {
-        if let Some(stored) = lock(&self.decoded).find(coord) {
+    /// A tile; what is read is kept in memory.
+    pub(crate) fn load(&self, place: Place) -> Result<Found, StoreError> {
+        if let Some(stored) = self.map.decoded.get(&place) {
             return Ok(Found::Tile(stored));
         }
-        let found = self.fetch(coord)?;
+        let found = self.map.fetch(place)?;
         if let Found::Tile(stored) = &found {
-            lock(&self.decoded).keep(coord, stored);
+            self.map.decoded.insert(place, Arc::clone(stored));
         }
         Ok(found)
     }
 
-    /// A tile, for a reader; `None` when there is nothing.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the tile is damaged.
-    pub(crate) fn read(&self, coord: TileCoord) -> Result<Option<Arc<Stored>>, StoreError> {
-        if let Some(stored) = lock(&self.decoded).find(coord) {
-            return Ok(Some(stored));
-        }
-        match self.fetch(coord)? {
-            Found::Tile(stored) => Ok(Some(stored)),
-            Found::Nothing => Ok(None),
-            Found::Damaged => Err(StoreError::Damaged {
-                what: format!("tile {coord}"),
-            }),
-        }
+    /// What is known of a frame. A damaged record is as none: the frame is painted again.
+    pub(crate) fn frame(&self, frame_id: &str) -> Result<Option<FrameRecord>, StoreError> {
+        let read = || -> Result<Option<FrameRecord>, redb::Error> {
+            let frames = self.map.database.begin_read()?.open_table(FRAMES)?;
+            let sealed = frames.get(frame_id)?;
+            Ok(sealed.and_then(|sealed| record_from(frame_id, sealed.value())))
+        };
+        read().map_err(StoreError::read)
     }
 
-    /// Whether a frame was painted.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub(crate) fn is_painted(&self, frame_id: &str) -> Result<bool, StoreError> {
-        let read = || -> Result<bool, redb::Error> {
-            let frames = self.database.begin_read()?.open_table(FRAMES)?;
-            Ok(frames.get(frame_id)?.is_some())
+    /// Frames with pixels in any of `tiles`, each once, by id.
+    pub(crate) fn frames_on(
+        &self,
+        layer: Layer,
+        tiles: &[TileCoord],
+    ) -> Result<Vec<(String, FrameRecord)>, StoreError> {
+        let read = || -> Result<Vec<(String, FrameRecord)>, redb::Error> {
+            let reading = self.map.database.begin_read()?;
+            let (ground, frames) = (reading.open_table(GROUND)?, reading.open_table(FRAMES)?);
+            let mut ids = std::collections::BTreeSet::new();
+            for &coord in tiles {
+                let (layer, number) = key_of(Place { layer, coord });
+                for entry in ground.range((layer, number, "")..(layer, number + 1, ""))? {
+                    ids.insert(entry?.0.value().2.to_owned());
+                }
+            }
+            let mut found = Vec::with_capacity(ids.len());
+            for id in ids {
+                let sealed = frames.get(id.as_str())?;
+                let record = sealed.and_then(|sealed| record_from(&id, sealed.value()));
+                found.extend(record.map(|record| (id, record)));
+            }
+            Ok(found)
         };
-        read().map_err(StoreError::Read)
+        read().map_err(StoreError::read)
     }
 
-    /// Writes a commit; it is on disk when this returns, and if it fails nothing of it is.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub(crate) fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
-        let mut summary = self.summary();
-        let first = summary.last_change + 1;
-        summary.simulated |= commit.simulated;
-        summary.bounds = match (summary.bounds, commit.bounds) {
-            (Some(a), Some(b)) => Some(a.union(&b)),
-            (a, b) => a.or(b),
-        };
-        let mut write = || -> Result<(), redb::Error> {
-            let mut transaction = self.database.begin_write()?;
-            transaction.set_durability(Durability::Immediate)?;
-            {
-                let mut tiles = transaction.open_table(TILES)?;
-                for fresh in &commit.tiles {
-                    let before = tiles.insert(key_of(fresh.coord), fresh.sealed.as_slice())?;
-                    summary.tiles += u64::from(before.is_none());
-                    summary.min_zoom = summary.min_zoom.min(fresh.coord.z());
-                    summary.max_zoom = summary.max_zoom.max(fresh.coord.z());
-                }
-            }
-            write_entries(&transaction, first, &commit.frames)?;
-            {
-                let mut frames = transaction.open_table(FRAMES)?;
-                for (sequence, entry) in (first..).zip(&commit.frames) {
-                    frames.insert(entry.frame_id.as_str(), sequence)?;
-                    summary.last_change = sequence;
-                }
-            }
-            forget_old(&transaction, summary.last_change)?;
-            {
-                let sealed = sealed(LAYER.as_bytes(), &summary.to_bytes());
-                transaction
-                    .open_table(LAYERS)?
-                    .insert(LAYER, sealed.as_slice())?;
-            }
+    /// Remembers the newest verdict on a frame; the tiles that it leaves or enters are to be painted again.
+    pub(crate) fn revise(
+        &self,
+        layer: Layer,
+        frame_id: &str,
+        record: &FrameRecord,
+    ) -> Result<(), StoreError> {
+        let number = self.next_frame.load(Ordering::Relaxed);
+        let write = || -> Result<bool, redb::Error> {
+            let transaction = self.map.database.begin_write()?;
+            let is_new = write_frame(&transaction, layer, number, frame_id, record, true)?;
+            forget_frames(&transaction, layer)?;
             transaction.commit()?;
-            Ok(())
+            Ok(is_new)
         };
-        write().map_err(StoreError::Write)?;
-        let mut decoded = lock(&self.decoded);
-        for fresh in &commit.tiles {
-            decoded.keep(fresh.coord, &fresh.stored);
+        if write().map_err(StoreError::write)? {
+            self.next_frame.store(number + 1, Ordering::Relaxed);
         }
-        drop(decoded);
-        *lock(&self.summary) = summary;
         Ok(())
     }
 
-    /// Changes with a larger sequence than `after`, oldest first: at most `limit` of them, and, but for the
-    /// first, no more than `max_bytes`. Damaged ones are passed over, so that they end no page.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub(crate) fn changes(
-        &self,
-        after: u64,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Result<Page, StoreError> {
-        let read = || -> Result<Page, redb::Error> {
-            let changes = self.database.begin_read()?.open_table(CHANGES)?;
-            let mut page = Page {
-                oldest_kept: changes.first()?.map_or(0, |(sequence, _)| sequence.value()),
-                ..Page::default()
+    /// Tiles that wait to be painted again.
+    pub(crate) fn dirty_tiles(&self) -> Result<u64, StoreError> {
+        let read = || -> Result<u64, redb::Error> {
+            Ok(self.map.database.begin_read()?.open_table(DIRTY)?.len()?)
+        };
+        read().map_err(StoreError::read)
+    }
+
+    /// Some neighbouring tiles of one zoom that wait to be painted again; nothing when none do.
+    pub(crate) fn dirty_group(&self, layer: Layer) -> Result<Dirty, StoreError> {
+        let read = || -> Result<Dirty, redb::Error> {
+            let dirty = self.map.database.begin_read()?.open_table(DIRTY)?;
+            let number = layer.number();
+            let mut group = Dirty::default();
+            let first = match dirty.range((number, 0)..=(number, u64::MAX))?.next() {
+                Some(entry) => place_of(entry?.0.value()),
+                None => None,
             };
-            let mut bytes = 0;
-            for entry in changes.range(after.saturating_add(1)..)? {
-                if page.messages.len() == limit {
+            let Some(Place { coord: first, .. }) = first else {
+                return Ok(group);
+            };
+            let (left, top) = (first.x() & !(GROUP_SIDE - 1), first.y() & !(GROUP_SIDE - 1));
+            for x in left..left + GROUP_SIDE {
+                let Some(start) = TileCoord::new(first.z(), x, top) else {
                     break;
-                }
-                let (sequence, sealed) = entry?;
-                let sequence = sequence.value();
-                let opened = unsealed(&sequence.to_le_bytes(), sealed.value());
-                let Some(message) = opened.and_then(message_of) else {
-                    page.damaged += 1;
-                    continue;
                 };
-                // A change is sealed with some hundred bytes, so this is no more than is sent.
-                bytes += sealed.value().len();
-                if bytes > max_bytes && !page.messages.is_empty() {
-                    break;
+                let start = number_of(start);
+                let column = (number, start)..(number, start + u64::from(GROUP_SIDE));
+                for entry in dirty.range(column)? {
+                    let (key, cause) = entry?;
+                    group
+                        .tiles
+                        .extend(place_of(key.value()).map(|place| place.coord));
+                    group.causes.push(cause.value().to_owned());
                 }
-                page.messages.push(message.to_vec());
             }
-            Ok(page)
+            group.causes.sort_unstable();
+            group.causes.dedup();
+            Ok(group)
         };
-        read().map_err(StoreError::Read)
+        read().map_err(StoreError::read)
     }
 
-    fn fetch(&self, coord: TileCoord) -> Result<Found, StoreError> {
-        let read = || -> Result<Option<redb::AccessGuard<'static, &'static [u8]>>, redb::Error> {
-            let tiles = self.database.begin_read()?.open_table(TILES)?;
-            Ok(tiles.get(key_of(coord))?)
+    /// Writes a commit; it is on disk when this returns, and if it fails nothing of it is.
+    pub(crate) fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+        let (sequence, number) = (
+            self.next_sequence(),
+            self.next_frame.load(Ordering::Relaxed),
+        );
+        let write = || -> Result<(LayerSummary, u64), redb::Error> {
+            let transaction = self.map.database.begin_write()?;
+            let mut summary = self.map.summary(commit.layer);
+            write_tiles(&transaction, commit, &mut summary)?;
+            let mut next = number;
+            for (frame_id, record) in &commit.frames {
+                let is_new =
+                    write_frame(&transaction, commit.layer, next, frame_id, record, false)?;
+                next += u64::from(is_new);
+                summary.simulated |= record.simulated;
+                summary.bounds = union(summary.bounds, record.bounds);
+            }
+            forget_frames(&transaction, commit.layer)?;
+            clean(&transaction, commit, &mut summary)?;
+            if let Some(change) = &commit.change {
+                let mut changes = transaction.open_table(CHANGES)?;
+                let sealed = sealed(&sequence.to_le_bytes(), change);
+                changes.insert(sequence, sealed.as_slice())?;
+                summary.last_change = sequence;
+                changes.retain_in(..=sequence.saturating_sub(MAX_CHANGES), |_, _| false)?;
+            }
+            let name = commit.layer.name();
+            let sealed = sealed(name.as_bytes(), &summary.to_bytes());
+            transaction
+                .open_table(LAYERS)?
+                .insert(name, sealed.as_slice())?;
+            transaction.commit()?;
+            Ok((summary, next))
         };
-        let Some(sealed) = read().map_err(StoreError::Read)? else {
-            return Ok(Found::Nothing);
-        };
-        let stored =
-            unsealed(&key_of(coord).to_le_bytes(), sealed.value()).and_then(stored_from_bytes);
-        Ok(stored.map_or(Found::Damaged, |stored| Found::Tile(Arc::new(stored))))
+        let (summary, next) = write().map_err(StoreError::write)?;
+        for fresh in &commit.tiles {
+            let stored = Arc::clone(&fresh.stored);
+            self.map.decoded.insert(fresh.place, stored);
+        }
+        for &coord in &commit.removed {
+            let layer = commit.layer;
+            self.map.decoded.invalidate(&Place { layer, coord });
+        }
+        self.next_frame.store(next, Ordering::Relaxed);
+        let written = sequence + u64::from(commit.change.is_some());
+        self.next_sequence.store(written, Ordering::Relaxed);
+        let mut summaries = self
+            .map
+            .summaries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        summaries.insert(commit.layer, summary);
+        Ok(())
     }
 }
 
-impl std::fmt::Debug for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("summary", &self.summary())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Makes the tables, so that readers find them, and gives the summary of the layer.
-fn prepare(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
+/// Makes the tables, so that readers find them; the next sequence and the next number of a frame.
+fn prepare(database: &Database) -> Result<(u64, u64), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(TILES)?;
-    transaction.open_table(CHANGES)?;
+    transaction.open_table(DIGESTS)?;
+    transaction.open_multimap_table(PLACES)?;
     transaction.open_table(FRAMES)?;
-    let summary = transaction
-        .open_table(LAYERS)?
-        .get(LAYER)?
-        .map(|sealed| sealed.value().to_vec());
+    transaction.open_table(GROUND)?;
+    transaction.open_table(DIRTY)?;
+    transaction.open_table(LAYERS)?;
+    let last = transaction
+        .open_table(CHANGES)?
+        .last()?
+        .map(|(sequence, _)| sequence.value());
+    let newest = transaction
+        .open_table(ORDER)?
+        .last()?
+        .map(|(number, _)| number.value());
     transaction.commit()?;
-    Ok(summary)
+    Ok((last.unwrap_or(0) + 1, newest.unwrap_or(0) + 1))
 }
 
-fn write_entries(
+fn record_from(frame_id: &str, sealed: &[u8]) -> Option<FrameRecord> {
+    unsealed(frame_id.as_bytes(), sealed).and_then(FrameRecord::from_bytes)
+}
+
+fn union(a: Option<Bounds>, b: Option<Bounds>) -> Option<Bounds> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.union(&b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn write_tiles(
     transaction: &WriteTransaction,
-    first: u64,
-    entries: &[Entry],
+    commit: &Commit,
+    summary: &mut LayerSummary,
 ) -> Result<(), redb::Error> {
-    let mut changes = transaction.open_table(CHANGES)?;
-    for (sequence, entry) in (first..).zip(entries) {
-        // Frame ids are a few dozen bytes.
-        let mut bytes = (entry.frame_id.len() as u16).to_le_bytes().to_vec();
-        bytes.extend(entry.frame_id.as_bytes());
-        bytes.extend(&entry.message);
-        changes.insert(sequence, sealed(&sequence.to_le_bytes(), &bytes).as_slice())?;
+    let mut tiles = transaction.open_table(TILES)?;
+    let mut digests = transaction.open_table(DIGESTS)?;
+    let mut places = transaction.open_multimap_table(PLACES)?;
+    for fresh in &commit.tiles {
+        let (key, zoom) = (key_of(fresh.place), fresh.place.coord.z());
+        tiles.insert(key, fresh.sealed.as_slice())?;
+        let digest = fresh.stored.digest.as_bytes();
+        let before = digests.insert(key, digest)?.map(|before| *before.value());
+        if before.as_ref() != Some(digest) {
+            if let Some(before) = &before {
+                places.remove(before, key)?;
+            }
+            places.insert(digest, key)?;
+        }
+        summary.tiles += u64::from(before.is_none());
+        summary.min_zoom = summary.min_zoom.min(zoom);
+        summary.max_zoom = summary.max_zoom.max(zoom);
+    }
+    for &coord in &commit.removed {
+        let key = key_of(Place {
+            layer: commit.layer,
+            coord,
+        });
+        tiles.remove(key)?;
+        let before = digests.remove(key)?.map(|before| *before.value());
+        if let Some(before) = &before {
+            places.remove(before, key)?;
+            summary.tiles -= 1;
+        }
     }
     Ok(())
 }
 
-/// Removes changes beyond [`MAX_CHANGES`], and forgets their frames.
-fn forget_old(transaction: &WriteTransaction, newest: u64) -> Result<(), redb::Error> {
-    let Some(last_forgotten) = newest.checked_sub(MAX_CHANGES) else {
-        return Ok(());
-    };
-    let mut changes = transaction.open_table(CHANGES)?;
+/// Puts a frame in the place of what was known of it; says whether nothing was. With `repaint`, the tiles
+/// that it leaves or enters become dirty.
+fn write_frame(
+    transaction: &WriteTransaction,
+    layer: Layer,
+    number: u64,
+    frame_id: &str,
+    record: &FrameRecord,
+    repaint: bool,
+) -> Result<bool, redb::Error> {
     let mut frames = transaction.open_table(FRAMES)?;
-    loop {
-        let oldest = match changes.first()? {
-            Some((sequence, sealed)) if sequence.value() <= last_forgotten => (
-                sequence.value(),
-                unsealed(&sequence.value().to_le_bytes(), sealed.value())
-                    .and_then(frame_id_of)
-                    .map(str::to_owned),
-            ),
-            Some(_) | None => return Ok(()),
+    let mut ground = transaction.open_table(GROUND)?;
+    let mut dirty = transaction.open_table(DIRTY)?;
+    let sealed = sealed(frame_id.as_bytes(), &record.to_bytes());
+    let before = frames.insert(frame_id, sealed.as_slice())?;
+    let is_new = before.is_none();
+    let before = before.and_then(|sealed| record_from(frame_id, sealed.value()));
+    let left = before.map(|before| before.tiles).unwrap_or_default();
+    for &coord in &left {
+        let (layer, place) = key_of(Place { layer, coord });
+        ground.remove((layer, place, frame_id))?;
+        if repaint {
+            dirty.insert((layer, place), frame_id)?;
+        }
+    }
+    for &coord in &record.tiles {
+        let (layer, place) = key_of(Place { layer, coord });
+        ground.insert((layer, place, frame_id), ())?;
+        if repaint {
+            dirty.insert((layer, place), frame_id)?;
+        }
+    }
+    if is_new {
+        transaction.open_table(ORDER)?.insert(number, frame_id)?;
+    }
+    Ok(is_new)
+}
+
+/// Forgets the oldest frames beyond [`MAX_FRAMES`].
+fn forget_frames(transaction: &WriteTransaction, layer: Layer) -> Result<(), redb::Error> {
+    let mut order = transaction.open_table(ORDER)?;
+    while order.len()? > MAX_FRAMES {
+        let Some((_, frame_id)) = order.pop_first()? else {
+            return Ok(());
         };
-        changes.remove(oldest.0)?;
-        if let Some(frame_id) = oldest.1 {
-            frames.remove(frame_id.as_str())?;
+        let frame_id = frame_id.value().to_owned();
+        let mut ground = transaction.open_table(GROUND)?;
+        let sealed = transaction
+            .open_table(FRAMES)?
+            .remove(frame_id.as_str())?
+            .map(|sealed| sealed.value().to_vec());
+        let record = sealed.and_then(|sealed| record_from(&frame_id, &sealed));
+        for coord in record.map(|record| record.tiles).unwrap_or_default() {
+            let (layer, place) = key_of(Place { layer, coord });
+            ground.remove((layer, place, frame_id.as_str()))?;
         }
     }
+    Ok(())
 }
 
-/// Decoded tiles, the longest unused going first beyond a number of bytes.
-struct Decoded {
-    tiles: LruCache<TileCoord, Arc<Stored>>,
-    bytes: usize,
-    limit: usize,
-}
-
-impl Decoded {
-    fn new(limit: usize) -> Self {
-        Self {
-            tiles: LruCache::unbounded(),
-            bytes: 0,
-            limit,
+/// Notes what was painted again. When nothing waits any more, the summary is worked out anew: content may
+/// have gone.
+fn clean(
+    transaction: &WriteTransaction,
+    commit: &Commit,
+    summary: &mut LayerSummary,
+) -> Result<(), redb::Error> {
+    if commit.clean.is_empty() {
+        return Ok(());
+    }
+    let layer = commit.layer;
+    let mut ground = transaction.open_table(GROUND)?;
+    for (frame_id, tiles) in &commit.left {
+        for &coord in tiles {
+            let (layer, place) = key_of(Place { layer, coord });
+            ground.remove((layer, place, frame_id.as_str()))?;
         }
     }
-
-    fn find(&mut self, coord: TileCoord) -> Option<Arc<Stored>> {
-        self.tiles.get(&coord).cloned()
+    let mut dirty = transaction.open_table(DIRTY)?;
+    for &coord in &commit.clean {
+        dirty.remove(key_of(Place { layer, coord }))?;
     }
-
-    fn keep(&mut self, coord: TileCoord, stored: &Arc<Stored>) {
-        let size = |stored: &Stored| stored.planes.rasters() * TILE_BYTES;
-        self.bytes += size(stored);
-        if let Some((_, before)) = self.tiles.push(coord, Arc::clone(stored)) {
-            self.bytes -= size(&before);
-        }
-        while self.bytes > self.limit {
-            let Some((_, oldest)) = self.tiles.pop_lru() else {
-                break;
-            };
-            self.bytes -= size(&oldest);
+    if !dirty.is_empty()? {
+        return Ok(());
+    }
+    let order = transaction.open_table(ORDER)?;
+    let forgotten = match order.first()? {
+        Some((number, _)) => number.value() > 1,
+        None => false,
+    };
+    // Frames that were forgotten may have painted anywhere.
+    if !forgotten {
+        (summary.bounds, summary.simulated) = (None, false);
+        for entry in transaction.open_table(FRAMES)?.iter()? {
+            let (frame_id, sealed) = entry?;
+            if let Some(record) = record_from(frame_id.value(), sealed.value())
+                && record.bounds.is_some()
+            {
+                summary.bounds = union(summary.bounds, record.bounds);
+                summary.simulated |= record.simulated;
+            }
         }
     }
-}
-
-/// A panic while a cache was locked leaves it usable: each step keeps it whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    let tiles = transaction.open_table(DIGESTS)?;
+    let number = layer.number();
+    (summary.min_zoom, summary.max_zoom) = (u8::MAX, 0);
+    for zoom in 0..=TileCoord::MAX_ZOOM {
+        let first = u64::from(zoom) << 48;
+        let zooms: std::ops::Range<Key> = (number, first)..(number, first + (1 << 48));
+        if tiles.range(zooms)?.next().is_some() {
+            summary.min_zoom = summary.min_zoom.min(zoom);
+            summary.max_zoom = zoom;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

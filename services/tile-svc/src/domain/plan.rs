@@ -6,8 +6,8 @@
 //! Degenerate cases: across 180 degrees the polygon is laid out around the camera and columns wrap; a
 //! frame of more than [`MAX_TILES_A_FRAME`] tiles is painted at a coarser zoom, where it has fewer.
 
-use sovereign_model::geo::TileCoord;
 use sovereign_model::geo::mercator::{mercator_from_geodetic, meters_per_pixel};
+use sovereign_model::geo::{Bounds, TileCoord};
 
 use super::sight::{Sight, Unpaintable};
 
@@ -25,7 +25,7 @@ pub(crate) struct ZoomRange {
 }
 
 /// Where a frame goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
     /// The zoom.
     pub(crate) zoom: u8,
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     /// How often the picture is to be halved before it is sampled, so that a tile that is coarser
     /// than the picture shows averages and not chance pixels.
     pub(crate) halvings: u32,
+    /// Box around the ground that is seen.
+    pub(crate) bounds: Bounds,
 }
 
 /// Decides where a frame goes.
@@ -61,7 +63,24 @@ pub(crate) fn plan(sight: &Sight, zooms: ZoomRange) -> Result<Plan, Unpaintable>
         zoom,
         tiles,
         halvings: coarser.max(0.0) as u32,
+        bounds: bounds_of(sight),
     })
+}
+
+/// Across 180 degrees it is all longitudes.
+fn bounds_of(sight: &Sight) -> Bounds {
+    let places = sight.region().iter().map(|&point| {
+        let place = sight.ground_from_enu(point);
+        Bounds {
+            west_deg: place.longitude_deg,
+            south_deg: place.latitude_deg,
+            east_deg: place.longitude_deg,
+            north_deg: place.latitude_deg,
+        }
+    });
+    places
+        .reduce(|a, b| a.union(&b))
+        .expect("a region has three corners at least")
 }
 
 /// Tiles of a zoom that the polygon of `sight` meets; `None` when there are too many.

@@ -73,6 +73,16 @@ impl Planes {
         }
     }
 
+    /// Forgets everything; what children show comes back with [`Planes::derive`].
+    pub(crate) fn clear(&mut self) {
+        *self = Self::empty();
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.own == Own::Nothing && self.shown.is_empty()
+    }
+
     /// Paints a frame at the tile's own zoom.
     pub(crate) fn paint(&mut self, patch: &Raster) -> Change {
         let beneath = match &mut self.own {

@@ -1,21 +1,27 @@
-//! Values as bytes: tiles, changes and the summary, each to be sealed under its key.
+//! Values as bytes: tiles, frames and summaries, each to be sealed under its key.
 
 use std::sync::Arc;
 
 use sovereign_model::geo::{Bounds, TileCoord};
 use sovereign_model::{Digest, sealed};
 
-use super::{LayerSummary, Stored};
+use crate::domain::layer::{Layer, Place};
 use crate::domain::planes::{Own, Planes};
 use crate::domain::raster::digest_of_rgbw;
 use crate::picture::{png_from_rgbw, raster_from_png};
 
+/// A tile as the store has it.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) planes: Planes,
+    /// Digest of what it shows.
+    pub(crate) digest: Digest,
+}
+
 /// A tile ready to be committed.
 #[derive(Debug)]
 pub(crate) struct Fresh {
-    /// Its place.
-    pub(crate) coord: TileCoord,
-    /// Its pixels and digest.
+    pub(crate) place: Place,
     pub(crate) stored: Arc<Stored>,
     /// What is written.
     pub(super) sealed: Vec<u8>,
@@ -23,8 +29,7 @@ pub(crate) struct Fresh {
 
 impl Fresh {
     /// Encodes a tile.
-    #[must_use]
-    pub(crate) fn encode(coord: TileCoord, planes: Planes) -> Self {
+    pub(crate) fn encode(place: Place, planes: Planes) -> Self {
         let rgbw = planes.shown().to_rgbw();
         let digest = digest_of_rgbw(&rgbw);
         let shown = png_from_rgbw(&rgbw);
@@ -40,9 +45,9 @@ impl Fresh {
         bytes.extend(shown);
         bytes.extend(beneath);
         Self {
-            coord,
+            place,
             stored: Arc::new(Stored { planes, digest }),
-            sealed: sealed(&key_of(coord).to_le_bytes(), &bytes),
+            sealed: sealed(&seal_of(place), &bytes),
         }
     }
 }
@@ -53,16 +58,6 @@ const KIND_DERIVED: u8 = 0;
 const KIND_PAINTED: u8 = 1;
 /// Own plane and children: a second picture follows.
 const KIND_BOTH: u8 = 2;
-
-pub(super) fn frame_id_of(entry: &[u8]) -> Option<&str> {
-    let (length, rest) = entry.split_first_chunk()?;
-    std::str::from_utf8(rest.get(..usize::from(u16::from_le_bytes(*length)))?).ok()
-}
-
-pub(super) fn message_of(entry: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = entry.split_first_chunk()?;
-    rest.get(usize::from(u16::from_le_bytes(*length))..)
-}
 
 pub(super) fn stored_from_bytes(body: &[u8]) -> Option<Stored> {
     let (&kind, rest) = body.split_first()?;
@@ -81,13 +76,113 @@ pub(super) fn stored_from_bytes(body: &[u8]) -> Option<Stored> {
     })
 }
 
-/// Places in the order of zoom, column, row.
-pub(super) fn key_of(coord: TileCoord) -> u64 {
+/// A key of the tables: the layer, then places in the order of zoom, column, row.
+pub(super) fn key_of(place: Place) -> (u8, u64) {
+    (place.layer.number(), number_of(place.coord))
+}
+
+pub(super) fn place_of((layer, coord): (u8, u64)) -> Option<Place> {
+    Some(Place {
+        layer: Layer::from_number(layer)?,
+        coord: coord_of(coord)?,
+    })
+}
+
+pub(super) fn number_of(coord: TileCoord) -> u64 {
     u64::from(coord.z()) << 48 | u64::from(coord.x()) << 24 | u64::from(coord.y())
 }
 
+fn coord_of(number: u64) -> Option<TileCoord> {
+    const LOW: u64 = (1 << 24) - 1;
+    let zoom = u8::try_from(number >> 48).ok()?;
+    // Both have 24 bits.
+    TileCoord::new(zoom, (number >> 24 & LOW) as u32, (number & LOW) as u32)
+}
+
+/// What a tile is sealed under.
+pub(super) fn seal_of(place: Place) -> [u8; 9] {
+    let (layer, number) = key_of(place);
+    let mut key = [layer; 9];
+    key[1..].copy_from_slice(&number.to_le_bytes());
+    key
+}
+
+/// A frame as the map knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FrameRecord {
+    pub(crate) revision: u32,
+    pub(crate) simulated: bool,
+    /// Ground that it shows; nothing when it is not on the map.
+    pub(crate) bounds: Option<Bounds>,
+    /// Tiles of its own zoom that it may have pixels in.
+    pub(crate) tiles: Vec<TileCoord>,
+    /// The verdict that it was painted by, encoded.
+    pub(crate) keyframe: Vec<u8>,
+}
+
+impl FrameRecord {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.revision.to_le_bytes().to_vec();
+        bytes.push(u8::from(self.simulated));
+        bytes.push(u8::from(self.bounds.is_some()));
+        if let Some(bounds) = &self.bounds {
+            write_bounds(bounds, &mut bytes);
+        }
+        // A frame is at most on some thousand tiles.
+        bytes.extend((self.tiles.len() as u32).to_le_bytes());
+        for &coord in &self.tiles {
+            bytes.extend(number_of(coord).to_le_bytes());
+        }
+        bytes.extend(&self.keyframe);
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (revision, bytes) = bytes.split_first_chunk()?;
+        let (&[simulated, has_bounds], mut bytes) = bytes.split_first_chunk()?;
+        let mut bounds = None;
+        if has_bounds != 0 {
+            let (edges, rest) = bytes.split_first_chunk::<32>()?;
+            (bounds, bytes) = (Some(bounds_from(edges)), rest);
+        }
+        let (count, bytes) = bytes.split_first_chunk()?;
+        let length = (u32::from_le_bytes(*count) as usize).checked_mul(8)?;
+        let (tiles, keyframe) = bytes.split_at_checked(length)?;
+        let coord = |number: &[u8; 8]| coord_of(u64::from_le_bytes(*number));
+        Some(Self {
+            revision: u32::from_le_bytes(*revision),
+            simulated: simulated != 0,
+            bounds,
+            tiles: tiles
+                .as_chunks()
+                .0
+                .iter()
+                .map(coord)
+                .collect::<Option<_>>()?,
+            keyframe: keyframe.to_vec(),
+        })
+    }
+}
+
+/// What a layer holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LayerSummary {
+    /// Tiles with content, all zooms.
+    pub(crate) tiles: u64,
+    /// Coarsest zoom with content; [`u8::MAX`] for an empty layer.
+    pub(crate) min_zoom: u8,
+    /// Finest zoom with content; 0 for an empty layer.
+    pub(crate) max_zoom: u8,
+    /// Where there is content.
+    pub(crate) bounds: Option<Bounds>,
+    /// Sequence of the newest change, 0 for an empty layer.
+    pub(crate) last_change: u64,
+    /// Whether any of it was painted from simulated frames.
+    pub(crate) simulated: bool,
+}
+
 impl LayerSummary {
-    pub(super) const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         tiles: 0,
         min_zoom: u8::MAX,
         max_zoom: 0,
@@ -101,15 +196,8 @@ impl LayerSummary {
         bytes.extend(self.tiles.to_le_bytes());
         bytes.extend(self.last_change.to_le_bytes());
         bytes.extend([self.min_zoom, self.max_zoom, u8::from(self.simulated)]);
-        if let Some(bounds) = self.bounds {
-            for edge in [
-                bounds.west_deg,
-                bounds.south_deg,
-                bounds.east_deg,
-                bounds.north_deg,
-            ] {
-                bytes.extend(edge.to_le_bytes());
-            }
+        if let Some(bounds) = &self.bounds {
+            write_bounds(bounds, &mut bytes);
         }
         bytes
     }
@@ -118,21 +206,10 @@ impl LayerSummary {
         let (tiles, bytes) = bytes.split_first_chunk()?;
         let (last_change, bytes) = bytes.split_first_chunk()?;
         let (&[min_zoom, max_zoom, simulated], edges) = bytes.split_first_chunk()?;
-        let edges: Vec<f64> = edges
-            .as_chunks()
-            .0
-            .iter()
-            .map(|edge| f64::from_le_bytes(*edge))
-            .collect();
-        let bounds = match edges.as_slice() {
-            [] => None,
-            &[west_deg, south_deg, east_deg, north_deg] => Some(Bounds {
-                west_deg,
-                south_deg,
-                east_deg,
-                north_deg,
-            }),
-            _ => return None,
+        let bounds = if edges.is_empty() {
+            None
+        } else {
+            Some(bounds_from(edges.try_into().ok()?))
         };
         Some(Self {
             tiles: u64::from_le_bytes(*tiles),
@@ -142,5 +219,30 @@ impl LayerSummary {
             simulated: simulated != 0,
             bounds,
         })
+    }
+}
+
+fn write_bounds(bounds: &Bounds, bytes: &mut Vec<u8>) {
+    for edge in [
+        bounds.west_deg,
+        bounds.south_deg,
+        bounds.east_deg,
+        bounds.north_deg,
+    ] {
+        bytes.extend(edge.to_le_bytes());
+    }
+}
+
+fn bounds_from(bytes: &[u8; 32]) -> Bounds {
+    let edge = |index: usize| {
+        let mut edge = [0; 8];
+        edge.copy_from_slice(&bytes[index * 8..][..8]);
+        f64::from_le_bytes(edge)
+    };
+    Bounds {
+        west_deg: edge(0),
+        south_deg: edge(1),
+        east_deg: edge(2),
+        north_deg: edge(3),
     }
 }

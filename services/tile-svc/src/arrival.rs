@@ -1,0 +1,50 @@
+//! A verdict on a frame, as the map takes it.
+
+use sovereign_model::geo::TileCoord;
+use sovereign_model::{CameraPose, Digest, Intrinsics, Timestamp};
+
+use crate::domain::plan::Plan;
+use crate::store::FrameRecord;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) frame_id: String,
+    pub(crate) sensor_id: String,
+    pub(crate) revision: u32,
+    /// Arrival of the picture at its front door.
+    pub(crate) received: Timestamp,
+    pub(crate) simulated: bool,
+    /// The picture.
+    pub(crate) digest: Digest,
+    /// The verdict, encoded.
+    pub(crate) keyframe: Vec<u8>,
+}
+
+/// Where a camera was, and which.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sighting {
+    pub(crate) pose: CameraPose,
+    pub(crate) camera: Intrinsics,
+}
+
+impl Arrival {
+    /// What is remembered of a frame that is on `tiles`.
+    pub(crate) fn record_on(&self, plan: &Plan, tiles: Vec<TileCoord>) -> FrameRecord {
+        FrameRecord {
+            bounds: Some(plan.bounds),
+            tiles,
+            ..self.record()
+        }
+    }
+
+    /// What is remembered of a frame that is not on the map.
+    pub(crate) fn record(&self) -> FrameRecord {
+        FrameRecord {
+            revision: self.revision,
+            simulated: self.simulated,
+            bounds: None,
+            tiles: Vec::new(),
+            keyframe: self.keyframe.clone(),
+        }
+    }
+}
