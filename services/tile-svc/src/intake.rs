@@ -186,9 +186,14 @@ impl Intake {
 
     async fn record(&self, arrival: &Arrival, record: FrameRecord) -> Result<(), WorkError> {
         let (store, frame_id) = (Arc::clone(&self.store), arrival.frame_id.clone());
-        let write = move || store.revise(Layer::Imagery, &frame_id, &record);
-        let written = tokio::task::spawn_blocking(write).await;
-        Ok(written.map_err(WorkError::Thread)??)
+        let writing = tokio::task::spawn_blocking(move || {
+            store.revise(Layer::Imagery, &frame_id, &record)?;
+            store.dirty_tiles()
+        });
+        let waiting = writing.await.map_err(WorkError::Thread)??;
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        self.meter.metrics.tiles_waiting.set(waiting);
+        Ok(())
     }
 
     async fn pin(&self, digest: Digest, keep: Keep) -> Result<(), WorkError> {

@@ -67,7 +67,7 @@ struct Work {
     painted: Vec<Arrival>,
     frames: Vec<(String, FrameRecord)>,
     left: Vec<(String, Vec<TileCoord>)>,
-    clean: Vec<TileCoord>,
+    clean: Vec<(TileCoord, u64)>,
 }
 
 impl Painter {
@@ -157,15 +157,20 @@ impl Painter {
         let store = Arc::clone(&self.store);
         let reading = tokio::task::spawn_blocking(move || {
             let waiting = store.dirty_tiles()?;
-            let Dirty { tiles, causes } = store.dirty_group(layer)?;
+            let Dirty {
+                tiles: clean,
+                causes,
+            } = store.dirty_group(layer)?;
+            let tiles: Vec<TileCoord> = clean.iter().map(|(coord, _)| *coord).collect();
             let frames = store.frames_on(layer, &tiles)?;
             let mut changed = Vec::new();
             for cause in &causes {
                 changed.extend(store.frame(cause)?);
             }
-            Ok::<_, StoreError>((waiting, tiles, frames, changed))
+            Ok::<_, StoreError>((waiting, clean, tiles, frames, changed))
         });
-        let (waiting, tiles, frames, changed) = reading.await.map_err(WorkError::Thread)??;
+        let (waiting, clean, tiles, frames, changed) =
+            reading.await.map_err(WorkError::Thread)??;
         let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
         self.meter.metrics.tiles_waiting.set(waiting);
         if tiles.is_empty() {
@@ -189,10 +194,8 @@ impl Painter {
             .iter()
             .filter_map(|record| wire::named_from_bytes(&record.keyframe));
         work.painted = reasons.collect();
-        work.clean = tiles;
-        let cleaned = i64::try_from(work.clean.len()).unwrap_or(i64::MAX);
+        work.clean = clean;
         let hint = self.commit(work).await?;
-        self.meter.metrics.tiles_waiting.dec_by(cleaned);
         self.publish(hint, 0).await;
         Ok(true)
     }

@@ -52,8 +52,8 @@ pub(crate) struct Commit {
     pub(crate) frames: Vec<(String, FrameRecord)>,
     /// Frames that left some of their tiles because their picture is gone.
     pub(crate) left: Vec<(String, Vec<TileCoord>)>,
-    /// Tiles that were painted again.
-    pub(crate) clean: Vec<TileCoord>,
+    /// Tiles that were painted again, with the number that they had in [`Dirty`].
+    pub(crate) clean: Vec<(TileCoord, u64)>,
     /// The change, encoded, with [`Store::next_sequence`]; nothing when nothing shows.
     pub(crate) change: Option<Vec<u8>>,
 }
@@ -61,7 +61,8 @@ pub(crate) struct Commit {
 /// Tiles to be painted again, and the frames that are the reason.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    pub(crate) tiles: Vec<TileCoord>,
+    /// Each with the number of its newest reason.
+    pub(crate) tiles: Vec<(TileCoord, u64)>,
     pub(crate) causes: Vec<String>,
 }
 
@@ -71,20 +72,22 @@ pub(crate) struct Store {
     map: Map,
     next_sequence: AtomicU64,
     next_frame: AtomicU64,
+    next_reason: AtomicU64,
 }
 
 impl Store {
     /// Opens the file, or makes it. `cache_bytes` bounds the decoded tiles in memory.
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let database = open_database(path, PAGE_CACHE_BYTES).map_err(StoreError::Open)?;
-        let (next_sequence, next_frame) = prepare(&database).map_err(|error| match error {
+        let next = prepare(&database).map_err(|error| match error {
             redb::Error::TableTypeMismatch { .. } => StoreError::Outdated(path.to_owned()),
             error => StoreError::write(error),
         })?;
         Ok(Self {
             map: Map::new(Arc::new(database), cache_bytes)?,
-            next_sequence: next_sequence.into(),
-            next_frame: next_frame.into(),
+            next_sequence: next.sequence.into(),
+            next_frame: next.frame.into(),
+            next_reason: next.reason.into(),
         })
     }
 
@@ -155,9 +158,10 @@ impl Store {
         record: &FrameRecord,
     ) -> Result<(), StoreError> {
         let number = self.next_frame.load(Ordering::Relaxed);
+        let reason = self.next_reason.fetch_add(1, Ordering::Relaxed);
         let write = || -> Result<bool, redb::Error> {
             let transaction = self.map.database.begin_write()?;
-            let is_new = write_frame(&transaction, layer, number, frame_id, record, true)?;
+            let is_new = write_frame(&transaction, layer, number, frame_id, record, Some(reason))?;
             forget_frames(&transaction, layer)?;
             transaction.commit()?;
             Ok(is_new)
@@ -197,11 +201,11 @@ impl Store {
                 let start = number_of(start);
                 let column = (number, start)..(number, start + u64::from(GROUP_SIDE));
                 for entry in dirty.range(column)? {
-                    let (key, cause) = entry?;
-                    group
-                        .tiles
-                        .extend(place_of(key.value()).map(|place| place.coord));
-                    group.causes.push(cause.value().to_owned());
+                    let (key, reason) = entry?;
+                    let (number, cause) = reason.value();
+                    let place = place_of(key.value());
+                    group.tiles.extend(place.map(|place| (place.coord, number)));
+                    group.causes.push(cause.to_owned());
                 }
             }
             group.causes.sort_unstable();
@@ -223,8 +227,7 @@ impl Store {
             write_tiles(&transaction, commit, &mut summary)?;
             let mut next = number;
             for (frame_id, record) in &commit.frames {
-                let is_new =
-                    write_frame(&transaction, commit.layer, next, frame_id, record, false)?;
+                let is_new = write_frame(&transaction, commit.layer, next, frame_id, record, None)?;
                 next += u64::from(is_new);
                 summary.simulated |= record.simulated;
                 summary.bounds = union(summary.bounds, record.bounds);
@@ -268,26 +271,40 @@ impl Store {
     }
 }
 
-/// Makes the tables, so that readers find them; the next sequence and the next number of a frame.
-fn prepare(database: &Database) -> Result<(u64, u64), redb::Error> {
+/// What the next one of each kind is numbered.
+struct Next {
+    sequence: u64,
+    frame: u64,
+    reason: u64,
+}
+
+/// Makes the tables, so that readers find them.
+fn prepare(database: &Database) -> Result<Next, redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(TILES)?;
     transaction.open_table(DIGESTS)?;
     transaction.open_multimap_table(PLACES)?;
     transaction.open_table(FRAMES)?;
     transaction.open_table(GROUND)?;
-    transaction.open_table(DIRTY)?;
     transaction.open_table(LAYERS)?;
-    let last = transaction
+    let sequence = transaction
         .open_table(CHANGES)?
         .last()?
         .map(|(sequence, _)| sequence.value());
-    let newest = transaction
+    let frame = transaction
         .open_table(ORDER)?
         .last()?
         .map(|(number, _)| number.value());
+    let mut reason = 0;
+    for entry in transaction.open_table(DIRTY)?.iter()? {
+        reason = reason.max(entry?.1.value().0);
+    }
     transaction.commit()?;
-    Ok((last.unwrap_or(0) + 1, newest.unwrap_or(0) + 1))
+    Ok(Next {
+        sequence: sequence.unwrap_or(0) + 1,
+        frame: frame.unwrap_or(0) + 1,
+        reason: reason + 1,
+    })
 }
 
 fn record_from(frame_id: &str, sealed: &[u8]) -> Option<FrameRecord> {
@@ -339,15 +356,15 @@ fn write_tiles(
     Ok(())
 }
 
-/// Puts a frame in the place of what was known of it; says whether nothing was. With `repaint`, the tiles
-/// that it leaves or enters become dirty.
+/// Puts a frame in the place of what was known of it; says whether nothing was. With a reason to `repaint`,
+/// the tiles that it leaves or enters become dirty.
 fn write_frame(
     transaction: &WriteTransaction,
     layer: Layer,
     number: u64,
     frame_id: &str,
     record: &FrameRecord,
-    repaint: bool,
+    repaint: Option<u64>,
 ) -> Result<bool, redb::Error> {
     let mut frames = transaction.open_table(FRAMES)?;
     let mut ground = transaction.open_table(GROUND)?;
@@ -360,15 +377,15 @@ fn write_frame(
     for &coord in &left {
         let (layer, place) = key_of(Place { layer, coord });
         ground.remove((layer, place, frame_id))?;
-        if repaint {
-            dirty.insert((layer, place), frame_id)?;
+        if let Some(reason) = repaint {
+            dirty.insert((layer, place), (reason, frame_id))?;
         }
     }
     for &coord in &record.tiles {
         let (layer, place) = key_of(Place { layer, coord });
         ground.insert((layer, place, frame_id), ())?;
-        if repaint {
-            dirty.insert((layer, place), frame_id)?;
+        if let Some(reason) = repaint {
+            dirty.insert((layer, place), (reason, frame_id))?;
         }
     }
     if is_new {
@@ -418,8 +435,12 @@ fn clean(
         }
     }
     let mut dirty = transaction.open_table(DIRTY)?;
-    for &coord in &commit.clean {
-        dirty.remove(key_of(Place { layer, coord }))?;
+    for &(coord, number) in &commit.clean {
+        let key = key_of(Place { layer, coord });
+        let newest = dirty.get(key)?.map(|reason| reason.value().0);
+        if newest == Some(number) {
+            dirty.remove(key)?;
+        }
     }
     if !dirty.is_empty()? {
         return Ok(());

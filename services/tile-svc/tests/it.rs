@@ -5,10 +5,8 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
-#[path = "it/doors.rs"]
-mod doors;
-#[path = "it/loads.rs"]
-mod loads;
+#[path = "it/revisions.rs"]
+mod revisions;
 #[path = "it/rig.rs"]
 mod rig;
 #[path = "it/world.rs"]
@@ -23,9 +21,10 @@ use prost::bytes::Bytes;
 use sovereign_model::geo::mercator::mercator_from_geodetic;
 use sovereign_model::geo::{Geodetic, LocalFrame, TileCoord};
 use sovereign_model::{CameraPose, Intrinsics, Timestamp};
+use sovereign_objects::{MAP, PinStrength};
 use sovereign_proto::geo::v1::TrackingState;
 use sovereign_proto::slam::v1::PoseSource;
-use sovereign_proto::tile::v1::{GetTileRequest, TileChange, TileFormat};
+use sovereign_proto::tile::v1::{GetTileRequest, TileFormat};
 
 use rig::{LIMIT, Rig, Shot, received_as};
 use world::{GROUND_ALTITUDE_M, World, camera, flight, mark_places, pose};
@@ -103,8 +102,8 @@ async fn a_frame_is_painted_once_however_often_it_comes() {
     rig.painted(2).await;
     let changes = rig.changes().await;
     assert_eq!(changes.len(), 2);
-    assert_eq!(changes[0].frame_id, shot.capture.frame_id);
-    assert_eq!(changes[1].frame_id, next.capture.frame_id);
+    assert_eq!(changes[0].frames[0].frame_id, shot.id());
+    assert_eq!(changes[1].frames[0].frame_id, next.id());
     assert!(rig.map().await.len() >= before.len());
     rig.stop().await;
 }
@@ -113,55 +112,60 @@ async fn a_frame_is_painted_once_however_often_it_comes() {
 async fn what_was_not_painted_before_a_stop_is_painted_after_it() {
     let mut rig = Rig::start().await;
     let world = World::with_marks();
-    let poses = flight(3);
-    let shot = |i: usize, sensor| Shot::take(&world, &poses[i], &camera(), sensor, i as i64 + 1);
-    let (done, waits, early) = (shot(0, "d1"), shot(1, "d1"), shot(2, "d2"));
+    let poses = flight(2);
+    let shot = |i: usize| Shot::take(&world, &poses[i], &camera(), "d1", i as i64 + 1);
+    let (done, waits) = (shot(0), shot(1));
     rig.send(&done).await;
-    rig.painted(1).await;
-    // A picture that waits for its verdict, and a verdict that waits for its picture.
-    rig.send_capture(&waits).await;
-    rig.send_keyframe(&early).await;
+    rig.settled().await;
+    // The content store is away: the frame waits, and so would those after it.
+    rig.store_picture(&waits).await;
+    rig.store.set_away(true);
+    rig.send_under(&waits, "d1", "").await;
+    rig::until(|| rig.metric("retries_total") > 0).await;
     rig.restart().await;
     assert_eq!(rig.layer().await.last_change, 1, "the map is kept");
-    rig.send_capture(&early).await;
-    // The other verdict never comes over the bus; it is asked for.
-    rig.slam_knows(&waits);
-    rig.painted(2).await;
-    let mut frames: Vec<String> = rig
-        .changes()
-        .await
-        .into_iter()
-        .map(|c| c.frame_id)
-        .collect();
-    let mut sent = [done, waits, early].map(|shot| shot.capture.frame_id);
-    frames.sort();
-    sent.sort();
-    assert_eq!(frames, sent);
+    rig.store.set_away(false);
+    rig.painted(1).await;
+    assert_eq!(rig.changes().await[1].frames[0].frame_id, waits.id());
     rig.stop().await;
 }
 
 #[tokio::test]
-async fn a_picture_whose_verdict_is_lost_does_not_stop_its_sensor() {
+async fn a_picture_is_kept_for_the_map_and_no_longer_for_being_unread() {
     let rig = Rig::start().await;
     let world = World::with_marks();
-    // From so long ago that no record of a verdict is left.
-    let shots: Vec<Shot> = flight(2)
-        .iter()
-        .enumerate()
-        .map(|(i, pose)| {
-            let mut shot = Shot::take(&world, pose, &camera(), "d1", i as i64 + 1);
-            shot.received_at(i as i64 + 1);
-            shot
-        })
-        .collect();
-    rig.send_capture(&shots[0]).await;
-    rig.send(&shots[1]).await;
+    let painted = Shot::take(&world, &flight(1)[0], &camera(), "d1", 1);
+    let unplaced = Shot::take(&world, &flight(2)[1], &camera(), "d1", 2).revised(0, None);
+    let mut broken = painted.clone();
+    broken.replace_image(Bytes::from_static(b"\xff\xd8\xff not a picture"));
+    broken.keyframe.frame_id = sovereign_model::Digest::of(b"another").to_hex();
+    for shot in [&painted, &unplaced, &broken] {
+        rig.send(shot).await;
+    }
+    rig.settled().await;
+    let kept = [(MAP.to_owned(), PinStrength::Prefer)];
+    assert_eq!(rig.store.pins(painted.digest()), kept);
+    // A calibration may place it yet.
+    assert_eq!(rig.store.pins(unplaced.digest()), kept);
+    assert_eq!(rig.store.pins(broken.digest()), []);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_verdict_on_the_subject_of_another_sensor_is_refused_and_holds_nobody_up() {
+    let rig = Rig::start().await;
+    let world = World::with_marks();
+    let poses = flight(2);
+    let stray = Shot::take(&world, &poses[0], &camera(), "d2", 1);
+    let mut nameless = stray.clone();
+    nameless.keyframe.frame_id = "frame-1".to_owned();
+    let good = Shot::take(&world, &poses[1], &camera(), "d1", 2);
+    rig.send_under(&stray, "d1", "").await;
+    rig.send(&nameless).await;
+    rig.send(&good).await;
     rig.painted(1).await;
-    assert_eq!(
-        rig.refused().await,
-        BTreeMap::from([("no_verdict".to_owned(), 1)])
-    );
-    assert_eq!(rig.changes().await[0].frame_id, shots[1].capture.frame_id);
+    let refused = BTreeMap::from([("malformed".to_owned(), 2)]);
+    assert_eq!(rig.refused().await, refused);
     rig.stop().await;
 }
 
@@ -173,7 +177,7 @@ async fn frames_that_cannot_be_painted_are_counted_by_reason_and_stop_nothing() 
     let image = world.photograph(&pose, &camera());
     let shot = |i: i64| Shot::of(image.clone(), &pose, &camera(), "d1", i);
     type Spoil = fn(&mut Shot);
-    let cases: [(&str, Spoil); 9] = [
+    let cases: [(&str, Spoil); 8] = [
         ("no_pose", |s| {
             s.keyframe.set_state(TrackingState::Lost);
             s.keyframe.pose = None;
@@ -182,20 +186,15 @@ async fn frames_that_cannot_be_painted_are_counted_by_reason_and_stop_nothing() 
             s.keyframe.set_source(PoseSource::PositionOnly);
             s.keyframe.set_state(TrackingState::Lost);
         }),
-        ("digest_mismatch", |s| {
-            let mut image = s.capture.image.to_vec();
-            image[100] ^= 1;
-            s.capture.image = image.into();
-        }),
-        ("undecodable", |s| {
+        ("header", |s| {
             s.replace_image(Bytes::from_static(b"\xff\xd8\xff not a picture"));
         }),
-        ("truncated", |s| {
-            let image = s.capture.image.slice(..s.capture.image.len() / 2);
+        ("cut_off", |s| {
+            let image = s.image.slice(..s.image.len() / 2);
             s.replace_image(image);
         }),
-        ("too_large", |s| {
-            let mut image = s.capture.image.to_vec();
+        ("size", |s| {
+            let mut image = s.image.to_vec();
             let header = image.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
             image[header + 5..header + 9].fill(0xff);
             s.replace_image(image.into());
@@ -227,8 +226,15 @@ async fn frames_that_cannot_be_painted_are_counted_by_reason_and_stop_nothing() 
     }
     rig.send(&shot(100)).await;
     rig.painted(1).await;
-    let expected = cases.map(|(reason, _)| (reason.to_owned(), 1));
-    assert_eq!(rig.refused().await, BTreeMap::from(expected));
+    let mut expected = BTreeMap::from(cases.map(|(reason, _)| (reason.to_owned(), 1)));
+    assert_eq!(rig.refused().await, expected);
+    // One whose picture is gone.
+    let mut gone = shot(101);
+    gone.keyframe.image_digest = Bytes::copy_from_slice(&[7; 32]);
+    rig.send_under(&gone, "d1", "").await;
+    rig.settled().await;
+    expected.insert("picture_missing".to_owned(), 1);
+    assert_eq!(rig.refused().await, expected);
     rig.stop().await;
 }
 
@@ -277,8 +283,15 @@ async fn tiles_that_are_empty_unknown_or_impossible_are_told_apart() {
         layer: layer.to_owned(),
         coord: Some(sovereign_proto::geo::v1::TileCoord { z, x, y }),
         format,
+        ..GetTileRequest::default()
+    };
+    let showing = |digest: &'static [u8]| GetTileRequest {
+        digest: Bytes::from_static(digest),
+        ..GetTileRequest::default()
     };
     for (request, code) in [
+        (showing(&[7; 32]), tonic::Code::NotFound),
+        (showing(&[7; 31]), tonic::Code::InvalidArgument),
         (ask("imagery", 10, 5, 5, 0), tonic::Code::NotFound),
         (ask("roads", 10, 5, 5, 0), tonic::Code::NotFound),
         (ask("imagery", 10, 1024, 5, 0), tonic::Code::InvalidArgument),
@@ -287,8 +300,7 @@ async fn tiles_that_are_empty_unknown_or_impossible_are_told_apart() {
         (
             GetTileRequest {
                 layer: "imagery".to_owned(),
-                coord: None,
-                format: 0,
+                ..GetTileRequest::default()
             },
             tonic::Code::InvalidArgument,
         ),
@@ -311,27 +323,20 @@ async fn a_commit_is_hinted_and_its_latency_is_the_measured_one() {
     rig.send(&shot).await;
     let hint = tokio::time::timeout(LIMIT, hints.recv());
     let hint = hint.await.unwrap().unwrap().message;
-    let logged = rig.changes().await.remove(0);
-    assert_eq!(logged.latency_nanos, 0);
-    assert_eq!(
-        TileChange {
-            latency_nanos: 0,
-            ..hint.clone()
-        },
-        logged
-    );
+    let change = hint.change.unwrap();
+    assert_eq!(change, rig.changes().await.remove(0));
     // From the arrival to the end of the commit, whose time is said as it begins.
-    let received = shot.capture.received_unix_nanos;
+    let received = shot.keyframe.received_unix_nanos;
     let now = Timestamp::from_system_time(SystemTime::now()).as_unix_nanos();
-    let possible = hint.committed_unix_nanos - received + 1..=now - received;
-    assert!(possible.contains(&hint.latency_nanos), "{hint:?}");
+    let possible = change.committed_unix_nanos - received..=now - received;
+    assert!(possible.contains(&hint.latency_nanos), "{change:?}");
     rig.painted(1).await;
     let latency = rig.stats().await.latency.unwrap();
     assert_eq!((latency.count, latency.p50_nanos), (1, hint.latency_nanos));
     // Parents are part of the commit, up to the coarsest zoom.
-    let zooms: Vec<u32> = hint.tiles.iter().map(|t| t.coord.unwrap().z).collect();
+    let zooms: Vec<u32> = change.tiles.iter().map(|t| t.coord.unwrap().z).collect();
     assert_eq!(zooms.iter().min(), Some(&10));
-    assert_eq!(rig.stats().await.tiles_written, hint.tiles.len() as u64);
+    assert_eq!(rig.stats().await.tiles_written, change.tiles.len() as u64);
     rig.stop().await;
 }
 
@@ -388,7 +393,6 @@ async fn a_real_flight_becomes_a_mosaic() {
         let image = std::fs::read(folder.join("images").join(name)).unwrap();
         frames += 1;
         let mut shot = Shot::of(image.into(), &pose, &camera, "phantom", frames);
-        shot.capture.simulated = false;
         shot.keyframe.simulated = false;
         rig.send(&shot).await;
     }

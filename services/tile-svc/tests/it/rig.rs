@@ -1,31 +1,30 @@
-//! A running tile-svc with a bus in memory, a slam-svc that knows what it is told, and a client.
+//! A running tile-svc with a bus and a content store in memory, and a client.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use prometheus_client::registry::Registry;
 use prost::bytes::Bytes;
-use sovereign_bus::{Bus, DurableTopic, Key, Mailbox, Select};
+use sovereign_bus::{Bus, Key, Mailbox, Select};
 use sovereign_model::{CameraPose, Digest, Intrinsics, Timestamp};
-use sovereign_proto::geo::v1::{Capture, TileCoord, TrackingState};
-use sovereign_proto::slam::v1::slam_server::{Slam, SlamServer};
-use sovereign_proto::slam::v1::{
-    GetKeyframeRequest, GetKeyframeResponse, Keyframe, ListKeyframesRequest, ListKeyframesResponse,
-    PoseSource,
-};
+use sovereign_objects::memory::MemoryStore;
+use sovereign_objects::{ObjectClass, Objects, PinChange, PinStrength, UNREAD};
+use sovereign_proto::geo::v1::{TileCoord, TrackingState};
+use sovereign_proto::slam::v1::{Keyframe, PoseSource};
 use sovereign_proto::tile::v1::tiles_client::TilesClient;
 use sovereign_proto::tile::v1::{
     GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest, GetTileResponse, Layer,
-    ListChangesRequest, ListLayersRequest, TileChange, TileFormat,
+    ListChangesRequest, ListLayersRequest, ListTilesRequest, TileChange, TileChanged, TileFormat,
 };
-use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, SLAM_KEYFRAME, TILE_CHANGED};
-use sovereign_service::{BuildError, Channel, Context, RunError, Service, StopSource};
+use sovereign_proto::topics::{SLAM_KEYFRAME, TILE_CHANGED};
+use sovereign_service::{BuildError, Channel, Context, Metrics, RunError, Service, StopSource};
 use tempfile::TempDir;
 use tile_svc::{Calls, Config, TileService};
 use tokio::task::JoinSet;
-use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 
 use crate::world::World;
 
@@ -35,7 +34,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 /// A picture and the verdict on its pose.
 #[derive(Clone)]
 pub(crate) struct Shot {
-    pub(crate) capture: Capture,
+    pub(crate) image: Bytes,
     pub(crate) keyframe: Keyframe,
 }
 
@@ -64,19 +63,7 @@ impl Shot {
                 .to_hex();
         let image_digest = Bytes::copy_from_slice(digest.as_bytes());
         Self {
-            capture: Capture {
-                frame_id: frame_id.clone(),
-                sensor_id: sensor.to_owned(),
-                captured_unix_nanos: received,
-                received_unix_nanos: received,
-                image_digest: image_digest.clone(),
-                media_type: "image/jpeg".to_owned(),
-                size_bytes: 0,
-                picture: None,
-                image,
-                simulated: true,
-                ..Capture::default()
-            },
+            image,
             keyframe: Keyframe {
                 frame_id,
                 sensor_id: sensor.to_owned(),
@@ -95,10 +82,30 @@ impl Shot {
 
     /// Another picture, rightly described.
     pub(crate) fn replace_image(&mut self, image: Bytes) {
-        let digest = Bytes::copy_from_slice(Digest::of(&image).as_bytes());
-        self.capture.image = image;
-        self.capture.image_digest = digest.clone();
-        self.keyframe.image_digest = digest;
+        self.keyframe.image_digest = Bytes::copy_from_slice(Digest::of(&image).as_bytes());
+        self.image = image;
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&self.image)
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.keyframe.frame_id
+    }
+
+    /// The same frame, with another pose, or none.
+    pub(crate) fn revised(&self, revision: u32, pose: Option<&CameraPose>) -> Self {
+        let mut keyframe = self.keyframe.clone();
+        keyframe.revision = revision;
+        keyframe.pose = pose.map(|pose| (*pose).into());
+        if pose.is_none() {
+            keyframe.set_state(TrackingState::Lost);
+        }
+        Self {
+            image: self.image.clone(),
+            keyframe,
+        }
     }
 
     pub(crate) fn received_now(&mut self) {
@@ -106,7 +113,6 @@ impl Shot {
     }
 
     pub(crate) fn received_at(&mut self, unix_nanos: i64) {
-        self.capture.received_unix_nanos = unix_nanos;
         self.keyframe.received_unix_nanos = unix_nanos;
     }
 }
@@ -118,60 +124,30 @@ pub(crate) fn received_as(number: i64) -> i64 {
     START.get_or_init(now) + number
 }
 
-#[derive(Clone, Default)]
-struct KnowingSlam {
-    known: Arc<Mutex<HashMap<String, Keyframe>>>,
-    /// How often each frame was asked for.
-    asked: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-#[tonic::async_trait]
-impl Slam for KnowingSlam {
-    async fn get_keyframe(
-        &self,
-        request: Request<GetKeyframeRequest>,
-    ) -> Result<Response<GetKeyframeResponse>, Status> {
-        let frame_id = &request.get_ref().frame_id;
-        let mut asked = self.asked.lock().unwrap();
-        *asked.entry(frame_id.clone()).or_default() += 1;
-        let known = self.known.lock().unwrap();
-        match known.get(frame_id) {
-            Some(keyframe) => Ok(Response::new(GetKeyframeResponse {
-                keyframe: Some(keyframe.clone()),
-            })),
-            None => Err(Status::not_found("never seen")),
-        }
-    }
-
-    async fn list_keyframes(
-        &self,
-        _: Request<ListKeyframesRequest>,
-    ) -> Result<Response<ListKeyframesResponse>, Status> {
-        Ok(Response::new(ListKeyframesResponse::default()))
-    }
-}
-
 struct Running {
     bus: Bus,
     stop: StopSource,
     tasks: JoinSet<Result<(), RunError>>,
     client: TilesClient<Channel>,
+    registry: Arc<Mutex<Registry>>,
+    /// Verdicts sent since the start.
+    sent: AtomicU64,
 }
 
 pub(crate) struct Rig {
     dir: TempDir,
-    slam: KnowingSlam,
+    pub(crate) store: MemoryStore,
     running: Option<Running>,
 }
 
 impl Rig {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let slam = KnowingSlam::default();
-        let running = Running::start(&dir, &slam, Config::default()).await;
+        let store = MemoryStore::new();
+        let running = Running::start(&dir, &store, Config::default()).await;
         Self {
             dir,
-            slam,
+            store,
             running: Some(running.unwrap()),
         }
     }
@@ -188,7 +164,7 @@ impl Rig {
             running.stop().await;
             bus.close().await;
         }
-        self.running = Some(Running::start(&self.dir, &self.slam, config).await?);
+        self.running = Some(Running::start(&self.dir, &self.store, config).await?);
         Ok(())
     }
 
@@ -206,67 +182,63 @@ impl Rig {
 
     /// As another message than the first time.
     pub(crate) async fn send_as(&self, shot: &Shot, suffix: &str) {
-        self.append_capture(shot, suffix).await;
-        self.append_keyframe(shot, suffix).await;
-    }
-
-    pub(crate) async fn send_capture(&self, shot: &Shot) {
-        self.append_capture(shot, "").await;
-    }
-
-    pub(crate) async fn send_keyframe(&self, shot: &Shot) {
-        self.append_keyframe(shot, "").await;
-    }
-
-    async fn append_capture(&self, shot: &Shot, suffix: &str) {
-        let id = format!("{}{suffix}", shot.capture.frame_id);
-        let key = &shot.capture.sensor_id;
-        self.append_under(&DRONE_CAPTURE, key, &id, shot).await;
-    }
-
-    /// A picture through the other door.
-    pub(crate) async fn send_phone_capture(&self, shot: &Shot) {
-        let Capture {
-            sensor_id,
-            frame_id,
-            ..
-        } = &shot.capture;
-        self.append_under(&MOBILE_CAPTURE, sensor_id, frame_id, shot)
+        self.store_picture(shot).await;
+        self.send_under(shot, &shot.keyframe.sensor_id, suffix)
             .await;
     }
 
-    /// A picture on the subject of another sensor.
-    pub(crate) async fn send_stray_capture(&self, shot: &Shot, key: &str) {
-        let id = &shot.capture.frame_id;
-        self.append_under(&DRONE_CAPTURE, key, id, shot).await;
+    /// As a door stores it.
+    pub(crate) async fn store_picture(&self, shot: &Shot) {
+        let digest = self.store.put(ObjectClass::Picture, shot.image.clone());
+        let unread = PinChange {
+            digest,
+            name: UNREAD,
+            strength: Some(PinStrength::Keep),
+        };
+        let objects = Objects::new(self.store.channel());
+        // Away is a case of the tests.
+        let _ = objects.update_pins(&[unread]).await;
     }
 
-    async fn append_under(&self, topic: &DurableTopic<Capture>, key: &str, id: &str, shot: &Shot) {
+    /// A verdict on the subject of a sensor.
+    pub(crate) async fn send_under(&self, shot: &Shot, key: &str, suffix: &str) {
         let key = Key::parse(key).unwrap();
-        let bus = &self.running().bus;
-        bus.append(topic, Some(&key), id, &shot.capture)
-            .await
-            .unwrap();
+        let id = format!("{}.{}{suffix}", shot.id(), shot.keyframe.revision);
+        let running = self.running();
+        let appended = running
+            .bus
+            .append(&SLAM_KEYFRAME, Some(&key), &id, &shot.keyframe);
+        appended.await.unwrap();
+        running.sent.fetch_add(1, Ordering::SeqCst);
     }
 
-    async fn append_keyframe(&self, shot: &Shot, suffix: &str) {
-        let key = Key::parse(&shot.keyframe.sensor_id).unwrap();
-        let id = format!("{}{suffix}", shot.keyframe.frame_id);
-        let bus = &self.running().bus;
-        bus.append(&SLAM_KEYFRAME, Some(&key), &id, &shot.keyframe)
-            .await
-            .unwrap();
+    /// Waits until all that was sent since the start is dealt with, and no ground waits.
+    pub(crate) async fn settled(&self) {
+        let started = std::time::Instant::now();
+        let sent = self.running().sent.load(Ordering::SeqCst);
+        loop {
+            let settled = self.metric("frames_settled_total") >= sent;
+            if settled && self.metric("tiles_waiting") == 0 {
+                return;
+            }
+            assert!(
+                started.elapsed() < LIMIT,
+                "{} of {sent}",
+                self.metric("frames_settled_total")
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
-    pub(crate) fn slam_knows(&self, shot: &Shot) {
-        let mut known = self.slam.known.lock().unwrap();
-        known.insert(shot.keyframe.frame_id.clone(), shot.keyframe.clone());
-    }
-
-    /// How often slam-svc was asked for the verdict on a frame.
-    pub(crate) fn asked(&self, shot: &Shot) -> usize {
-        let asked = self.slam.asked.lock().unwrap();
-        asked.get(&shot.capture.frame_id).copied().unwrap_or(0)
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        let registry = self.running().registry.lock().unwrap();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let name = format!("sovereign_tile_svc_{name} ");
+        let mut lines = text.lines();
+        lines
+            .find_map(|line| line.strip_prefix(&name)?.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Waits until this many frames were painted since the start.
@@ -323,10 +295,12 @@ impl Rig {
             let coord = tile.coord.unwrap();
             map.insert((coord.z, coord.x, coord.y), tile.digest);
         }
+        // What is gone has no digest.
+        map.retain(|_, digest| !digest.is_empty());
         map
     }
 
-    pub(crate) async fn hints(&self) -> Mailbox<TileChange> {
+    pub(crate) async fn hints(&self) -> Mailbox<TileChanged> {
         let bus = &self.running().bus;
         bus.subscribe(&TILE_CHANGED, Select::All).await.unwrap()
     }
@@ -348,8 +322,31 @@ impl Rig {
             layer: "imagery".to_owned(),
             coord: Some(coord),
             format: format.into(),
+            ..GetTileRequest::default()
         })
         .await
+    }
+
+    /// Every tile that is listed, page by page.
+    pub(crate) async fn listed(&self) -> BTreeMap<(u32, u32, u32), Bytes> {
+        let mut client = self.running().client.clone();
+        let (mut listed, mut after) = (BTreeMap::new(), None);
+        loop {
+            let request = ListTilesRequest {
+                layer: "imagery".to_owned(),
+                after,
+                limit: 7,
+            };
+            let page = client.list_tiles(request).await.unwrap().into_inner().tiles;
+            if page.is_empty() {
+                return listed;
+            }
+            for tile in page {
+                let coord = tile.coord.unwrap();
+                listed.insert((coord.z, coord.x, coord.y), tile.digest);
+                after = Some(coord);
+            }
+        }
     }
 
     async fn image(&self, z: u32, x: u32, y: u32) -> Option<image::RgbaImage> {
@@ -418,14 +415,16 @@ impl Rig {
 }
 
 impl Running {
-    async fn start(dir: &TempDir, slam: &KnowingSlam, config: Config) -> Result<Self, BuildError> {
+    async fn start(dir: &TempDir, store: &MemoryStore, config: Config) -> Result<Self, BuildError> {
         let journal = dir.path().join("journal.redb");
         let bus = open_when_free(&journal).await;
         let data = dir.path().join("tile-svc");
         std::fs::create_dir_all(&data).unwrap();
-        let context = Context::for_tests("tile-svc", bus.clone(), &data);
+        let mut context = Context::for_tests("tile-svc", bus.clone(), &data);
+        let registry = Arc::<Mutex<Registry>>::default();
+        context.metrics = Metrics::new(registry.clone(), "tile-svc");
         let calls = Calls {
-            slam: Channel::local(Routes::new(SlamServer::new(slam.clone()))),
+            checkpoint: store.channel(),
         };
         let built = match TileService::settings(config) {
             Ok(settings) => TileService::build(settings, calls, context).await,
@@ -444,6 +443,8 @@ impl Running {
             stop,
             tasks,
             client,
+            registry,
+            sent: AtomicU64::new(0),
         })
     }
 
@@ -451,6 +452,15 @@ impl Running {
         self.stop.request();
         let ended = tokio::time::timeout(LIMIT, self.tasks.join_next());
         ended.await.unwrap().unwrap().unwrap().unwrap();
+    }
+}
+
+/// Waits until `done`.
+pub(crate) async fn until(done: impl Fn() -> bool) {
+    let started = std::time::Instant::now();
+    while !done() {
+        assert!(started.elapsed() < LIMIT);
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
