@@ -79,9 +79,12 @@ impl Store {
     /// Opens the file, or makes it. `cache_bytes` bounds the decoded tiles in memory.
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let database = open_database(path, PAGE_CACHE_BYTES).map_err(StoreError::Open)?;
-        let next = prepare(&database).map_err(|error| match error {
-            redb::Error::TableTypeMismatch { .. } => StoreError::Outdated(path.to_owned()),
-            error => StoreError::write(error),
+        let next = prepare(&database).map_err(|error| {
+            if matches!(error, redb::Error::TableTypeMismatch { .. }) {
+                StoreError::Outdated(path.to_owned())
+            } else {
+                StoreError::write(error)
+            }
         })?;
         Ok(Self {
             map: Map::new(Arc::new(database), cache_bytes)?,

@@ -372,7 +372,7 @@ fn a_damaged_child_is_reported_and_what_was_seen_of_it_stays() {
         store.commit(&commit(tiles, "a")).unwrap();
     }
     spoil(&path, TILES, key_of(place(children[2])), |value| {
-        value[900] ^= 4
+        value[900] ^= 4;
     });
     let store = Arc::new(Store::open(&path, CACHE).unwrap());
     // Anything that has the whole parent worked out anew.
