@@ -31,6 +31,9 @@ pub struct CameraConfig {
     /// First radial distortion coefficient as in OpenCV, -1 to 1, default 0.
     #[serde(default)]
     pub k1: f64,
+    /// Second radial distortion coefficient, -1 to 1, default 0.
+    #[serde(default)]
+    pub k2: f64,
     /// Which heading in the pictures' XMP to believe, default `gimbal`.
     #[serde(default)]
     pub heading: HeadingConfig,
@@ -79,29 +82,24 @@ fn site_from_config(config: Config) -> Result<Site, BuildError> {
         let refuse = |name: &str, why: &str| {
             Err(BuildError::config(format!("cameras[{index}].{name}"), why))
         };
-        // Exif pads models, and what is read from it is trimmed.
-        let model = written.model.trim().to_owned();
-        if model.is_empty() {
-            return refuse("model", "must not be empty");
-        }
-        if cameras.iter().any(|camera| camera.model == model) {
-            return refuse("model", "is listed twice");
-        }
-        if !(0.1..=20.0).contains(&written.focal_px_per_width) {
-            return refuse("focal_px_per_width", "must be 0.1 to 20");
-        }
-        if !(-1.0..=1.0).contains(&written.k1) {
-            return refuse("k1", "must be -1 to 1");
-        }
-        cameras.push(CameraModel {
-            model,
+        let camera = CameraModel {
+            // Exif pads models, and what is read from it is trimmed.
+            model: written.model.trim().to_owned(),
             focal_px_per_width: written.focal_px_per_width,
             k1: written.k1,
+            k2: written.k2,
             heading: match written.heading {
                 HeadingConfig::Gimbal => Heading::Gimbal,
                 HeadingConfig::Flight => Heading::Flight,
             },
-        });
+        };
+        if let Some((name, why)) = camera.fault() {
+            return refuse(name, why);
+        }
+        if cameras.iter().any(|other| other.model == camera.model) {
+            return refuse("model", "is listed twice");
+        }
+        cameras.push(camera);
     }
     cameras.extend(camera::built_in());
     Ok(Site {
@@ -119,6 +117,7 @@ mod tests {
             model: model.to_owned(),
             focal_px_per_width: 0.7,
             k1: 0.0,
+            k2: 0.0,
             heading: HeadingConfig::Gimbal,
         }
     }

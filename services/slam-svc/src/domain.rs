@@ -1,8 +1,7 @@
-//! What slam-svc decides, without clocks, tasks or wire types: what a picture says about itself
-//! ([`metadata`]), which camera took it ([`camera`]), whether an editor turned its pixels ([`turned`]),
-//! and from all of that where it was taken ([`georeference`]).
+//! What slam-svc decides, without clocks, tasks or wire types: which camera took a picture ([`camera`]),
+//! whether an editor turned its pixels ([`turned`]), and from all of that where it was taken
+//! ([`georeference`]).
 
 pub(crate) mod camera;
 pub(crate) mod georeference;
-pub(crate) mod metadata;
 pub(crate) mod turned;

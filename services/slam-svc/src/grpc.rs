@@ -1,77 +1,133 @@
-//! The `Slam` gRPC service: arguments apart, ask the store, wrap the answer.
+//! The `Slam` gRPC service.
 
 use std::sync::Arc;
 
 use sovereign_proto::slam::v1::slam_server::Slam;
 use sovereign_proto::slam::v1::{
-    GetKeyframeRequest, GetKeyframeResponse, ListKeyframesRequest, ListKeyframesResponse,
+    GetKeyframeRequest, GetKeyframeResponse, ListCalibrationsRequest, ListCalibrationsResponse,
+    ListKeyframesRequest, ListKeyframesResponse, RemoveCalibrationRequest,
+    RemoveCalibrationResponse, SetCalibrationRequest, SetCalibrationResponse,
 };
-use sovereign_service::status_of;
+use sovereign_service::{Clock, status_of};
 use tonic::{Request, Response, Status};
 
-use crate::error::{CallError, StoreError};
-use crate::store::Store;
+use crate::error::CallError;
+use crate::judge::Judge;
+use crate::wire;
 
 /// Keyframes listed when the caller does not say how many.
 const DEFAULT_LIMIT: usize = 100;
 /// Keyframes listed at most; a larger wish gets this many.
 const MAX_LIMIT: usize = 1000;
 
-pub(crate) struct SlamApi {
-    pub(crate) store: Arc<Store>,
+pub(crate) struct Api {
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) clock: Clock,
 }
 
-impl SlamApi {
-    async fn ask<T: Send + 'static>(
+impl Api {
+    async fn keyframe(&self, frame_id: String) -> Result<GetKeyframeResponse, CallError> {
+        if frame_id.is_empty() {
+            return Err(CallError::NoFrameId);
+        }
+        let wanted = frame_id.clone();
+        let record = self.judge.ask(move |store| store.record(&wanted)).await?;
+        let mut verdicts = record.map(|record| record.verdicts).unwrap_or_default();
+        if verdicts.is_empty() {
+            return Err(CallError::UnknownFrame(frame_id));
+        }
+        Ok(GetKeyframeResponse {
+            keyframe: Some(verdicts.remove(0)),
+            earlier: verdicts,
+        })
+    }
+
+    async fn list(
         &self,
-        question: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, CallError> {
-        let store = self.store.clone();
-        let answer = tokio::task::spawn_blocking(move || question(&store))
-            .await
-            .map_err(StoreError::Thread)?;
-        Ok(answer?)
+        request: ListKeyframesRequest,
+    ) -> Result<ListKeyframesResponse, CallError> {
+        let ListKeyframesRequest { sensor_id, limit } = request;
+        let limit = match usize::try_from(limit) {
+            Ok(0) => DEFAULT_LIMIT,
+            Ok(limit) => limit.min(MAX_LIMIT),
+            Err(_) => MAX_LIMIT,
+        };
+        let newest = self.judge.ask(move |store| {
+            let sensor = (!sensor_id.is_empty()).then_some(sensor_id.as_str());
+            store.newest(sensor, limit)
+        });
+        Ok(ListKeyframesResponse {
+            keyframes: newest.await?,
+        })
+    }
+
+    async fn set(
+        &self,
+        request: SetCalibrationRequest,
+    ) -> Result<SetCalibrationResponse, CallError> {
+        let said = wire::calibration_from_wire(request.calibration.as_ref(), self.clock.now())
+            .map_err(CallError::Calibration)?;
+        let calibration = Some(wire::calibration_from(&said));
+        let frames = self.judge.set_calibration(said).await?;
+        Ok(SetCalibrationResponse {
+            calibration,
+            frames,
+        })
+    }
+
+    async fn calibrations(&self) -> Result<ListCalibrationsResponse, CallError> {
+        let (calibrations, frames_waiting) = self.judge.calibrations().await?;
+        Ok(ListCalibrationsResponse {
+            calibrations: calibrations.iter().map(wire::calibration_from).collect(),
+            frames_waiting,
+        })
     }
 }
 
+fn answer<T>(answer: Result<T, CallError>) -> Result<Response<T>, Status> {
+    answer.map(Response::new).map_err(|error| status_of(&error))
+}
+
 #[tonic::async_trait]
-impl Slam for SlamApi {
+impl Slam for Api {
     async fn get_keyframe(
         &self,
         request: Request<GetKeyframeRequest>,
     ) -> Result<Response<GetKeyframeResponse>, Status> {
-        let frame_id = request.into_inner().frame_id;
-        if frame_id.is_empty() {
-            return Err(status_of(&CallError::NoFrameId));
-        }
-        let wanted = frame_id.clone();
-        let keyframe = self
-            .ask(move |store| store.keyframe(&wanted))
-            .await
-            .and_then(|found| found.ok_or(CallError::UnknownFrame(frame_id)))
-            .map_err(|error| status_of(&error))?;
-        Ok(Response::new(GetKeyframeResponse {
-            keyframe: Some(keyframe),
-        }))
+        answer(self.keyframe(request.into_inner().frame_id).await)
     }
 
     async fn list_keyframes(
         &self,
         request: Request<ListKeyframesRequest>,
     ) -> Result<Response<ListKeyframesResponse>, Status> {
-        let ListKeyframesRequest { sensor_id, limit } = request.into_inner();
-        let limit = match usize::try_from(limit) {
-            Ok(0) => DEFAULT_LIMIT,
-            Ok(limit) => limit.min(MAX_LIMIT),
-            Err(_) => MAX_LIMIT,
-        };
-        let keyframes = self
-            .ask(move |store| {
-                let sensor = (!sensor_id.is_empty()).then_some(sensor_id.as_str());
-                store.newest(sensor, limit)
-            })
-            .await
-            .map_err(|error| status_of(&error))?;
-        Ok(Response::new(ListKeyframesResponse { keyframes }))
+        answer(self.list(request.into_inner()).await)
+    }
+
+    async fn set_calibration(
+        &self,
+        request: Request<SetCalibrationRequest>,
+    ) -> Result<Response<SetCalibrationResponse>, Status> {
+        answer(self.set(request.into_inner()).await)
+    }
+
+    async fn remove_calibration(
+        &self,
+        request: Request<RemoveCalibrationRequest>,
+    ) -> Result<Response<RemoveCalibrationResponse>, Status> {
+        let RemoveCalibrationRequest {
+            camera_model,
+            sensor_id,
+        } = request.into_inner();
+        let model = camera_model.trim().to_owned();
+        let removed = self.judge.remove_calibration(model, sensor_id).await;
+        answer(removed.map(|frames| RemoveCalibrationResponse { frames }))
+    }
+
+    async fn list_calibrations(
+        &self,
+        _: Request<ListCalibrationsRequest>,
+    ) -> Result<Response<ListCalibrationsResponse>, Status> {
+        answer(self.calibrations().await)
     }
 }

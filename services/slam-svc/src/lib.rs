@@ -2,24 +2,31 @@
 //!
 //! * In: [`DRONE_CAPTURE`](sovereign_proto::topics::DRONE_CAPTURE),
 //!   [`MOBILE_CAPTURE`](sovereign_proto::topics::MOBILE_CAPTURE) and
-//!   [`MOBILE_SAMPLE`](sovereign_proto::topics::MOBILE_SAMPLE), durable, group `slam-svc`; it calls nobody.
+//!   [`MOBILE_SAMPLE`](sovereign_proto::topics::MOBILE_SAMPLE), durable, group `slam-svc`; headers of pictures
+//!   by digest from checkpoint-svc; calibrations by gRPC.
 //! * Out: [`SLAM_KEYFRAME`](sovereign_proto::topics::SLAM_KEYFRAME), durable;
 //!   [`SLAM_POSE`](sovereign_proto::topics::SLAM_POSE), live; gRPC `Slam`.
-//! * Invariants: exactly one keyframe per capture, in the order of the captures of each sensor, the same
-//!   one however often the capture is delivered; a picture is judged only when it matches its digest; a
-//!   pose is measured or absent, and absent has a reason.
+//! * Invariants: one first keyframe per picture, in the order of the captures of each sensor, the same one
+//!   however often the capture is delivered; a revision whenever a calibration that somebody set gives
+//!   another verdict, and the history of each frame; a pose is measured or absent, and absent has a reason.
+//!
+//! State: verdicts, previews and calibrations. One declared writer: the process that holds the data folder;
+//! a replica with another folder says NOT_FOUND of frames that it has not judged.
 //!
 //! Absent on purpose: decoding of pictures (only their headers are read, so a verdict takes well under a
 //! millisecond; the embedded previews of edited pictures are the one exception), and vehicle tracks, which
 //! are `drone.<id>.state` already.
 
+mod calibration;
 mod config;
 mod domain;
 mod error;
 mod grpc;
+mod judge;
 mod metrics;
 mod service;
 mod store;
+mod wire;
 
 pub use config::{CameraConfig, Config, HeadingConfig, Settings};
-pub use service::SlamService;
+pub use service::{Calls, SlamService};

@@ -1,4 +1,5 @@
-//! The newest keyframes on disk, and the previews that edited pictures are compared with.
+//! The newest frames on disk with their verdicts, the previews that edited pictures are compared with, and
+//! the calibrations that somebody set, with the frames that wait to be judged again for them.
 //!
 //! What is read was verified: each record is sealed under its key. One that is damaged counts as absent,
 //! so that its frame is judged again, and as damaged.
@@ -9,11 +10,17 @@ use prometheus_client::metrics::counter::Counter;
 use prost::Message;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    WriteTransaction,
 };
+use sovereign_disk::open_database;
 use sovereign_model::{sealed, unsealed};
+use sovereign_proto::geo::v1::Capture;
+use sovereign_proto::slam::v1 as slam;
 use sovereign_proto::slam::v1::Keyframe;
 
+use crate::calibration::Calibration;
 use crate::error::StoreError;
+use crate::wire;
 
 /// Keyframes kept; the oldest is dropped for each new one beyond. About 50 MB, and an hour of 28
 /// drones at one picture a second.
@@ -21,7 +28,35 @@ pub(crate) const MAX_KEYFRAMES: u64 = 100_000;
 /// Previews kept of each sensor, some 8 kB each; the oldest is dropped for each new one beyond.
 const MAX_PREVIEWS_PER_SENSOR: usize = 64;
 
-/// Sealed keyframes in the order of their arrival.
+/// Verdicts on a frame that are kept; the oldest go first.
+const MAX_VERDICTS: usize = 16;
+/// Memory for the file's own pages.
+const PAGE_CACHE_BYTES: usize = 16 << 20;
+
+/// What is known of a frame: the capture, and the verdicts on it, the newest first.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Record {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) capture: Option<Capture>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) verdicts: Vec<Keyframe>,
+}
+
+impl Record {
+    pub(crate) fn new(capture: &Capture, verdict: Keyframe) -> Self {
+        Self {
+            capture: Some(capture.clone()),
+            verdicts: vec![verdict],
+        }
+    }
+
+    /// The verdict that holds.
+    pub(crate) fn current(&self) -> Option<&Keyframe> {
+        self.verdicts.first()
+    }
+}
+
+/// Sealed records in the order of their arrival.
 const KEYFRAMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("keyframes");
 /// Place of a frame.
 const BY_FRAME: TableDefinition<'_, &str, u64> = TableDefinition::new("by_frame");
@@ -29,6 +64,13 @@ const BY_FRAME: TableDefinition<'_, &str, u64> = TableDefinition::new("by_frame"
 const BY_SENSOR: TableDefinition<'_, (&str, u64), ()> = TableDefinition::new("by_sensor");
 /// Sealed previews of pictures whose pose fits their pixels.
 const PREVIEWS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("previews");
+
+/// Places of the frames of a camera model and a sensor.
+const BY_CAMERA: TableDefinition<'_, (&str, &str, u64), ()> = TableDefinition::new("by_camera");
+/// Sealed calibrations by model and sensor.
+const CALIBRATIONS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("calibrations");
+/// Places of frames that are to be judged again.
+const REJUDGE: TableDefinition<'_, u64, ()> = TableDefinition::new("rejudge");
 
 /// The store. Every call blocks.
 #[derive(Debug)]
@@ -41,7 +83,7 @@ pub(crate) struct Store {
 
 /// What a place of the store holds.
 enum Found {
-    Keyframe(Box<Keyframe>),
+    Record(Box<Record>),
     Nothing,
     /// Something that is not what was written.
     Damaged,
@@ -58,7 +100,7 @@ impl Store {
     /// Opens the store at `path`, or makes it. It keeps `capacity` keyframes, and counts the damaged
     /// records that it finds.
     pub(crate) fn open(path: &Path, capacity: u64, damaged: Counter) -> Result<Store, StoreError> {
-        let database = Database::create(path).map_err(failed("open the database"))?;
+        let database = open_database(path, PAGE_CACHE_BYTES).map_err(StoreError::Open)?;
         // Reading needs the tables to be there.
         let write = database.begin_write().map_err(failed("begin"))?;
         write
@@ -69,6 +111,13 @@ impl Store {
             .open_table(BY_SENSOR)
             .map_err(failed("make a table"))?;
         write.open_table(PREVIEWS).map_err(failed("make a table"))?;
+        write
+            .open_table(BY_CAMERA)
+            .map_err(failed("make a table"))?;
+        write
+            .open_table(CALIBRATIONS)
+            .map_err(failed("make a table"))?;
+        write.open_table(REJUDGE).map_err(failed("make a table"))?;
         write.commit().map_err(failed("commit"))?;
         Ok(Store {
             database,
@@ -77,27 +126,28 @@ impl Store {
         })
     }
 
-    /// Keeps a keyframe, with the preview of its picture where it may serve as a reference; on disk when
-    /// this returns. A frame that is known stays as it is.
-    pub(crate) fn put(
-        &self,
-        keyframe: &Keyframe,
-        preview: Option<&[u8]>,
-    ) -> Result<(), StoreError> {
+    /// Keeps a frame with its first verdict, and with the preview of its picture where it may serve as a
+    /// reference; on disk when this returns. A frame that is known stays as it is.
+    pub(crate) fn put(&self, record: &Record, preview: Option<&[u8]>) -> Result<(), StoreError> {
+        let Some(keyframe) = record.current() else {
+            return Ok(());
+        };
         let (frame_id, sensor_id) = (keyframe.frame_id.as_str(), keyframe.sensor_id.as_str());
+        let model = record.capture.as_ref().map_or("", wire::model_of);
         let write = self.database.begin_write().map_err(failed("begin"))?;
         {
             let open = failed::<redb::TableError>;
             let mut keyframes = write.open_table(KEYFRAMES).map_err(open("open a table"))?;
             let mut by_frame = write.open_table(BY_FRAME).map_err(open("open a table"))?;
             let mut by_sensor = write.open_table(BY_SENSOR).map_err(open("open a table"))?;
+            let mut by_camera = write.open_table(BY_CAMERA).map_err(open("open a table"))?;
             let mut previews = write.open_table(PREVIEWS).map_err(open("open a table"))?;
             let known = by_frame.get(frame_id).map_err(failed("read"))?;
             if let Some(known) = known.map(|place| place.value()) {
                 match found(&keyframes, known)? {
-                    Found::Keyframe(kept) if kept.frame_id == frame_id => return Ok(()),
+                    Found::Record(kept) if is_of(&kept, frame_id) => return Ok(()),
                     // The record is another frame's.
-                    Found::Keyframe(_) | Found::Nothing => {}
+                    Found::Record(_) | Found::Nothing => {}
                     Found::Damaged => {
                         keyframes.remove(known).map_err(failed("remove"))?;
                         let place = (sensor_id, known);
@@ -110,7 +160,7 @@ impl Store {
                 Some((last, _)) => last.value() + 1,
                 None => 0,
             };
-            let bytes = sealed(&sequence.to_le_bytes(), &keyframe.encode_to_vec());
+            let bytes = sealed(&sequence.to_le_bytes(), &record.encode_to_vec());
             keyframes
                 .insert(sequence, bytes.as_slice())
                 .map_err(failed("insert"))?;
@@ -120,6 +170,11 @@ impl Store {
             by_sensor
                 .insert((sensor_id, sequence), ())
                 .map_err(failed("insert"))?;
+            if !model.is_empty() {
+                by_camera
+                    .insert((model, sensor_id, sequence), ())
+                    .map_err(failed("insert"))?;
+            }
             if let Some(preview) = preview {
                 let bytes = sealed(&preview_key(sensor_id, sequence), preview);
                 previews
@@ -132,9 +187,17 @@ impl Store {
                     break;
                 };
                 let oldest = oldest.value();
-                match keyframe_of(oldest, bytes.value()) {
-                    Some(expired) => {
+                let record = record_of(oldest, bytes.value());
+                match record
+                    .as_ref()
+                    .and_then(|record| Some((record, record.current()?)))
+                {
+                    Some((record, expired)) => {
                         let place = (expired.sensor_id.as_str(), oldest);
+                        let model = record.capture.as_ref().map_or("", wire::model_of);
+                        by_camera
+                            .remove((model, place.0, oldest))
+                            .map_err(failed("remove"))?;
                         by_frame
                             .remove(expired.frame_id.as_str())
                             .map_err(failed("remove"))?;
@@ -151,6 +214,9 @@ impl Store {
                         by_sensor
                             .retain(|(_, sequence), ()| sequence != oldest)
                             .map_err(failed("remove"))?;
+                        by_camera
+                            .retain(|(_, _, sequence), ()| sequence != oldest)
+                            .map_err(failed("remove"))?;
                         previews
                             .retain(|(_, sequence), _| sequence != oldest)
                             .map_err(failed("remove"))?;
@@ -161,8 +227,8 @@ impl Store {
         write.commit().map_err(failed("commit"))
     }
 
-    /// The keyframe of a frame.
-    pub(crate) fn keyframe(&self, frame_id: &str) -> Result<Option<Keyframe>, StoreError> {
+    /// What is known of a frame.
+    pub(crate) fn record(&self, frame_id: &str) -> Result<Option<Record>, StoreError> {
         let read = self.database.begin_read().map_err(failed("begin"))?;
         let by_frame = read.open_table(BY_FRAME).map_err(failed("open a table"))?;
         let keyframes = read.open_table(KEYFRAMES).map_err(failed("open a table"))?;
@@ -170,8 +236,8 @@ impl Store {
             return Ok(None);
         };
         match found(&keyframes, sequence.value())? {
-            Found::Keyframe(keyframe) if keyframe.frame_id == frame_id => Ok(Some(*keyframe)),
-            Found::Keyframe(_) | Found::Nothing => Ok(None),
+            Found::Record(record) if is_of(&record, frame_id) => Ok(Some(*record)),
+            Found::Record(_) | Found::Nothing => Ok(None),
             Found::Damaged => {
                 self.found_damaged(1);
                 Ok(None)
@@ -200,7 +266,7 @@ impl Store {
                 }
                 let (key, _) = place.map_err(failed("read"))?;
                 match found(&keyframes, key.value().1)? {
-                    Found::Keyframe(keyframe) => newest.push(*keyframe),
+                    Found::Record(record) => newest.extend(record.current().cloned()),
                     Found::Nothing => {}
                     Found::Damaged => damaged += 1,
                 }
@@ -211,8 +277,8 @@ impl Store {
                     break;
                 }
                 let (sequence, bytes) = record.map_err(failed("read"))?;
-                match keyframe_of(sequence.value(), bytes.value()) {
-                    Some(keyframe) => newest.push(keyframe),
+                match record_of(sequence.value(), bytes.value()) {
+                    Some(record) => newest.extend(record.current().cloned()),
                     None => damaged += 1,
                 }
             }
@@ -237,8 +303,9 @@ impl Store {
             let sequence = key.value().1;
             let preview = unsealed(&preview_key(sensor_id, sequence), bytes.value());
             match (found(&keyframes, sequence)?, preview) {
-                (Found::Keyframe(keyframe), Some(preview)) => {
-                    kept.push((*keyframe, preview.to_vec()));
+                (Found::Record(record), Some(preview)) => {
+                    let current = record.current().cloned();
+                    kept.extend(current.map(|current| (current, preview.to_vec())));
                 }
                 (Found::Nothing, Some(_)) => {}
                 (Found::Damaged, _) | (_, None) => damaged += 1,
@@ -246,6 +313,111 @@ impl Store {
         }
         self.found_damaged(damaged);
         Ok(kept)
+    }
+
+    /// Every calibration, by model, then by sensor.
+    pub(crate) fn calibrations(&self) -> Result<Vec<Calibration>, StoreError> {
+        let read = self.database.begin_read().map_err(failed("begin"))?;
+        let table = read
+            .open_table(CALIBRATIONS)
+            .map_err(failed("open a table"))?;
+        let mut kept = Vec::new();
+        for entry in table.iter().map_err(failed("read"))? {
+            let (key, bytes) = entry.map_err(failed("read"))?;
+            let (model, sensor_id) = key.value();
+            let message = unsealed(&calibration_key(model, sensor_id), bytes.value());
+            let message = message.and_then(|bytes| slam::Calibration::decode(bytes).ok());
+            match message.and_then(|message| wire::kept_calibration(&message)) {
+                Some(calibration) => kept.push(calibration),
+                None => self.found_damaged(1),
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Keeps a calibration in the place of the one of the same model and sensor; the frames that are judged
+    /// again.
+    pub(crate) fn set_calibration(&self, calibration: &Calibration) -> Result<u64, StoreError> {
+        let (model, sensor_id) = (&*calibration.camera.model, &*calibration.sensor_id);
+        let message = wire::calibration_from(calibration).encode_to_vec();
+        let bytes = sealed(&calibration_key(model, sensor_id), &message);
+        let write = self.database.begin_write().map_err(failed("begin"))?;
+        write
+            .open_table(CALIBRATIONS)
+            .map_err(failed("open a table"))?
+            .insert((model, sensor_id), bytes.as_slice())
+            .map_err(failed("insert"))?;
+        let frames = rejudge(&write, model, sensor_id)?;
+        write.commit().map_err(failed("commit"))?;
+        Ok(frames)
+    }
+
+    /// Removes a calibration; the frames that are judged again.
+    pub(crate) fn remove_calibration(
+        &self,
+        model: &str,
+        sensor_id: &str,
+    ) -> Result<u64, StoreError> {
+        let write = self.database.begin_write().map_err(failed("begin"))?;
+        write
+            .open_table(CALIBRATIONS)
+            .map_err(failed("open a table"))?
+            .remove((model, sensor_id))
+            .map_err(failed("remove"))?;
+        let frames = rejudge(&write, model, sensor_id)?;
+        write.commit().map_err(failed("commit"))?;
+        Ok(frames)
+    }
+
+    /// Frames that wait to be judged again.
+    pub(crate) fn waiting(&self) -> Result<u64, StoreError> {
+        let read = self.database.begin_read().map_err(failed("begin"))?;
+        let waiting = read.open_table(REJUDGE).map_err(failed("open a table"))?;
+        waiting.len().map_err(failed("count"))
+    }
+
+    /// The next frame to be judged again: its place, and what is known of it unless it is gone.
+    pub(crate) fn next_waiting(&self) -> Result<Option<(u64, Option<Record>)>, StoreError> {
+        let read = self.database.begin_read().map_err(failed("begin"))?;
+        let waiting = read.open_table(REJUDGE).map_err(failed("open a table"))?;
+        let keyframes = read.open_table(KEYFRAMES).map_err(failed("open a table"))?;
+        let Some((place, _)) = waiting.first().map_err(failed("read"))? else {
+            return Ok(None);
+        };
+        let sequence = place.value();
+        match found(&keyframes, sequence)? {
+            Found::Record(record) => Ok(Some((sequence, Some(*record)))),
+            Found::Nothing => Ok(Some((sequence, None))),
+            Found::Damaged => {
+                self.found_damaged(1);
+                Ok(Some((sequence, None)))
+            }
+        }
+    }
+
+    /// A frame was judged again, and has a new verdict or keeps the one it has.
+    pub(crate) fn judged_again(
+        &self,
+        sequence: u64,
+        revised: Option<(Record, Keyframe)>,
+    ) -> Result<(), StoreError> {
+        let write = self.database.begin_write().map_err(failed("begin"))?;
+        if let Some((mut record, verdict)) = revised {
+            record.verdicts.insert(0, verdict);
+            record.verdicts.truncate(MAX_VERDICTS);
+            let bytes = sealed(&sequence.to_le_bytes(), &record.encode_to_vec());
+            write
+                .open_table(KEYFRAMES)
+                .map_err(failed("open a table"))?
+                .insert(sequence, bytes.as_slice())
+                .map_err(failed("insert"))?;
+        }
+        write
+            .open_table(REJUDGE)
+            .map_err(failed("open a table"))?
+            .remove(sequence)
+            .map_err(failed("remove"))?;
+        write.commit().map_err(failed("commit"))
     }
 
     fn found_damaged(&self, records: u64) {
@@ -263,16 +435,53 @@ fn found(
     let record = keyframes.get(sequence).map_err(failed("read"))?;
     Ok(match record {
         None => Found::Nothing,
-        Some(bytes) => match keyframe_of(sequence, bytes.value()) {
-            Some(keyframe) => Found::Keyframe(Box::new(keyframe)),
+        Some(bytes) => match record_of(sequence, bytes.value()) {
+            Some(record) => Found::Record(Box::new(record)),
             None => Found::Damaged,
         },
     })
 }
 
 /// A record as it was written; `None` when it is damaged.
-fn keyframe_of(sequence: u64, bytes: &[u8]) -> Option<Keyframe> {
-    Keyframe::decode(unsealed(&sequence.to_le_bytes(), bytes)?).ok()
+fn record_of(sequence: u64, bytes: &[u8]) -> Option<Record> {
+    Record::decode(unsealed(&sequence.to_le_bytes(), bytes)?).ok()
+}
+
+fn is_of(record: &Record, frame_id: &str) -> bool {
+    let current = record.current();
+    current.is_some_and(|current| current.frame_id == frame_id)
+}
+
+/// What a calibration is sealed under.
+fn calibration_key(model: &str, sensor_id: &str) -> Vec<u8> {
+    preview_key(model, sensor_id.len() as u64)
+        .into_iter()
+        .chain(sensor_id.bytes())
+        .collect()
+}
+
+/// Puts the frames of a camera among those to be judged again; how many they are.
+fn rejudge(write: &WriteTransaction, model: &str, sensor_id: &str) -> Result<u64, StoreError> {
+    let by_camera = write
+        .open_table(BY_CAMERA)
+        .map_err(failed("open a table"))?;
+    let mut waiting = write.open_table(REJUDGE).map_err(failed("open a table"))?;
+    // No sensor is named beyond its alphabet.
+    let (first, last) = if sensor_id.is_empty() {
+        ("", "\u{7f}")
+    } else {
+        (sensor_id, sensor_id)
+    };
+    let mut frames = 0;
+    for place in by_camera
+        .range((model, first, 0)..=(model, last, u64::MAX))
+        .map_err(failed("read"))?
+    {
+        let sequence = place.map_err(failed("read"))?.0.value().2;
+        waiting.insert(sequence, ()).map_err(failed("insert"))?;
+        frames += 1;
+    }
+    Ok(frames)
 }
 
 /// What a preview is sealed under. The number has a fixed length, and the sensor is all of the rest but
@@ -305,175 +514,4 @@ fn drop_oldest_previews(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn keyframe(sensor: &str, number: u32) -> Keyframe {
-        Keyframe {
-            frame_id: format!("{sensor}-{number}"),
-            sensor_id: sensor.to_owned(),
-            captured_unix_nanos: i64::from(number),
-            ..Keyframe::default()
-        }
-    }
-
-    fn ids(keyframes: &[Keyframe]) -> Vec<&str> {
-        keyframes.iter().map(|k| k.frame_id.as_str()).collect()
-    }
-
-    #[test]
-    fn the_newest_of_one_sensor_or_of_all_come_back_oldest_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("k.redb"), 100, Counter::default()).unwrap();
-        for number in 0..3 {
-            store.put(&keyframe("a", number), None).unwrap();
-            store.put(&keyframe("b", number), None).unwrap();
-        }
-        assert_eq!(ids(&store.newest(None, 3).unwrap()), ["b-1", "a-2", "b-2"]);
-        assert_eq!(ids(&store.newest(Some("a"), 2).unwrap()), ["a-1", "a-2"]);
-        assert_eq!(
-            ids(&store.newest(Some("c"), 2).unwrap()),
-            Vec::<&str>::new()
-        );
-        assert_eq!(store.keyframe("b-1").unwrap(), Some(keyframe("b", 1)));
-        assert_eq!(store.keyframe("b-9").unwrap(), None);
-    }
-
-    #[test]
-    fn a_known_frame_stays_as_it_is_and_survives_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("k.redb");
-        let store = Store::open(&path, 100, Counter::default()).unwrap();
-        store.put(&keyframe("a", 1), None).unwrap();
-        let changed = Keyframe {
-            reason: "changed".to_owned(),
-            ..keyframe("a", 1)
-        };
-        store.put(&changed, None).unwrap();
-        drop(store);
-        let store = Store::open(&path, 100, Counter::default()).unwrap();
-        assert_eq!(store.newest(None, 9).unwrap(), [keyframe("a", 1)]);
-    }
-
-    #[test]
-    fn beyond_the_capacity_the_oldest_goes_with_all_that_points_to_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("k.redb"), 3, Counter::default()).unwrap();
-        for number in 0..5 {
-            store.put(&keyframe("a", number), Some(b"preview")).unwrap();
-        }
-        assert_eq!(
-            ids(&store.newest(Some("a"), 9).unwrap()),
-            ["a-2", "a-3", "a-4"]
-        );
-        assert_eq!(store.keyframe("a-1").unwrap(), None);
-        assert_eq!(store.previews("a").unwrap().len(), 3);
-    }
-
-    #[test]
-    fn previews_of_a_sensor_are_bounded() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("k.redb"), 1000, Counter::default()).unwrap();
-        for number in 0..70 {
-            store.put(&keyframe("a", number), Some(&[1])).unwrap();
-        }
-        store.put(&keyframe("b", 0), Some(&[2])).unwrap();
-        let kept = store.previews("a").unwrap();
-        assert_eq!(kept.len(), MAX_PREVIEWS_PER_SENSOR);
-        assert_eq!(kept[0].0.frame_id, "a-6");
-        assert_eq!(store.newest(Some("a"), 1000).unwrap().len(), 70);
-    }
-
-    /// A bit falls over in a record, behind the store's back.
-    fn damage<K: redb::Key + 'static>(
-        path: &Path,
-        table: TableDefinition<'_, K, &[u8]>,
-        key: K::SelfType<'_>,
-    ) {
-        let database = Database::create(path).unwrap();
-        let write = database.begin_write().unwrap();
-        {
-            let mut table = write.open_table(table).unwrap();
-            let mut bytes = table.get(&key).unwrap().unwrap().value().to_vec();
-            *bytes.last_mut().unwrap() ^= 4;
-            table.insert(key, bytes.as_slice()).unwrap();
-        }
-        write.commit().unwrap();
-    }
-
-    #[test]
-    fn a_damaged_keyframe_counts_as_absent_and_its_frame_is_kept_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("k.redb");
-        {
-            let store = Store::open(&path, 100, Counter::default()).unwrap();
-            for number in 0..3 {
-                store.put(&keyframe("a", number), Some(b"preview")).unwrap();
-            }
-        }
-        damage(&path, KEYFRAMES, 1);
-        let counted = Counter::default();
-        let store = Store::open(&path, 100, counted.clone()).unwrap();
-        assert_eq!(store.keyframe("a-1").unwrap(), None);
-        assert_eq!(counted.get(), 1);
-        for sensor in [None, Some("a")] {
-            // What is damaged takes no room in the answer.
-            assert_eq!(ids(&store.newest(sensor, 2).unwrap()), ["a-0", "a-2"]);
-        }
-        let previews = store.previews("a").unwrap();
-        assert_eq!(previews.len(), 2);
-        assert_eq!(previews[0].1, b"preview");
-        assert_eq!(counted.get(), 4);
-
-        store.put(&keyframe("a", 1), Some(b"anew")).unwrap();
-        assert_eq!(store.keyframe("a-1").unwrap(), Some(keyframe("a", 1)));
-        for sensor in [None, Some("a")] {
-            assert_eq!(
-                ids(&store.newest(sensor, 9).unwrap()),
-                ["a-0", "a-2", "a-1"]
-            );
-        }
-        assert_eq!(store.previews("a").unwrap().len(), 3);
-        assert_eq!(counted.get(), 4);
-    }
-
-    #[test]
-    fn a_damaged_preview_is_no_reference() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("k.redb");
-        {
-            let store = Store::open(&path, 100, Counter::default()).unwrap();
-            for number in 0..3 {
-                store.put(&keyframe("a", number), Some(b"preview")).unwrap();
-            }
-        }
-        damage(&path, PREVIEWS, ("a", 1));
-        let counted = Counter::default();
-        let store = Store::open(&path, 100, counted.clone()).unwrap();
-        let kept = store.previews("a").unwrap();
-        let kept: Vec<_> = kept.iter().map(|(k, _)| k.frame_id.as_str()).collect();
-        assert_eq!((kept, counted.get()), (vec!["a-0", "a-2"], 1));
-    }
-
-    #[test]
-    fn the_oldest_makes_room_even_when_it_is_damaged() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("k.redb");
-        {
-            let store = Store::open(&path, 3, Counter::default()).unwrap();
-            for number in 0..3 {
-                store.put(&keyframe("a", number), Some(b"preview")).unwrap();
-            }
-        }
-        damage(&path, KEYFRAMES, 0);
-        let counted = Counter::default();
-        let store = Store::open(&path, 3, counted.clone()).unwrap();
-        store.put(&keyframe("b", 0), None).unwrap();
-        assert_eq!(counted.get(), 1);
-        assert_eq!(ids(&store.newest(None, 9).unwrap()), ["a-1", "a-2", "b-0"]);
-        let read = store.database.begin_read().unwrap();
-        assert_eq!(read.open_table(BY_FRAME).unwrap().len().unwrap(), 3);
-        assert_eq!(read.open_table(BY_SENSOR).unwrap().len().unwrap(), 3);
-        assert_eq!(read.open_table(PREVIEWS).unwrap().len().unwrap(), 2);
-    }
-}
+mod tests;

@@ -5,8 +5,8 @@
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
-#[path = "it/loads.rs"]
-mod loads;
+#[path = "it/calibrations.rs"]
+mod calibrations;
 #[path = "it/real.rs"]
 mod real;
 #[path = "it/rig.rs"]
@@ -16,15 +16,15 @@ use std::collections::HashMap;
 
 use slam_svc::{Config, SlamService};
 use sovereign_bus::{Appended, Key};
-use sovereign_model::Digest;
 use sovereign_model::geo::{Geodetic, horizontal_distance_m};
+use sovereign_objects::ObjectClass;
 use sovereign_proto::geo::v1::{self as geo, TrackingState};
 use sovereign_proto::mobile::v1::{Sample, SampleType};
 use sovereign_proto::slam::v1::{GetKeyframeRequest, Keyframe, ListKeyframesRequest, PoseSource};
 use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, MOBILE_SAMPLE};
 use sovereign_service::Service;
 
-use rig::{capture, start};
+use rig::{Sent, capture, start};
 
 #[tokio::test]
 async fn a_capture_with_telemetry_becomes_a_keyframe_and_a_pose() {
@@ -34,6 +34,7 @@ async fn a_capture_with_telemetry_becomes_a_keyframe_and_a_pose() {
     slam.capture(&sent).await;
 
     let keyframe = slam.keyframe().await;
+    let sent = sent.capture;
     assert_eq!(keyframe.frame_id, sent.frame_id);
     assert_eq!(keyframe.state(), TrackingState::Tracking);
     assert_eq!(keyframe.source(), PoseSource::Telemetry);
@@ -74,7 +75,7 @@ async fn every_capture_has_one_keyframe_in_the_order_of_its_sensor() {
             expected
                 .entry(sensor.to_owned())
                 .or_default()
-                .push(sent.frame_id);
+                .push(sent.capture.frame_id);
         }
     }
     let mut seen: HashMap<String, Vec<String>> = HashMap::new();
@@ -93,36 +94,28 @@ async fn what_cannot_be_placed_is_lost_with_a_reason_and_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut slam = start(dir.path(), Config::default()).await;
 
-    let mut corrupt = capture("sys-1", 1);
-    corrupt.image_digest = vec![7; 32].into();
-    let mut not_a_picture = capture("sys-1", 2);
-    not_a_picture.image = b"hello".to_vec().into();
-    not_a_picture.image_digest = Digest::of(b"hello").as_bytes().to_vec().into();
+    let mut gone = capture("sys-1", 1);
+    gone.capture.image_digest = vec![7; 32].into();
+    let not_a_picture = Sent::of(capture("sys-1", 2).capture, b"hello".to_vec());
     let mut silent = capture("sys-1", 3);
-    silent.telemetry = None;
+    silent.capture.telemetry = None;
     let mut no_camera = capture("sys-1", 4);
-    no_camera.intrinsics = None;
+    no_camera.capture.intrinsics = None;
     let mut impossible = capture("sys-1", 5);
-    impossible
-        .telemetry
-        .as_mut()
-        .unwrap()
-        .position
-        .as_mut()
-        .unwrap()
-        .latitude_deg = 91.0;
+    let fix = impossible.capture.telemetry.as_mut().unwrap();
+    fix.position.as_mut().unwrap().latitude_deg = 91.0;
     let mut absurd = capture("sys-1", 6);
-    absurd.intrinsics.as_mut().unwrap().fx_px = f64::NAN;
+    absurd.capture.intrinsics.as_mut().unwrap().fx_px = f64::NAN;
 
     for (sent, reason, source) in [
         (
-            corrupt,
-            "the picture does not match its digest",
+            gone,
+            "the picture is not in the content store any more",
             PoseSource::Unspecified,
         ),
         (
             not_a_picture,
-            "the picture cannot be read: not a JPEG",
+            "the picture is no picture, and only JPEG is read",
             PoseSource::Unspecified,
         ),
         (silent, "no position", PoseSource::Unspecified),
@@ -140,7 +133,7 @@ async fn what_cannot_be_placed_is_lost_with_a_reason_and_holds_nobody_up() {
     ] {
         slam.capture(&sent).await;
         let keyframe = slam.keyframe().await;
-        assert_eq!(keyframe.frame_id, sent.frame_id);
+        assert_eq!(keyframe.frame_id, sent.capture.frame_id);
         assert_eq!(keyframe.state(), TrackingState::Lost);
         assert_eq!(keyframe.pose, None);
         assert_eq!(keyframe.source(), source);
@@ -157,21 +150,21 @@ async fn what_cannot_be_placed_is_lost_with_a_reason_and_holds_nobody_up() {
 async fn a_capture_that_cannot_be_named_is_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let mut slam = start(dir.path(), Config::default()).await;
-    let mut nameless = capture("sys-1", 1);
+    let mut nameless = capture("sys-1", 1).capture;
     nameless.frame_id = "frame one".to_owned();
     let key = Key::parse("sys-1").unwrap();
     slam.bus
         .append(&DRONE_CAPTURE, Some(&key), "nameless", &nameless)
         .await
         .unwrap();
-    let stray = capture("sys-2", 1);
+    let stray = capture("sys-2", 1).capture;
     slam.bus
         .append(&DRONE_CAPTURE, Some(&key), "stray", &stray)
         .await
         .unwrap();
     let good = capture("sys-1", 2);
     slam.capture(&good).await;
-    assert_eq!(slam.keyframe().await.frame_id, good.frame_id);
+    assert_eq!(slam.keyframe().await.frame_id, good.capture.frame_id);
     slam.end().await;
 }
 
@@ -219,7 +212,9 @@ async fn a_phone_is_a_position_by_picture_and_by_sample() {
     assert_eq!((pose.position, pose.enu_from_camera), (Some(here), None));
     assert_eq!(pose.height_above_ground_m, None, "unknown is not zero");
 
-    let mut street = capture("phone-1", 1);
+    let street = capture("phone-1", 1);
+    slam.store.put(ObjectClass::Picture, street.image);
+    let mut street = street.capture;
     street.telemetry.as_mut().unwrap().attitude = None;
     slam.bus
         .append(&MOBILE_CAPTURE, Some(&phone), &street.frame_id, &street)
@@ -248,7 +243,7 @@ async fn keyframes_are_answered_and_survive_a_restart() {
             let capture = capture(sensor, number);
             slam.capture(&capture).await;
             slam.keyframe().await;
-            sent.push(capture);
+            sent.push(capture.capture);
         }
     }
     slam.end().await;
@@ -307,14 +302,19 @@ async fn a_capture_delivered_again_keeps_its_verdict() {
     let mut slam = start(dir.path(), moved).await;
     let key = Key::parse("sys-1").unwrap();
     slam.bus
-        .append(&DRONE_CAPTURE, Some(&key), "the-same-once-more", &sent)
+        .append(
+            &DRONE_CAPTURE,
+            Some(&key),
+            "the-same-once-more",
+            &sent.capture,
+        )
         .await
         .unwrap();
     let next = capture("sys-1", 2);
     slam.capture(&next).await;
     let keyframe = slam.keyframe().await;
     assert_eq!(
-        keyframe.frame_id, next.frame_id,
+        keyframe.frame_id, next.capture.frame_id,
         "no second keyframe of a frame"
     );
     assert_eq!(keyframe.pose.unwrap().height_above_ground_m, Some(160.0));
@@ -323,7 +323,7 @@ async fn a_capture_delivered_again_keeps_its_verdict() {
     let kept = slam
         .client
         .get_keyframe(GetKeyframeRequest {
-            frame_id: sent.frame_id.clone(),
+            frame_id: sent.capture.frame_id.clone(),
         })
         .await
         .unwrap()
@@ -345,4 +345,29 @@ fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
         error.to_string(),
         "`ground_elevation_m` must be -500 to 9000"
     );
+}
+
+#[tokio::test]
+async fn a_scan_gets_no_keyframe_and_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut slam = start(dir.path(), Config::default()).await;
+    let mut scan = capture("sys-1", 1);
+    scan.capture.media_type = "model/ply".to_owned();
+    slam.capture(&scan).await;
+    let next = capture("sys-1", 2);
+    slam.capture(&next).await;
+    assert_eq!(slam.keyframe().await.frame_id, next.capture.frame_id);
+    slam.end().await;
+}
+
+#[tokio::test]
+async fn a_capture_waits_for_the_content_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut slam = start(dir.path(), Config::default()).await;
+    let sent = capture("sys-1", 1);
+    slam.store.set_away(true);
+    slam.capture(&sent).await;
+    slam.store.set_away(false);
+    assert_eq!(slam.keyframe().await.state(), TrackingState::Tracking);
+    slam.end().await;
 }

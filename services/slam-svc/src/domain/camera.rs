@@ -7,7 +7,7 @@
 
 use sovereign_model::Intrinsics;
 
-use super::metadata::PictureMetadata;
+use sovereign_picture::Header;
 
 /// What is known of one camera model.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +18,31 @@ pub(crate) struct CameraModel {
     pub(crate) focal_px_per_width: f64,
     /// First radial distortion coefficient (OpenCV's k1, which is COLMAP's k of SIMPLE_RADIAL).
     pub(crate) k1: f64,
+    /// Second radial distortion coefficient.
+    pub(crate) k2: f64,
     /// Which heading to believe.
     pub(crate) heading: Heading,
+}
+
+impl CameraModel {
+    /// Focal lengths that cameras have.
+    pub(crate) const FOCAL_PX_PER_WIDTH: std::ops::RangeInclusive<f64> = 0.1..=20.0;
+    /// Distortions that cameras have.
+    pub(crate) const DISTORTION: std::ops::RangeInclusive<f64> = -1.0..=1.0;
+
+    /// The first value that no camera has: its name, and what it must be.
+    pub(crate) fn fault(&self) -> Option<(&'static str, &'static str)> {
+        if self.model.is_empty() {
+            return Some(("model", "must not be empty"));
+        }
+        if !Self::FOCAL_PX_PER_WIDTH.contains(&self.focal_px_per_width) {
+            return Some(("focal_px_per_width", "must be 0.1 to 20"));
+        }
+        [("k1", self.k1), ("k2", self.k2)]
+            .into_iter()
+            .find(|(_, value)| !Self::DISTORTION.contains(value))
+            .map(|(name, _)| (name, "must be -1 to 1"))
+    }
 }
 
 /// Which of the two headings in a maker's metadata describes the camera better.
@@ -45,6 +68,7 @@ pub(crate) fn built_in() -> Vec<CameraModel> {
         model: "FC300S".to_owned(),
         focal_px_per_width: 2411.0 / 4000.0,
         k1: 0.0096 * (2411.0 / 2754.5) * (2411.0 / 2754.5),
+        k2: 0.0,
         heading: Heading::Flight,
     }]
 }
@@ -127,7 +151,7 @@ pub(crate) enum NoCamera {
 
 /// The calibration of a picture's camera model.
 pub(crate) fn model_of<'a>(
-    metadata: &PictureMetadata,
+    metadata: &Header,
     cameras: &'a [CameraModel],
 ) -> Option<&'a CameraModel> {
     let model = metadata.model.as_deref()?;
@@ -139,7 +163,7 @@ pub(crate) fn model_of<'a>(
 /// # Errors
 /// Nothing says which, or what says it does not fit the picture.
 pub(crate) fn intrinsics(
-    metadata: &PictureMetadata,
+    metadata: &Header,
     given: Option<Intrinsics>,
     cameras: &[CameraModel],
 ) -> Result<Intrinsics, NoCamera> {
@@ -169,7 +193,7 @@ pub(crate) fn intrinsics(
             f64::from(width) / 2.0,
             f64::from(height) / 2.0,
             camera.k1,
-            0.0,
+            camera.k2,
         )
     } else if let (Some(focal_mm), Some(seen_mm)) = (metadata.focal_mm, seen_mm(metadata)) {
         Intrinsics::from_focal_and_sensor(width, height, focal_mm * zoom, seen_mm)
@@ -182,7 +206,7 @@ pub(crate) fn intrinsics(
 }
 
 /// How much of its sensor's longer side a picture shows.
-fn seen_mm(metadata: &PictureMetadata) -> Option<f64> {
+fn seen_mm(metadata: &Header) -> Option<f64> {
     let model = metadata.model.as_deref()?;
     let (_, sensor) = SENSORS.iter().find(|(name, _)| *name == model)?;
     sensor.seen_mm(metadata.width_px, metadata.height_px)
@@ -192,14 +216,14 @@ fn seen_mm(metadata: &PictureMetadata) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn picture(model: &str, focal_mm: Option<f64>, focal_35mm: Option<f64>) -> PictureMetadata {
-        PictureMetadata {
+    fn picture(model: &str, focal_mm: Option<f64>, focal_35mm: Option<f64>) -> Header {
+        Header {
             width_px: 4000,
             height_px: 2250,
             model: (!model.is_empty()).then(|| model.to_owned()),
             focal_mm,
             focal_35mm,
-            ..PictureMetadata::default()
+            ..Header::default()
         }
     }
 
@@ -238,7 +262,7 @@ mod tests {
             (4000, 3000, 2666.667),
             (1920, 1080, 1280.0),
         ] {
-            let metadata = PictureMetadata {
+            let metadata = Header {
                 width_px,
                 height_px,
                 ..picture("FC6310", Some(8.8), Some(24.0))
@@ -246,7 +270,7 @@ mod tests {
             let camera = intrinsics(&metadata, None, &built_in()).unwrap();
             assert!((camera.fx_px() - expected).abs() < 1e-3, "{metadata:?}");
         }
-        let metadata = PictureMetadata {
+        let metadata = Header {
             height_px: 3000,
             ..picture("FC6310", Some(8.8), None)
         };
@@ -266,7 +290,7 @@ mod tests {
             // Makers differ in whether the film's word has the zoom in it.
             ("Other", None, 2222.222),
         ] {
-            let metadata = PictureMetadata {
+            let metadata = Header {
                 digital_zoom: Some(2.0),
                 ..picture(model, Some(3.61), Some(20.0))
             };

@@ -12,7 +12,7 @@ use sovereign_model::geo::{Attitude, Geodetic, Position};
 use sovereign_model::{CameraPose, Intrinsics};
 
 use super::camera::{self, CameraModel, Heading, NoCamera};
-use super::metadata::{NotAPicture, PictureMetadata};
+use sovereign_picture::{Header, NotAPicture};
 
 /// Below this height flat ground and barometers do not make a map, metres.
 pub(crate) const MIN_HEIGHT_M: f64 = 1.0;
@@ -102,11 +102,14 @@ pub(crate) enum Verdict {
 /// Why a picture has no pose.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Reason {
+    /// The content store has it no longer.
+    #[error("the picture is not in the content store any more")]
+    Missing,
     /// The bytes are not those that were announced.
-    #[error("the picture does not match its digest")]
+    #[error("the picture is damaged in the content store")]
     Corrupt,
     /// The bytes are no picture.
-    #[error("the picture cannot be read: {0}")]
+    #[error("the picture {0}")]
     Unreadable(NotAPicture),
     /// Reading it failed in a way that is our fault.
     #[error("reading the picture's metadata failed")]
@@ -153,6 +156,7 @@ impl Reason {
     /// A bounded name, for metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
+            Reason::Missing => "missing",
             Reason::Corrupt => "corrupt",
             Reason::Unreadable(_) => "unreadable",
             Reason::Failed => "failed",
@@ -172,7 +176,7 @@ impl Reason {
 
 /// The verdict on one picture.
 pub(crate) fn georeference(
-    metadata: &PictureMetadata,
+    metadata: &Header,
     telemetry: &Telemetry,
     given: Option<Intrinsics>,
     site: &Site,
@@ -197,7 +201,7 @@ pub(crate) fn georeference(
 }
 
 fn pose(
-    metadata: &PictureMetadata,
+    metadata: &Header,
     telemetry: &Telemetry,
     given: Option<Intrinsics>,
     site: &Site,
@@ -235,7 +239,7 @@ fn pose(
 
 /// The picture's attitude, else telemetry's. A stabilised gimbal that does not state its roll has none.
 fn attitude(
-    metadata: &PictureMetadata,
+    metadata: &Header,
     telemetry: &Telemetry,
     site: &Site,
 ) -> Option<(TelemetryAttitude, Source)> {
@@ -260,7 +264,7 @@ fn attitude(
 
 /// Position from where the attitude is from, so that both are of one moment; else from the other side.
 fn position(
-    metadata: &PictureMetadata,
+    metadata: &Header,
     telemetry: &Telemetry,
     attitude_from: Option<Source>,
 ) -> Option<(Position, Source)> {

@@ -7,11 +7,12 @@ use slam_svc::Config;
 use sovereign_bus::Key;
 use sovereign_model::geo::{Enu, Geodetic, LocalFrame};
 use sovereign_model::{CameraPose, Digest, Intrinsics};
+use sovereign_objects::ObjectClass;
 use sovereign_proto::geo::v1::{Capture, TrackingState};
 use sovereign_proto::slam::v1::PoseSource;
 use sovereign_proto::topics::MOBILE_CAPTURE;
 
-use crate::rig::start;
+use crate::rig::{Sent, start};
 
 /// A folder of real data, or a line that says why it is not there.
 fn real_data(name: &str) -> Option<PathBuf> {
@@ -83,15 +84,13 @@ async fn the_real_survey_is_placed_as_its_reconstruction_says() {
     let mut slam = start(dir.path(), Config::default()).await;
     for reference in &references {
         let image = std::fs::read(folder.join("images").join(&reference.name)).unwrap();
-        let digest = Digest::of(&image);
         let sent = Capture {
             frame_id: Digest::of(reference.name.as_bytes()).to_hex(),
             sensor_id: "brighton".to_owned(),
             received_unix_nanos: 1,
-            image_digest: digest.as_bytes().to_vec().into(),
-            image: image.into(),
             ..Capture::default()
         };
+        let sent = Sent::of(sent, image);
         slam.capture(&sent).await;
         let keyframe = slam.keyframe().await;
         let name = &reference.name;
@@ -155,14 +154,14 @@ async fn real_phone_pictures_are_positions() {
     assert_eq!(pictures.len(), 15);
     for path in pictures {
         let image = std::fs::read(&path).unwrap();
-        let digest = Digest::of(&image);
         let sent = Capture {
-            frame_id: digest.to_hex(),
+            frame_id: Digest::of(&image).to_hex(),
             sensor_id: "phone-1".to_owned(),
-            image_digest: digest.as_bytes().to_vec().into(),
-            image: image.into(),
             ..Capture::default()
         };
+        let sent = Sent::of(sent, image);
+        slam.store.put(ObjectClass::Picture, sent.image);
+        let sent = sent.capture;
         slam.bus
             .append(&MOBILE_CAPTURE, Some(&phone), &sent.frame_id, &sent)
             .await

@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use slam_svc::{Config, SlamService};
+use slam_svc::{Calls, Config, SlamService};
 use sovereign_bus::{Appended, Bus, Consumer, Key, Mailbox, Select};
 use sovereign_model::{Digest, Intrinsics};
+use sovereign_objects::ObjectClass;
+use sovereign_objects::memory::MemoryStore;
 use sovereign_proto::geo::v1::{self as geo, Capture, TelemetryFix};
 use sovereign_proto::slam::v1::slam_client::SlamClient;
 use sovereign_proto::slam::v1::{Keyframe, PoseEvent};
@@ -19,6 +21,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// The service under test, running, and both ends of its bus.
 pub(crate) struct Running {
     pub(crate) bus: Bus,
+    pub(crate) store: MemoryStore,
     pub(crate) keyframes: Consumer<Keyframe>,
     pub(crate) poses: Mailbox<PoseEvent>,
     pub(crate) client: SlamClient<Channel>,
@@ -27,12 +30,20 @@ pub(crate) struct Running {
 }
 
 pub(crate) async fn start(dir: &Path, config: Config) -> Running {
+    start_with(dir, config, MemoryStore::new()).await
+}
+
+/// With a content store that was there before.
+pub(crate) async fn start_with(dir: &Path, config: Config, store: MemoryStore) -> Running {
     let bus = Bus::memory(&dir.join("journal.redb"), "test-node").unwrap();
     let keyframes = bus.consume(&SLAM_KEYFRAME, "test").await.unwrap();
     let poses = bus.subscribe(&SLAM_POSE, Select::All).await.unwrap();
     let context = Context::for_tests(SlamService::NAME, bus.clone(), dir);
     let ready = context.ready.clone();
-    let service = SlamService::build(SlamService::settings(config).unwrap(), (), context)
+    let calls = Calls {
+        checkpoint: store.channel(),
+    };
+    let service = SlamService::build(SlamService::settings(config).unwrap(), calls, context)
         .await
         .unwrap();
     let client = SlamClient::new(Channel::local(service.routes()));
@@ -45,6 +56,7 @@ pub(crate) async fn start(dir: &Path, config: Config) -> Running {
     tokio::time::timeout(LIMIT, ready.wait()).await.unwrap();
     Running {
         bus,
+        store,
         keyframes,
         poses,
         client,
@@ -54,7 +66,13 @@ pub(crate) async fn start(dir: &Path, config: Config) -> Running {
 }
 
 impl Running {
-    pub(crate) async fn capture(&self, capture: &Capture) -> Appended {
+    /// As a door does it: the picture, then its record.
+    pub(crate) async fn capture(&self, sent: &Sent) -> Appended {
+        self.store.put(ObjectClass::Picture, sent.image.clone());
+        self.append(&sent.capture).await
+    }
+
+    pub(crate) async fn append(&self, capture: &Capture) -> Appended {
         let key = Key::parse(&capture.sensor_id).unwrap();
         self.bus
             .append(&DRONE_CAPTURE, Some(&key), &capture.frame_id, capture)
@@ -69,7 +87,11 @@ impl Running {
             .unwrap()
             .unwrap();
         let keyframe = delivery.message.clone();
-        assert_eq!(delivery.headers.message_id, keyframe.frame_id);
+        let id = match keyframe.revision {
+            0 => keyframe.frame_id.clone(),
+            revision => format!("{}.{revision}", keyframe.frame_id),
+        };
+        assert_eq!(delivery.headers.message_id, id);
         delivery.ack().await.unwrap();
         keyframe
     }
@@ -93,38 +115,46 @@ impl Running {
     }
 }
 
-/// The headers of a 752 x 480 JPEG and some bytes that make it one of its own.
+/// A 752 x 480 JPEG and some bytes that make it one of its own.
 fn picture(number: u32) -> Vec<u8> {
-    let mut bytes = vec![
-        0xFF, 0xD8, 0xFF, 0xC0, 0, 11, 8, 1, 224, 2, 240, 1, 1, 0x11, 0,
-    ];
-    bytes.extend([0xFF, 0xDA, 0, 2]);
+    let mut bytes = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new(&mut bytes)
+        .encode_image(&image::GrayImage::new(752, 480))
+        .unwrap();
     bytes.extend(number.to_be_bytes());
-    bytes.extend([0xFF, 0xD9]);
     bytes
 }
 
+/// A capture and its picture.
+#[derive(Clone)]
+pub(crate) struct Sent {
+    pub(crate) capture: Capture,
+    pub(crate) image: Vec<u8>,
+}
+
+impl Sent {
+    pub(crate) fn of(mut capture: Capture, image: Vec<u8>) -> Self {
+        capture.image_digest = Digest::of(&image).as_bytes().to_vec().into();
+        Self { capture, image }
+    }
+}
+
 /// A capture with telemetry and a camera, as a drone in the air sends it.
-pub(crate) fn capture(sensor: &str, number: u32) -> Capture {
+pub(crate) fn capture(sensor: &str, number: u32) -> Sent {
     let image = picture(number);
     let captured = 1_700_000_000_000_000_000 + i64::from(number) * 50_000_000;
-    let digest = Digest::of(&image);
-    Capture {
-        frame_id: Digest::of_parts(&[
-            b"frame",
-            sensor.as_bytes(),
-            &captured.to_le_bytes(),
-            digest.as_bytes(),
-        ])
-        .to_hex(),
+    let frame_id = Digest::of_parts(&[
+        b"frame",
+        sensor.as_bytes(),
+        &captured.to_le_bytes(),
+        Digest::of(&image).as_bytes(),
+    ]);
+    let capture = Capture {
+        frame_id: frame_id.to_hex(),
         sensor_id: sensor.to_owned(),
         captured_unix_nanos: captured,
         received_unix_nanos: captured + 1_000,
-        image_digest: digest.as_bytes().to_vec().into(),
         media_type: "image/jpeg".to_owned(),
-        size_bytes: 0,
-        picture: None,
-        image: image.into(),
         telemetry: Some(TelemetryFix {
             position: Some(geo::GeoPoint {
                 latitude_deg: 47.0,
@@ -141,7 +171,8 @@ pub(crate) fn capture(sensor: &str, number: u32) -> Capture {
             time_offset_nanos: 0,
         }),
         intrinsics: Some(Intrinsics::from_focal_px(752, 480, 600.0).unwrap().into()),
-        mount_pitch_deg: None,
         simulated: true,
-    }
+        ..Capture::default()
+    };
+    Sent::of(capture, image)
 }

@@ -1,7 +1,7 @@
 use sovereign_model::geo::horizontal_distance_m;
 
-use super::super::metadata::MakerAttitude;
 use super::*;
+use sovereign_picture::Attitude as MakerAttitude;
 
 fn attitude(pitch_deg: f64, yaw_deg: f64) -> Attitude {
     Attitude {
@@ -12,8 +12,8 @@ fn attitude(pitch_deg: f64, yaw_deg: f64) -> Attitude {
 }
 
 /// A drone picture that says everything.
-fn picture() -> PictureMetadata {
-    PictureMetadata {
+fn picture() -> Header {
+    Header {
         width_px: 4000,
         height_px: 3000,
         model: Some("FC330".to_owned()),
@@ -30,16 +30,16 @@ fn picture() -> PictureMetadata {
             yaw_deg: Some(80.0),
             ..MakerAttitude::default()
         },
-        ..PictureMetadata::default()
+        ..Header::default()
     }
 }
 
 /// A picture that says nothing but its size.
-fn mute() -> PictureMetadata {
-    PictureMetadata {
+fn mute() -> Header {
+    Header {
         width_px: 752,
         height_px: 480,
-        ..PictureMetadata::default()
+        ..Header::default()
     }
 }
 
@@ -145,7 +145,7 @@ fn attitude_and_position_come_from_the_same_side_where_both_have_one() {
 
 #[test]
 fn only_a_picture_that_says_everything_counts_as_placed_by_itself() {
-    let placed = |spoil: fn(&mut PictureMetadata), site: &Site| {
+    let placed = |spoil: fn(&mut Header), site: &Site| {
         let mut picture = picture();
         spoil(&mut picture);
         let verdict = georeference(&picture, &telemetry(), None, site);
@@ -210,7 +210,7 @@ fn the_airframe_is_believed_for_cameras_whose_gimbal_drifts() {
 fn what_is_missing_is_named_and_nothing_is_made_up() {
     let none = Telemetry::default();
     let site = Site::default();
-    let verdict = |metadata: &PictureMetadata, telemetry: &Telemetry| {
+    let verdict = |metadata: &Header, telemetry: &Telemetry| {
         reason(georeference(metadata, telemetry, given(), &site))
     };
     assert_eq!(verdict(&mute(), &none), Reason::NoPosition);

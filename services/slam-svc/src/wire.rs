@@ -1,11 +1,18 @@
 //! Captures into what the domain judges, verdicts into what is published.
 
+use sovereign_bus::Key;
 use sovereign_model::geo::Position;
-use sovereign_model::{CameraPose, Intrinsics};
+use sovereign_model::{CameraPose, Digest, Intrinsics, SensorId, Timestamp};
 use sovereign_proto::convert::{FieldError, converted};
 use sovereign_proto::geo::v1 as geo;
-use sovereign_proto::slam::v1::{Keyframe, PoseEvent, PoseSource};
+pub(crate) use sovereign_proto::geo::v1::Capture;
+pub(crate) use sovereign_proto::mobile::v1::Sample;
+use sovereign_proto::mobile::v1::SampleType;
+use sovereign_proto::slam::v1::{Calibration, KeyframeCause};
+pub(crate) use sovereign_proto::slam::v1::{Keyframe, PoseEvent, PoseSource};
 
+use crate::calibration;
+use crate::domain::camera::{CameraModel, Heading};
 use crate::domain::georeference::{Reason, Source, Telemetry, TelemetryAttitude, Verdict};
 
 /// A camera fixed to the body looks down unless the sender says otherwise, as the contract has it.
@@ -79,6 +86,7 @@ pub(crate) fn keyframe_from(capture: &geo::Capture, verdict: &Verdict) -> Keyfra
         received_unix_nanos: capture.received_unix_nanos,
         image_digest: capture.image_digest.clone(),
         simulated: capture.simulated,
+        cause: KeyframeCause::Direct.into(),
         ..Keyframe::default()
     };
     match verdict {
@@ -154,4 +162,116 @@ pub(crate) fn view_of(keyframe: &Keyframe) -> Option<(CameraPose, Intrinsics)> {
     let pose = CameraPose::try_from(keyframe.pose.as_ref()?).ok()?;
     let intrinsics = Intrinsics::try_from(keyframe.intrinsics.as_ref()?).ok()?;
     Some((pose, intrinsics))
+}
+
+/// Whether a capture is a picture: scans have no pose of their own.
+pub(crate) fn is_picture(capture: &Capture) -> bool {
+    // Captures of earlier doors say nothing of their type.
+    capture.media_type.is_empty() || capture.media_type == "image/jpeg"
+}
+
+/// The picture of a capture.
+pub(crate) fn digest_of(capture: &Capture) -> Option<Digest> {
+    Digest::from_slice(&capture.image_digest).ok()
+}
+
+/// The camera model that the door read.
+pub(crate) fn model_of(capture: &Capture) -> &str {
+    capture
+        .picture
+        .as_ref()
+        .map_or("", |picture| picture.camera_model.trim())
+}
+
+/// The next verdict on a frame that has `current`; nothing when it says the same.
+pub(crate) fn revision_of(current: &Keyframe, fresh: Keyframe) -> Option<Keyframe> {
+    let fresh = Keyframe {
+        revision: current.revision,
+        cause: current.cause,
+        ..fresh
+    };
+    (fresh != *current).then(|| Keyframe {
+        revision: current.revision + 1,
+        cause: KeyframeCause::Calibration.into(),
+        ..fresh
+    })
+}
+
+/// Under which a verdict is stored once on the bus.
+pub(crate) fn message_id_of(keyframe: &Keyframe) -> String {
+    match keyframe.revision {
+        0 => keyframe.frame_id.clone(),
+        revision => format!("{}.{revision}", keyframe.frame_id),
+    }
+}
+
+/// The position that a phone sampled, and its key; `Err` names why there is none.
+pub(crate) fn event_from_sample(sample: &Sample) -> Result<(Key, PoseEvent), &'static str> {
+    if sample.r#type() != SampleType::Gps {
+        return Err("other");
+    }
+    let position = converted::<_, Position>("position", sample.position.as_ref());
+    let (Ok(position), Ok(phone)) = (position, Key::parse(&sample.client_id)) else {
+        return Err("invalid");
+    };
+    let event = PoseEvent {
+        sensor_id: sample.client_id.clone(),
+        observed_unix_nanos: sample.observed_unix_nanos,
+        state: geo::TrackingState::Tracking.into(),
+        pose: Some(pose_at(position)),
+        source: PoseSource::PositionOnly.into(),
+        simulated: sample.simulated,
+        frame_id: String::new(),
+    };
+    Ok((phone, event))
+}
+
+/// A calibration as somebody gave it, checked.
+pub(crate) fn calibration_from_wire(
+    given: Option<&Calibration>,
+    now: Timestamp,
+) -> Result<calibration::Calibration, FieldError> {
+    let within = |error: FieldError| error.within("calibration");
+    let given = sovereign_proto::convert::required("calibration", given)?;
+    if !given.sensor_id.is_empty() {
+        SensorId::parse(&given.sensor_id)
+            .map_err(|error| within(FieldError::new("sensor_id", error.to_string())))?;
+    }
+    let camera = CameraModel {
+        model: given.camera_model.trim().to_owned(),
+        focal_px_per_width: given.focal_px_per_width,
+        k1: given.k1,
+        k2: given.k2,
+        heading: Heading::default(),
+    };
+    if let Some((name, why)) = camera.fault() {
+        let field = if name == "model" {
+            "camera_model"
+        } else {
+            name
+        };
+        return Err(within(FieldError::new(field, why)));
+    }
+    Ok(calibration::Calibration {
+        camera,
+        sensor_id: given.sensor_id.clone(),
+        set: now,
+    })
+}
+
+pub(crate) fn calibration_from(kept: &calibration::Calibration) -> Calibration {
+    Calibration {
+        camera_model: kept.camera.model.clone(),
+        sensor_id: kept.sensor_id.clone(),
+        focal_px_per_width: kept.camera.focal_px_per_width,
+        k1: kept.camera.k1,
+        k2: kept.camera.k2,
+        set_unix_nanos: kept.set.as_unix_nanos(),
+    }
+}
+
+/// A calibration as the store kept it.
+pub(crate) fn kept_calibration(message: &Calibration) -> Option<calibration::Calibration> {
+    let set = Timestamp::from_unix_nanos(message.set_unix_nanos);
+    calibration_from_wire(Some(message), set).ok()
 }
