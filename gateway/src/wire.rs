@@ -298,6 +298,7 @@ pub(crate) mod tests {
         let frame = |number: u32| PaintedFrame {
             frame_id: format!("{number:064}"),
             sensor_id: "s".repeat(64),
+            revision: number,
         };
         for (tiles, frames) in [(0, 0), (1, 1), (4_000, 3), (3, 2_000)] {
             let change = TileChange {

@@ -1,6 +1,6 @@
 //! The map as a node serves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Context as _;
 use sovereign_proto::tile::v1::tiles_client::TilesClient;
@@ -19,7 +19,12 @@ pub async fn digests(channel: Channel) -> anyhow::Result<BTreeMap<(u32, u32, u32
         .flat_map(|change| change.tiles)
     {
         let coord = tile.coord.context("a changed tile has a coordinate")?;
-        digests.insert((coord.z, coord.x, coord.y), tile.digest.to_vec());
+        let place = (coord.z, coord.x, coord.y);
+        if tile.digest.is_empty() {
+            digests.remove(&place);
+        } else {
+            digests.insert(place, tile.digest.to_vec());
+        }
     }
     Ok(digests)
 }
@@ -32,7 +37,20 @@ pub async fn painted_frames(channel: Channel) -> anyhow::Result<Vec<String>> {
     Ok(changes(channel)
         .await?
         .into_iter()
-        .map(|change| change.frame_id)
+        .flat_map(|change| change.frames)
+        .map(|frame| frame.frame_id)
+        .collect())
+}
+
+/// The newest revision of the pose from which each frame was painted, by frame.
+///
+/// # Errors
+/// When the tile service does not answer.
+pub async fn painted_revisions(channel: Channel) -> anyhow::Result<HashMap<String, u32>> {
+    let frames = changes(channel).await?;
+    let frames = frames.into_iter().flat_map(|change| change.frames);
+    Ok(frames
+        .map(|frame| (frame.frame_id, frame.revision))
         .collect())
 }
 

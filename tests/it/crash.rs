@@ -40,7 +40,7 @@ async fn start(folder: &Path) -> anyhow::Result<(Process, Edge)> {
 async fn a_node_killed_in_the_middle_of_a_flight_paints_every_acknowledged_frame()
 -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let pictures = pictures(FRAMES)?;
+    let pictures = pictures(FRAMES, (752, 480))?;
     let notes = CaptureNotes {
         simulated: true,
         ..CaptureNotes::default()

@@ -19,7 +19,8 @@ use sovereign_proto::round::v1::{
 use sovereign_proto::tile::v1::tiles_server::{Tiles, TilesServer};
 use sovereign_proto::tile::v1::{
     self as tile, ChangedTile, GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest,
-    GetTileResponse, ListLayersRequest, ListLayersResponse, TileChange,
+    GetTileResponse, ListLayersRequest, ListLayersResponse, ListTilesRequest, ListTilesResponse,
+    TileChange,
 };
 use sovereign_service::Channel;
 use tonic::service::Routes;
@@ -120,6 +121,13 @@ impl Tiles for Owners {
         &self,
         _: Request<ListLayersRequest>,
     ) -> Result<Response<ListLayersResponse>, Status> {
+        not_asked()
+    }
+
+    async fn list_tiles(
+        &self,
+        _: Request<ListTilesRequest>,
+    ) -> Result<Response<ListTilesResponse>, Status> {
         not_asked()
     }
 

@@ -13,16 +13,15 @@ use sovereign_host::{
 };
 use sovereign_service::{Service, chain};
 
+use crate::calibration::{self, CalibrationCommand};
 use crate::compose::{Plan, SERVICES, compose};
 use crate::demo::{self, DemoOptions};
 use crate::join::wait_for_a_peer;
 use crate::network::{Network, NetworkFiles};
 use crate::replay::{self, ReplayOptions};
-use crate::status::{self, StatusArgs};
+use crate::running::{self, AskArgs, PROGRAM};
+use crate::status::{NodeStatus, text_from_status};
 use crate::visit::Report;
-
-/// Name of the program in messages and traces.
-pub(crate) const PROGRAM: &str = "sovereign-node";
 
 /// The whole of Sovereign Map in one process.
 #[derive(Debug, Parser)]
@@ -43,11 +42,21 @@ enum Command {
     /// Start a node that has to reach a network; fails when it reaches nobody.
     Join(JoinArgs),
     /// Ask a running node about itself.
-    Status(StatusArgs),
+    Status(AskArgs),
+    /// Tell a running node about a camera.
+    #[command(subcommand)]
+    Camera(CameraCommand),
     /// Start a node and fly simulated drones and phones into it.
     Demo(DemoArgs),
     /// Start a node and play recorded pictures and telemetry into it.
     Replay(ReplayArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum CameraCommand {
+    /// What a camera really is: its pictures are placed and painted again.
+    #[command(subcommand)]
+    Calibration(CalibrationCommand),
 }
 
 /// Flags of a node.
@@ -139,7 +148,8 @@ pub fn main() -> ExitCode {
             let limit = Duration::from_secs(args.join_timeout);
             run(&args.node, Mode::Join { limit })
         }
-        Command::Status(args) => status::run(&args),
+        Command::Status(args) => running::run(&args, NodeStatus::ask, text_from_status),
+        Command::Camera(CameraCommand::Calibration(command)) => calibration::run(&command),
         Command::Demo(DemoArgs { demo, visit }) => run_visit(
             "demo",
             &visit,

@@ -2,43 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::Args;
 use serde::Serialize;
-use sovereign_host::{EXIT_FAILURE, Environment};
 use sovereign_proto::drone::v1::drones_client::DronesClient;
 use sovereign_proto::drone::v1::{ListVehiclesRequest, VehicleState};
 use sovereign_proto::mesh::v1::mesh_client::MeshClient;
 use sovereign_proto::mesh::v1::{GetNodeRequest, GetNodeResponse, ListPeersRequest};
 use sovereign_proto::tile::v1::tiles_client::TilesClient;
 use sovereign_proto::tile::v1::{GetPaintStatsRequest, ListLayersRequest};
-use sovereign_service::{Channel, chain};
-use tonic::{Code, Request, Response, Status};
+use sovereign_service::Channel;
+use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-/// A node that does not answer within this time is reported as such.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Flags of `status`.
-#[derive(Debug, Clone, Args)]
-pub struct StatusArgs {
-    /// gRPC address of the node, as http://host:port [default: from the data folder].
-    #[arg(long, value_name = "URL")]
-    grpc: Option<String>,
-    /// Data folder of the node [default: $XDG_DATA_HOME/sovereign-map or ./sovereign-data].
-    #[arg(long, value_name = "DIR", conflicts_with = "grpc")]
-    data_dir: Option<PathBuf>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
-}
+use crate::running::{AskError, within};
 
 /// A running node. A part whose service does not run there is absent.
 #[derive(Debug, Serialize)]
@@ -139,140 +117,15 @@ pub struct Vehicle {
     pub simulated: bool,
 }
 
-/// Why a node could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// No node runs on the data folder.
-    #[error(
-        "no node runs on the data folder {}; start one with `sovereign-node start`, or pass --data-dir or --grpc",
-        path.display()
-    )]
-    NotRunning {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The addresses of the node do not parse.
-    #[error("read the addresses of the node from {}", path.display())]
-    Addresses {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The address given cannot be called.
-    #[error(transparent)]
-    InvalidAddress(#[from] sovereign_service::InvalidAddress),
-    /// The node did not answer.
-    #[error("ask the node at {grpc} for its {what}; check that it runs there")]
-    Ask {
-        /// Its address.
-        grpc: String,
-        /// What was asked.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: Status,
-    },
-}
-
-/// Runs `status`.
-pub(crate) fn run(args: &StatusArgs) -> ExitCode {
-    let asked = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map(|runtime| runtime.block_on(ask(args)));
-    let (text, failed) = match asked {
-        Ok(Ok(status)) if args.json => (serde_json::json!(status).to_string(), false),
-        Ok(Ok(status)) => (text_from_status(&status), false),
-        Ok(Err(error)) => (chain(&error), true),
-        Err(error) => (format!("start the runtime: {error}"), true),
-    };
-    // When nobody reads what is printed, the exit code still tells.
-    let _ = match (failed, args.json) {
-        (false, _) => writeln!(std::io::stdout(), "{}", text.trim_end()),
-        (true, true) => writeln!(
-            std::io::stdout(),
-            "{}",
-            serde_json::json!({ "error": text })
-        ),
-        (true, false) => writeln!(std::io::stderr(), "{}: {text}", crate::cli::PROGRAM),
-    };
-    if failed {
-        ExitCode::from(EXIT_FAILURE)
-    } else {
-        ExitCode::SUCCESS
-    }
-}
-
-async fn ask(args: &StatusArgs) -> Result<NodeStatus, StatusError> {
-    let grpc = match &args.grpc {
-        Some(grpc) => grpc.clone(),
-        None => {
-            let dir = args.data_dir.clone();
-            address_from_data_dir(&dir.unwrap_or_else(|| Environment::of_process().data_dir()))?
-        }
-    };
-    NodeStatus::ask(&grpc).await
-}
-
-/// The gRPC address of the node that runs on a data folder, as `http://host:port`.
-///
-/// # Errors
-///
-/// No node runs there.
-pub fn address_from_data_dir(dir: &Path) -> Result<String, StatusError> {
-    let path = dir.join("addresses.json");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let path = dir.to_path_buf();
-            return Err(StatusError::NotRunning { path });
-        }
-        Err(error) => {
-            let source = error.into();
-            return Err(StatusError::Addresses { path, source });
-        }
-    };
-    let addresses: BTreeMap<String, SocketAddr> = match serde_json::from_str(&text) {
-        Ok(addresses) => addresses,
-        Err(error) => {
-            let source = error.into();
-            return Err(StatusError::Addresses { path, source });
-        }
-    };
-    match addresses.get("grpc") {
-        Some(address) => Ok(format!("http://{}", reachable(*address))),
-        None => Err(StatusError::Addresses {
-            path,
-            source: "it names no `grpc` address".into(),
-        }),
-    }
-}
-
-/// A listener on every interface is called on this machine.
-pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
-            SocketAddr::from(([127, 0, 0, 1], v4.port()))
-        }
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-            SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), v6.port())
-        }
-        SocketAddr::V4(_) | SocketAddr::V6(_) => address,
-    }
-}
-
 impl NodeStatus {
     /// Asks the node at `grpc`, `http://host:port`.
     ///
     /// # Errors
-    ///
-    /// It does not answer.
-    pub async fn ask(grpc: &str) -> Result<Self, StatusError> {
+    /// When it does not answer.
+    pub async fn ask(grpc: &str) -> Result<Self, AskError> {
         let channel = Channel::connect(grpc)?;
         let fail = |what: &'static str| {
-            move |source: Status| StatusError::Ask {
+            move |source: Status| AskError::Silent {
                 grpc: grpc.to_owned(),
                 what,
                 source,
@@ -311,12 +164,6 @@ impl NodeStatus {
                 .map(|answer| answer.vehicles.into_iter().map(Vehicle::from).collect()),
         })
     }
-}
-
-fn within<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(TIMEOUT);
-    request
 }
 
 /// `None` when the service does not run there.
@@ -392,7 +239,7 @@ fn millis_from_nanos(nanos: i64) -> f64 {
 }
 
 /// For people.
-fn text_from_status(status: &NodeStatus) -> String {
+pub(crate) fn text_from_status(status: &NodeStatus) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |label: &str, value: String| {
@@ -452,27 +299,4 @@ fn text_from_status(status: &NodeStatus) -> String {
         }
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_without_a_node_says_what_to_do() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = address_from_data_dir(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("sovereign-node start"), "{error}");
-    }
-
-    #[test]
-    fn a_listener_on_every_interface_is_asked_on_this_machine() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = r#"{"grpc": "0.0.0.0:5", "admin": "127.0.0.1:6"}"#;
-        std::fs::write(dir.path().join("addresses.json"), text).unwrap();
-        assert_eq!(
-            address_from_data_dir(dir.path()).unwrap(),
-            "http://127.0.0.1:5"
-        );
-    }
 }

@@ -13,7 +13,7 @@ use sovereign_service::{ReadinessBoard, RunError, Stop};
 use tokio::time::Instant;
 
 use crate::feed::{Edge, EdgeError, Sent, Summary};
-use crate::status::reachable;
+use crate::running::reachable;
 
 /// A node that is not ready after this long will not be.
 const READY_LIMIT: Duration = Duration::from_secs(60);

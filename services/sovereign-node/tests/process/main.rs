@@ -10,7 +10,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sovereign_node::status::{NodeStatus, address_from_data_dir};
+use sovereign_node::running::address_from_data_dir;
+use sovereign_node::status::NodeStatus;
 use tempfile::TempDir;
 
 /// No condition takes longer, on a slow machine included.
