@@ -1,6 +1,6 @@
 //! The map as a node serves it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use sovereign_proto::tile::v1::tiles_client::TilesClient;
@@ -39,18 +39,6 @@ pub async fn painted_frames(channel: Channel) -> anyhow::Result<Vec<String>> {
         .into_iter()
         .flat_map(|change| change.frames)
         .map(|frame| frame.frame_id)
-        .collect())
-}
-
-/// The newest revision of the pose from which each frame was painted, by frame.
-///
-/// # Errors
-/// When the tile service does not answer.
-pub async fn painted_revisions(channel: Channel) -> anyhow::Result<HashMap<String, u32>> {
-    let frames = changes(channel).await?;
-    let frames = frames.into_iter().flat_map(|change| change.frames);
-    Ok(frames
-        .map(|frame| (frame.frame_id, frame.revision))
         .collect())
 }
 

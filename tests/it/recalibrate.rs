@@ -1,6 +1,6 @@
 //! Somebody tells a running node what a camera really is, and the map follows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use sovereign_node::feed::{CaptureNotes, Edge};
 use sovereign_tests::flight::pictures;
 use sovereign_tests::process::{Process, binary};
-use sovereign_tests::tiles::{digests, painted_revisions};
+use sovereign_tests::tiles::{digests, painted_frames};
 use sovereign_tests::wait_for;
 
 const PICTURES: u32 = 6;
@@ -19,6 +19,8 @@ const PAINTED_WITHIN: Duration = Duration::from_secs(120);
 const CAMERA: [&str; 2] = ["--model", "SIM"];
 /// Not what their EXIF says.
 const FOCAL: [&str; 2] = ["--focal-px-per-width", "0.6"];
+
+type Map = BTreeMap<(u32, u32, u32), Vec<u8>>;
 
 struct Node {
     process: Process,
@@ -69,16 +71,23 @@ impl Node {
         serde_json::from_str(&printed).context(printed)
     }
 
-    /// The map, once every picture is painted from this revision of its pose.
-    async fn map(&self, revision: u32) -> anyhow::Result<BTreeMap<(u32, u32, u32), Vec<u8>>> {
+    /// The map, once every picture is on it.
+    async fn map(&self) -> anyhow::Result<Map> {
         wait_for(PAINTED_WITHIN, async || {
-            let painted: HashMap<_, _> = painted_revisions(self.process.grpc()?).await?;
-            let of_it = painted.values().filter(|painted| **painted == revision);
-            Ok((of_it.count() == PICTURES as usize).then_some(()))
+            let painted = painted_frames(self.process.grpc()?).await?;
+            Ok((painted.len() == PICTURES as usize).then_some(()))
         })
         .await
-        .with_context(|| format!("revision {revision}: {}", self.process.log()))?;
+        .context("not every picture was painted")?;
         digests(self.process.grpc()?).await
+    }
+
+    async fn becomes(&self, map: &Map) -> anyhow::Result<()> {
+        wait_for(PAINTED_WITHIN, async || {
+            Ok((digests(self.process.grpc()?).await? == *map).then_some(()))
+        })
+        .await
+        .with_context(|| format!("another map: {}", self.process.log()))
     }
 }
 
@@ -90,28 +99,25 @@ async fn the_map_is_painted_again_as_if_the_camera_had_been_known_from_the_start
 
     let corrected = Node::start(&folder.path().join("corrected")).await?;
     corrected.upload(&pictures).await?;
-    let by_exif = corrected.map(1).await?;
+    let by_exif = corrected.map().await?;
+    let known = Node::start(&folder.path().join("known")).await?;
+    known.calibration(&[&["set"][..], &CAMERA, &FOCAL].concat())?;
+    known.upload(&pictures).await?;
+    let by_calibration = known.map().await?;
+    ensure!(by_calibration != by_exif, "the calibration says nothing");
+    known.process.stop(&[]).await?;
+
     let said = corrected.calibration(&[&["set"][..], &CAMERA, &FOCAL].concat())?;
     ensure!(said["frames"] == PICTURES, "{said}");
-    let by_calibration = corrected.map(2).await?;
-    ensure!(by_calibration != by_exif, "the map did not change");
+    corrected.becomes(&by_calibration).await?;
     let listed = corrected.calibration(&["list"])?;
     ensure!(
         listed["calibrations"][0]["focal_px_per_width"] == 0.6,
         "{listed}"
     );
 
-    let known = Node::start(&folder.path().join("known")).await?;
-    known.calibration(&[&["set"][..], &CAMERA, &FOCAL].concat())?;
-    known.upload(&pictures).await?;
-    ensure!(known.map(1).await? == by_calibration, "the maps differ");
-    known.process.stop(&[]).await?;
-
     let taken_back = corrected.calibration(&[&["remove"][..], &CAMERA].concat())?;
     ensure!(taken_back["frames"] == PICTURES, "{taken_back}");
-    ensure!(
-        corrected.map(3).await? == by_exif,
-        "the map is not as before"
-    );
+    corrected.becomes(&by_exif).await?;
     corrected.process.stop(&[]).await
 }

@@ -35,7 +35,7 @@ sovereign_service::metrics! {
         pub(crate) retries: Counter,
         /// Tiles written, parents included.
         pub(crate) tiles_written: Counter,
-        /// Tiles that wait to be painted again.
+        /// Tiles that wait to be painted again, once for each frame that is a reason.
         pub(crate) tiles_waiting: Gauge,
         /// Damaged tiles and changes of tiles found.
         pub(crate) tiles_damaged: Counter,

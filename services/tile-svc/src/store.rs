@@ -175,7 +175,7 @@ impl Store {
         Ok(())
     }
 
-    /// Tiles that wait to be painted again.
+    /// Tiles that wait to be painted again, once for each frame that is a reason.
     pub(crate) fn dirty_tiles(&self) -> Result<u64, StoreError> {
         let read = || -> Result<u64, redb::Error> {
             Ok(self.map.database.begin_read()?.open_table(DIRTY)?.len()?)
@@ -189,11 +189,11 @@ impl Store {
             let dirty = self.map.database.begin_read()?.open_table(DIRTY)?;
             let number = layer.number();
             let mut group = Dirty::default();
-            let first = match dirty.range((number, 0)..=(number, u64::MAX))?.next() {
-                Some(entry) => place_of(entry?.0.value()),
-                None => None,
+            let Some(first) = dirty.range((number, 0, "")..(number + 1, 0, ""))?.next() else {
+                return Ok(group);
             };
-            let Some(Place { coord: first, .. }) = first else {
+            let (layer, place, _) = first?.0.value();
+            let Some(Place { coord: first, .. }) = place_of((layer, place)) else {
                 return Ok(group);
             };
             let (left, top) = (first.x() & !(GROUP_SIDE - 1), first.y() & !(GROUP_SIDE - 1));
@@ -202,13 +202,20 @@ impl Store {
                     break;
                 };
                 let start = number_of(start);
-                let column = (number, start)..(number, start + u64::from(GROUP_SIDE));
+                let column = (number, start, "")..(number, start + u64::from(GROUP_SIDE), "");
                 for entry in dirty.range(column)? {
                     let (key, reason) = entry?;
-                    let (number, cause) = reason.value();
-                    let place = place_of(key.value());
-                    group.tiles.extend(place.map(|place| (place.coord, number)));
-                    group.causes.push(cause.to_owned());
+                    let (layer, place, frame_id) = key.value();
+                    group.causes.push(frame_id.to_owned());
+                    let Some(Place { coord, .. }) = place_of((layer, place)) else {
+                        continue;
+                    };
+                    match group.tiles.last_mut() {
+                        Some((same, newest)) if *same == coord => {
+                            *newest = reason.value().max(*newest);
+                        }
+                        _ => group.tiles.push((coord, reason.value())),
+                    }
                 }
             }
             group.causes.sort_unstable();
@@ -300,7 +307,7 @@ fn prepare(database: &Database) -> Result<Next, redb::Error> {
         .map(|(number, _)| number.value());
     let mut reason = 0;
     for entry in transaction.open_table(DIRTY)?.iter()? {
-        reason = reason.max(entry?.1.value().0);
+        reason = reason.max(entry?.1.value());
     }
     transaction.commit()?;
     Ok(Next {
@@ -381,14 +388,14 @@ fn write_frame(
         let (layer, place) = key_of(Place { layer, coord });
         ground.remove((layer, place, frame_id))?;
         if let Some(reason) = repaint {
-            dirty.insert((layer, place), (reason, frame_id))?;
+            dirty.insert((layer, place, frame_id), reason)?;
         }
     }
     for &coord in &record.tiles {
         let (layer, place) = key_of(Place { layer, coord });
         ground.insert((layer, place, frame_id), ())?;
         if let Some(reason) = repaint {
-            dirty.insert((layer, place), (reason, frame_id))?;
+            dirty.insert((layer, place, frame_id), reason)?;
         }
     }
     if is_new {
@@ -438,12 +445,10 @@ fn clean(
         }
     }
     let mut dirty = transaction.open_table(DIRTY)?;
-    for &(coord, number) in &commit.clean {
-        let key = key_of(Place { layer, coord });
-        let newest = dirty.get(key)?.map(|reason| reason.value().0);
-        if newest == Some(number) {
-            dirty.remove(key)?;
-        }
+    for &(coord, newest) in &commit.clean {
+        let (layer, place) = key_of(Place { layer, coord });
+        let reasons = (layer, place, "")..(layer, place + 1, "");
+        dirty.retain_in(reasons, |_, reason| reason > newest)?;
     }
     if !dirty.is_empty()? {
         return Ok(());

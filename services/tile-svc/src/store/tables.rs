@@ -20,8 +20,8 @@ pub(super) const FRAMES: TableDefinition<&str, &[u8]> = TableDefinition::new("fr
 pub(super) const ORDER: TableDefinition<u64, &str> = TableDefinition::new("order");
 /// Which frames have pixels in a tile of their own zoom.
 pub(super) const GROUND: TableDefinition<(u8, u64, &str), ()> = TableDefinition::new("ground");
-/// Tiles to be painted again, with the frame that is the reason. The number grows with each reason: one that
+/// Tiles to be painted again, with each frame that is a reason. The number grows with each reason: one that
 /// comes while a tile is painted again is not taken for painted.
-pub(super) const DIRTY: TableDefinition<Key, (u64, &str)> = TableDefinition::new("dirty");
+pub(super) const DIRTY: TableDefinition<(u8, u64, &str), u64> = TableDefinition::new("dirty");
 /// Sealed summary by name of the layer.
 pub(super) const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");

@@ -162,6 +162,7 @@ fn a_revision_makes_its_ground_dirty_until_it_is_painted_again() {
     assert_eq!(store.map().summary(LAYER).tiles, 1);
     let group = store.dirty_group(LAYER).unwrap();
     // A reason that comes meanwhile is one to paint once more.
+    store.revise(LAYER, "b", &record(1, &[far])).unwrap();
     store.revise(LAYER, "a", &record(2, &[far])).unwrap();
     let late = Commit {
         clean: group.tiles,
@@ -170,18 +171,22 @@ fn a_revision_makes_its_ground_dirty_until_it_is_painted_again() {
         ..commit(vec![], "")
     };
     store.commit(&late).unwrap();
-    assert_eq!(store.dirty_tiles().unwrap(), 2);
+    assert_eq!(store.dirty_tiles().unwrap(), 3);
+    let mut causes = Vec::new();
     while store.dirty_tiles().unwrap() > 0 {
-        let clean = store.dirty_group(LAYER).unwrap().tiles;
+        let group = store.dirty_group(LAYER).unwrap();
+        causes = group.causes;
+        let left = ["a", "b"].map(|frame| (frame.to_owned(), vec![far]));
         let gone = Commit {
-            left: vec![("a".to_owned(), vec![far])],
-            clean,
+            left: left.to_vec(),
+            clean: group.tiles,
             change: None,
             frames: vec![],
             ..commit(vec![], "")
         };
         store.commit(&gone).unwrap();
     }
+    assert_eq!(causes, ["a", "b"], "each frame is a reason of its own");
     assert_eq!(store.dirty_tiles().unwrap(), 0);
     assert!(store.frames_on(LAYER, &[far]).unwrap().is_empty());
     assert_eq!(
