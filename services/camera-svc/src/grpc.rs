@@ -1,4 +1,4 @@
-//! The `Cameras` gRPC service: arguments apart, ask the board, wrap the answer.
+//! The `Cameras` gRPC service.
 
 use std::sync::Arc;
 
@@ -9,20 +9,23 @@ use sovereign_proto::camera::v1::{
 use sovereign_service::status_of;
 use tonic::{Request, Response, Status};
 
-use crate::service::Board;
+use crate::board::Board;
+use crate::wire::{frame_from, status_from};
 
-pub(crate) struct CamerasApi {
+pub(crate) struct Api {
     pub(crate) board: Arc<Board>,
 }
 
 #[tonic::async_trait]
-impl Cameras for CamerasApi {
+impl Cameras for Api {
     async fn list_cameras(
         &self,
         _request: Request<ListCamerasRequest>,
     ) -> Result<Response<ListCamerasResponse>, Status> {
+        let statuses = self.board.statuses().into_iter();
+        let cameras = statuses.map(|(id, status)| status_from(id, status));
         Ok(Response::new(ListCamerasResponse {
-            cameras: self.board.statuses(),
+            cameras: cameras.collect(),
         }))
     }
 
@@ -31,10 +34,10 @@ impl Cameras for CamerasApi {
         request: Request<GetSnapshotRequest>,
     ) -> Result<Response<GetSnapshotResponse>, Status> {
         let camera_id = request.into_inner().camera_id;
-        let frame = self
-            .board
-            .snapshot(&camera_id)
-            .map_err(|error| status_of(&error))?;
-        Ok(Response::new(GetSnapshotResponse { frame: Some(frame) }))
+        let shot = self.board.snapshot(&camera_id);
+        let shot = shot.map_err(|error| status_of(&error))?;
+        Ok(Response::new(GetSnapshotResponse {
+            frame: Some(frame_from(&camera_id, &shot)),
+        }))
     }
 }

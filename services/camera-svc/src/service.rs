@@ -1,28 +1,24 @@
 //! The wiring: one blocking reader a camera, and one task that publishes what it reads.
 
-mod reader;
-
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use sovereign_bus::Bus;
-use sovereign_proto::camera::v1::cameras_server::CamerasServer;
-use sovereign_proto::camera::v1::{CameraState, CameraStatus, Frame};
-use sovereign_proto::topics::CAMERA_FRAME;
+use sovereign_proto::camera::v1::cameras_server::{self, CamerasServer};
 use sovereign_service::{
-    BuildError, Context, MAX_MESSAGE_BYTES, ReadyLatch, RunError, Service, Stop, Tasks, chain,
+    BuildError, Clock, Context, MAX_MESSAGE_BYTES, ReadyLatch, RunError, Service, Stop, Tasks,
 };
 use tokio::sync::mpsc;
 use tonic::service::Routes;
 
+use crate::board::Board;
 use crate::config::{Config, Plan, Settings};
-use crate::error::CameraError;
-use crate::grpc::CamerasApi;
-use crate::metrics::CameraMetrics;
-use reader::{Open, Reader, now, open};
+use crate::grpc::Api;
+use crate::metrics::Metrics;
+use crate::publisher::Publisher;
+use crate::reader::{Open, Reader, open};
 
-/// Frames between a reader and its publisher; a frame that finds no room is dropped and counted, but
-/// for a file, whose reader waits.
+/// Pictures between a reader and its publisher; one that finds no room is dropped and counted, but for a
+/// file, whose reader waits.
 const READER_DEPTH: usize = 2;
 
 /// Reads the configured cameras.
@@ -31,65 +27,15 @@ pub struct CameraService {
     plans: Vec<Plan>,
     board: Arc<Board>,
     bus: Bus,
-    metrics: CameraMetrics,
+    clock: Clock,
+    metrics: Metrics,
     ready: ReadyLatch,
     open: Open,
 }
 
-/// The last word of every camera.
-#[derive(Debug)]
-pub(crate) struct Board {
-    cameras: Mutex<BTreeMap<String, (CameraStatus, Option<Frame>)>>,
-}
-
-impl Board {
-    pub(crate) fn new(plans: &[Plan]) -> Self {
-        let cameras = plans
-            .iter()
-            .map(|plan| {
-                let status = CameraStatus {
-                    camera_id: plan.key.as_str().to_owned(),
-                    state: CameraState::Connecting.into(),
-                    ..CameraStatus::default()
-                };
-                (plan.key.as_str().to_owned(), (status, None))
-            })
-            .collect();
-        Self {
-            cameras: Mutex::new(cameras),
-        }
-    }
-
-    pub(crate) fn statuses(&self) -> Vec<CameraStatus> {
-        let cameras = self.cameras.lock().unwrap_or_else(PoisonError::into_inner);
-        cameras.values().map(|(status, _)| status.clone()).collect()
-    }
-
-    pub(crate) fn snapshot(&self, camera_id: &str) -> Result<Frame, CameraError> {
-        let cameras = self.cameras.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, frame) = cameras
-            .get(camera_id)
-            .ok_or_else(|| CameraError::Unknown(camera_id.to_owned()))?;
-        frame
-            .clone()
-            .ok_or_else(|| CameraError::NoFrame(camera_id.to_owned()))
-    }
-
-    pub(crate) fn update(
-        &self,
-        camera_id: &str,
-        change: impl FnOnce(&mut CameraStatus, &mut Option<Frame>),
-    ) {
-        let mut cameras = self.cameras.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((status, frame)) = cameras.get_mut(camera_id) {
-            change(status, frame);
-        }
-    }
-}
-
 impl Service for CameraService {
     const NAME: &'static str = "camera-svc";
-    const GRPC_SERVICE: &'static str = "sovereign.camera.v1.Cameras";
+    const GRPC_SERVICE: &'static str = cameras_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = sovereign_proto::DESCRIPTOR_SET;
     type Config = Config;
     type Settings = Settings;
@@ -101,17 +47,18 @@ impl Service for CameraService {
 
     async fn build(settings: Settings, (): (), context: Context) -> Result<Self, BuildError> {
         Ok(Self {
-            board: Arc::new(Board::new(&settings.cameras)),
+            board: Arc::new(Board::new(settings.cameras.iter().map(|plan| &plan.key))),
             plans: settings.cameras,
-            metrics: CameraMetrics::register(&context),
+            metrics: Metrics::new(&context.metrics),
             ready: context.ready.latch("reading"),
             open,
             bus: context.bus,
+            clock: context.clock,
         })
     }
 
     fn routes(&self) -> Routes {
-        let api = CamerasApi {
+        let api = Api {
             board: self.board.clone(),
         };
         Routes::new(
@@ -124,10 +71,10 @@ impl Service for CameraService {
     async fn run(self, stop: Stop) -> Result<(), RunError> {
         let mut tasks = Tasks::new(stop.clone());
         for plan in self.plans {
-            let (frames, read) = mpsc::channel(READER_DEPTH);
+            let (shots, read) = mpsc::channel(READER_DEPTH);
             let id = plan.key.as_str().to_owned();
             let publisher = Publisher {
-                plan: plan.clone(),
+                camera: plan.key.clone(),
                 board: self.board.clone(),
                 bus: self.bus.clone(),
                 metrics: self.metrics.clone(),
@@ -138,9 +85,9 @@ impl Service for CameraService {
                 board: self.board.clone(),
                 metrics: self.metrics.clone(),
                 stop: stop.clone(),
-                frames,
+                shots,
                 open: self.open,
-                clock: now,
+                clock: self.clock.clone(),
             };
             tasks.spawn(format!("read {id}"), async move {
                 tokio::task::spawn_blocking(move || reader.run())
@@ -155,41 +102,6 @@ impl Service for CameraService {
         });
         self.ready.set();
         tasks.wait().await
-    }
-}
-
-/// Publishes what one reader hands over.
-struct Publisher {
-    plan: Plan,
-    board: Arc<Board>,
-    bus: Bus,
-    metrics: CameraMetrics,
-}
-
-impl Publisher {
-    async fn run(self, mut frames: mpsc::Receiver<Frame>) -> Result<(), RunError> {
-        let id = self.plan.key.as_str();
-        while let Some(frame) = frames.recv().await {
-            match self
-                .bus
-                .publish(&CAMERA_FRAME, Some(&self.plan.key), &frame)
-                .await
-            {
-                Ok(()) => {
-                    self.metrics.frames_published.inc();
-                    self.board.update(id, |status, newest| {
-                        status.frames += 1;
-                        *newest = Some(frame);
-                    });
-                }
-                Err(error) => {
-                    self.metrics.frames_refused.inc();
-                    self.board
-                        .update(id, |status, _| status.last_error = chain(&error));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::SourceKind;
-use crate::service::reader::tests::{config, open_fake};
-use sovereign_service::StopSource;
+use crate::reader::tests::{config, open_fake};
+use sovereign_service::{StopSource, chain};
 use std::time::Duration;
 
 #[tokio::test]

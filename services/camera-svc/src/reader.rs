@@ -1,19 +1,17 @@
 //! Reading one camera: open, read until it fails or ends, open again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use sovereign_model::Timestamp;
-use sovereign_proto::camera::v1::{CameraState, Frame};
-use sovereign_service::{Stop, chain};
+use sovereign_service::{Clock, Stop, chain};
 use sovereign_vision::{Capture, CaptureError, JpegFrame, Source};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::board::{Board, Shot, State};
 use crate::config::{MIN_FPS, Plan};
 use crate::domain::{Backoff, Pacer};
-use crate::metrics::CameraMetrics;
-use crate::service::Board;
+use crate::metrics::Metrics;
 
 /// Longest sleep of a reader before it looks again whether it should stop.
 const NAP: Duration = Duration::from_millis(100);
@@ -21,9 +19,6 @@ const NAP: Duration = Duration::from_millis(100);
 /// Frames in a row that may be broken: packets of a stream get lost, and it recovers with its next key
 /// frame, a few seconds later. After more, the source is opened again.
 const MAX_BROKEN: u32 = 300;
-
-/// Says what time of day it is.
-pub(crate) type Clock = fn() -> Timestamp;
 
 /// How a source is opened.
 pub(crate) type Open = fn(&Source) -> Result<Box<dyn Frames>, CaptureError>;
@@ -63,11 +58,11 @@ pub(crate) fn open(source: &Source) -> Result<Box<dyn Frames>, CaptureError> {
 pub(crate) struct Reader {
     pub(crate) plan: Plan,
     pub(crate) board: Arc<Board>,
-    pub(crate) metrics: CameraMetrics,
+    pub(crate) metrics: Metrics,
     pub(crate) stop: Stop,
-    pub(crate) frames: mpsc::Sender<Frame>,
+    pub(crate) shots: mpsc::Sender<Shot>,
     pub(crate) open: Open,
-    /// For what is told about frames. Nothing waits by it: it may be set while a camera runs.
+    /// Nothing waits by it: it may be set while a camera runs.
     pub(crate) clock: Clock,
 }
 
@@ -82,7 +77,7 @@ impl Reader {
             match self.read_until_it_ends(&mut sequence) {
                 Ok(()) => {
                     tracing::info!(camera = id, frames = sequence, "camera ended");
-                    self.set_state(CameraState::Ended);
+                    self.set_state(State::Ended);
                     return;
                 }
                 Err(error) => {
@@ -92,8 +87,8 @@ impl Reader {
                     let pause = backoff.after_failure();
                     tracing::warn!(camera = id, error = %chain(&error), ?pause, "camera failed");
                     self.metrics.reconnects.inc();
-                    self.board.update(id, |status, _| {
-                        status.state = CameraState::Connecting.into();
+                    self.board.update(&self.plan.key, |status| {
+                        status.state = State::Connecting;
                         status.reconnects += 1;
                         status.last_error = chain(&error);
                     });
@@ -125,18 +120,17 @@ impl Reader {
             if !source.grab()? {
                 return Ok(());
             }
-            let captured = (self.clock)();
+            let captured = self.clock.now();
             let elapsed = start.elapsed();
             *sequence += 1;
             if !streaming {
                 streaming = true;
-                self.set_state(CameraState::Streaming);
+                self.set_state(State::Streaming);
             }
             if !pacer.passes(if is_file { due } else { elapsed }) {
                 self.metrics.frames_skipped.inc();
-                self.board.update(plan.key.as_str(), |status, _| {
-                    status.frames_skipped += 1;
-                });
+                self.board
+                    .update(&plan.key, |status| status.frames_skipped += 1);
                 continue;
             }
             let read = match source.jpeg(plan) {
@@ -148,15 +142,14 @@ impl Reader {
                 read => read?,
             };
             broken = 0;
-            let frame = Frame {
-                camera_id: plan.key.as_str().to_owned(),
+            let shot = Shot {
                 sequence: *sequence,
-                captured_unix_nanos: captured.as_unix_nanos(),
+                captured,
                 width_px: read.width_px,
                 height_px: read.height_px,
                 jpeg: read.jpeg.into(),
             };
-            if !self.hand_over(frame) {
+            if !self.hand_over(shot) {
                 return Ok(());
             }
         }
@@ -165,25 +158,25 @@ impl Reader {
 
     /// One broken frame is no reason to close the source, which would begin a file again.
     fn skip_broken(&self, in_a_row: u32) {
-        let id = self.plan.key.as_str();
+        let camera = &self.plan.key;
         self.metrics.frames_broken.inc();
         if in_a_row == 1 {
             tracing::warn!(
-                camera = id,
+                camera = camera.as_str(),
                 "a frame is broken; more in a row are only counted"
             );
         }
-        self.board.update(id, |status, _| {
+        self.board.update(camera, |status| {
             status.last_error = chain(&CaptureError::Undecodable);
         });
     }
 
     /// False when nobody publishes any more.
-    fn hand_over(&self, frame: Frame) -> bool {
+    fn hand_over(&self, shot: Shot) -> bool {
         if matches!(self.plan.source, Source::File(_)) {
-            return self.frames.blocking_send(frame).is_ok();
+            return self.shots.blocking_send(shot).is_ok();
         }
-        match self.frames.try_send(frame) {
+        match self.shots.try_send(shot) {
             Ok(()) => true,
             Err(TrySendError::Full(_late)) => {
                 self.metrics.frames_dropped.inc();
@@ -193,10 +186,9 @@ impl Reader {
         }
     }
 
-    fn set_state(&self, state: CameraState) {
-        self.board.update(self.plan.key.as_str(), |status, _| {
-            status.state = state.into();
-        });
+    fn set_state(&self, state: State) {
+        self.board
+            .update(&self.plan.key, |status| status.state = state);
     }
 
     /// Waits on the reader's own thread, and notices a stop.
@@ -208,11 +200,6 @@ impl Reader {
             left -= nap;
         }
     }
-}
-
-/// The time of day.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::from_system_time(SystemTime::now())
 }
 
 #[cfg(test)]

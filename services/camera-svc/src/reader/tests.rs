@@ -1,7 +1,11 @@
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Mutex;
+use std::sync::mpsc::RecvTimeoutError;
 
 use super::*;
+use crate::board::Status;
 use crate::config::{CameraConfig, Config, SourceKind};
+use prometheus_client::registry::Registry;
+use sovereign_model::Timestamp;
 use sovereign_service::StopSource;
 
 /// Only guards against waiting for ever.
@@ -86,23 +90,24 @@ pub(crate) fn config(source: SourceKind, name: &str) -> Config {
     }
 }
 
-fn reader(source: SourceKind, name: &str, room: usize) -> (Reader, mpsc::Receiver<Frame>) {
+fn reader(source: SourceKind, name: &str, room: usize) -> (Reader, mpsc::Receiver<Shot>) {
     let plans = config(source, name).settings().unwrap().cameras;
-    let (frames, handed_over) = mpsc::channel(room);
+    let (shots, handed_over) = mpsc::channel(room);
+    let registry = Arc::new(Mutex::new(Registry::default()));
     let reader = Reader {
-        board: Arc::new(Board::new(&plans)),
+        board: Arc::new(Board::new(plans.iter().map(|plan| &plan.key))),
         plan: plans.into_iter().next().unwrap(),
-        metrics: CameraMetrics::default(),
+        metrics: Metrics::new(&sovereign_service::Metrics::new(registry, "camera-svc")),
         stop: StopSource::new().stop(),
-        frames,
+        shots,
         open: open_fake,
-        clock: now,
+        clock: Clock::system(),
     };
     (reader, handed_over)
 }
 
-fn state(reader: &Reader) -> CameraState {
-    reader.board.statuses()[0].state()
+fn status(reader: &Reader) -> Status {
+    reader.board.statuses().remove(0).1
 }
 
 #[test]
@@ -113,7 +118,7 @@ fn a_source_that_opens_and_gives_nothing_has_not_succeeded() {
     assert!(matches!(error, CaptureError::Stopped));
     // So the pause before the next attempt grows.
     assert_eq!(sequence, 0);
-    assert_eq!(state(&reader), CameraState::Connecting);
+    assert_eq!(status(&reader).state, State::Connecting);
 }
 
 #[test]
@@ -123,7 +128,7 @@ fn numbers_go_on_without_a_gap_after_a_failure() {
     for _ in 0..2 {
         reader.read_until_it_ends(&mut sequence).unwrap_err();
     }
-    assert_eq!(state(&reader), CameraState::Streaming);
+    assert_eq!(status(&reader).state, State::Streaming);
     let mut numbers = Vec::new();
     while let Ok(frame) = handed_over.try_recv() {
         numbers.push(frame.sequence);
@@ -160,19 +165,27 @@ fn a_file_with_an_impossible_rate_is_played_at_the_configured_one() {
 #[test]
 fn a_clock_that_is_set_back_stops_no_camera() {
     const HOUR_NANOS: i64 = 3_600_000_000_000;
-    /// Every look finds it set back by another hour.
-    fn clock() -> Timestamp {
-        static HOURS: AtomicI64 = AtomicI64::new(1_000);
-        Timestamp::from_unix_nanos(HOURS.fetch_sub(1, Ordering::SeqCst) * HOUR_NANOS)
-    }
+    let clock = Clock::manual(Timestamp::from_unix_nanos(1_000 * HOUR_NANOS));
     let (reader, mut handed_over) = reader(SourceKind::Rtsp, "rtsp://gate/3", 3);
-    let reader = Reader { clock, ..reader };
-    let mut sequence = 0;
-    reader.read_until_it_ends(&mut sequence).unwrap_err();
-    let hours: Vec<i64> = std::iter::from_fn(|| handed_over.try_recv().ok())
-        .map(|frame| frame.captured_unix_nanos / HOUR_NANOS)
+    let reader = Reader {
+        clock: clock.clone(),
+        ..reader
+    };
+    let (done, ended) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let stopped = reader.read_until_it_ends(&mut 0).is_err();
+        done.send(stopped).unwrap();
+    });
+    let mut hour = 1_000;
+    while ended.recv_timeout(PACE / 2) == Err(RecvTimeoutError::Timeout) {
+        hour -= 1;
+        clock.set(Timestamp::from_unix_nanos(hour * HOUR_NANOS));
+    }
+    let taken: Vec<Timestamp> = std::iter::from_fn(|| handed_over.try_recv().ok())
+        .map(|shot| shot.captured)
         .collect();
-    assert_eq!(hours, [1_000, 999, 998]);
+    assert_eq!(taken.len(), 3);
+    assert!(taken.is_sorted_by(|earlier, later| earlier >= later));
 }
 
 #[test]
@@ -185,7 +198,7 @@ fn broken_frames_are_skipped_and_counted() {
         .map(|frame| frame.sequence)
         .collect();
     assert_eq!(numbers, [3, 4, 5]);
-    assert_eq!(reader.board.statuses()[0].last_error, "decode a frame");
+    assert_eq!(status(&reader).last_error, "decode a frame");
 }
 
 #[test]
