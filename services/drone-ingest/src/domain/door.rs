@@ -28,7 +28,6 @@ use super::signing::{SignaturePolicy, Signatures};
 use super::stats::{Accepted, Stats};
 use super::telemetry::{self, Telemetry};
 use super::vehicle::{Order, Snapshot, Source, Vehicle};
-use pacing::Due;
 
 #[cfg(test)]
 mod tests;
@@ -115,6 +114,14 @@ struct Tenant {
     link: Link,
     last_published: Option<Timestamp>,
     waiting: bool,
+}
+
+/// A vehicle that is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Timestamp,
+    slot: usize,
+    tenancy: u64,
 }
 
 #[derive(Clone, Copy, Debug)]

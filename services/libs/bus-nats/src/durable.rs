@@ -6,61 +6,38 @@
 //! share of the partitions, and they count what retention removed unread ([`group`]).
 
 mod group;
+mod member;
 mod partition;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sovereign_bus::transport::{
-    BoxFuture, DurableSpec, RawConsumer, RawDelivery, RawMessage, Receipt, TransportError,
+    BoxFuture, DurableSpec, RawConsumer, RawDelivery, Receipt, TransportError,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::group::Group;
-use crate::transport::{Alive, REQUEST_LIMIT, Shared, Stream};
+use self::{
+    group::Group,
+    member::{Member, Ready, Settle},
+};
+use crate::connection::{Alive, Connection};
 
 /// Messages that wait for `next`. At the bound they wait in their partitions, which are served in turn.
 const MAX_READY: usize = 8;
 
-/// What the tasks of one member share.
-struct Member {
-    shared: Arc<Shared>,
-    spec: DurableSpec,
-    stream: Stream,
-    group: String,
-    ready: mpsc::Sender<Ready>,
-    /// Cancelled when the member leaves or the bus closes.
-    stop: CancellationToken,
-}
-
-/// A fetched message on its way to `next`. Dropping it is giving it back unseen.
-struct Ready {
-    message: RawMessage,
-    redelivered: bool,
-    settle: oneshot::Sender<Settle>,
-}
-
-/// What the reader says about a delivery.
-enum Settle {
-    Ack(oneshot::Sender<Result<(), TransportError>>),
-    GiveBack,
-}
-
 /// Makes a member of a group. When it returns, the group exists and sees all that is retained.
 pub(crate) async fn join(
-    shared: Arc<Shared>,
+    connection: Arc<Connection>,
     alive: Arc<Alive>,
     spec: &DurableSpec,
     group: &str,
 ) -> Result<NatsConsumer, TransportError> {
-    let stream = shared.make_stream(spec).await?;
+    let stream = connection.make_stream(spec).await?;
     let (sender, ready) = mpsc::channel(MAX_READY);
-    let stop = shared.stop.child_token();
+    let stop = connection.stop.child_token();
     let member = Arc::new(Member {
-        shared: Arc::clone(&shared),
+        connection: Arc::clone(&connection),
         spec: spec.clone(),
         stream,
         group: group.to_owned(),
@@ -68,10 +45,10 @@ pub(crate) async fn join(
         stop: stop.clone(),
     });
     let group = Group::enter(member).await?;
-    shared.tasks.spawn(group.run());
+    connection.tasks.spawn(group.run());
     Ok(NatsConsumer {
         ready,
-        closed: shared.stop.clone(),
+        closed: connection.stop.clone(),
         _leave: stop.drop_guard(),
         _alive: alive,
     })
@@ -136,15 +113,4 @@ impl Drop for NatsReceipt {
             drop(settle.send(Settle::GiveBack));
         }
     }
-}
-
-/// How long an operation that failed rests before it is tried again.
-const RETRY_DELAY: Duration = Duration::from_millis(250);
-
-/// An answer of the server, or an error after [`REQUEST_LIMIT`]: the client bounds its wait for the
-/// answer, and not its wait for room to ask.
-async fn limited<T, E: Into<async_nats::Error>>(
-    request: impl IntoFuture<Output = Result<T, E>>,
-) -> Result<T, async_nats::Error> {
-    timeout(REQUEST_LIMIT, request).await?.map_err(Into::into)
 }

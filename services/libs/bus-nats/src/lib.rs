@@ -13,6 +13,7 @@
 //! server; between servers of a cluster, interest travels on its own. Duplicate ids are known for the
 //! retention of the topic, a day at most.
 
+mod connection;
 mod durable;
 mod headers;
 mod live;
@@ -24,10 +25,8 @@ use async_nats::{ConnectOptions, connection::State};
 use sovereign_bus::Bus;
 use thiserror::Error;
 
+pub use self::connection::APPEND_LIMIT;
 use self::transport::NatsTransport;
-
-/// Longest time that storing a message may take, waiting for a reconnection included.
-pub const APPEND_LIMIT: Duration = Duration::from_secs(5);
 
 /// Longest wait between two attempts to connect again.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);

@@ -22,7 +22,7 @@ use sovereign_bus::transport::{MailboxSink, RawMessage, Subscription};
 use tokio::{sync::Notify, task::unconstrained};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{headers::without_trailer, transport::Alive};
+use crate::{connection::Alive, headers::without_trailer};
 
 /// How long messages may lie in the client's queue while the reader works: at the fastest rate that was
 /// measured, a few thousand of the smallest.

@@ -4,15 +4,7 @@ use std::cmp::Reverse;
 
 use sovereign_model::Timestamp;
 
-use super::{Door, Publication, Slot};
-
-/// A vehicle that is to be published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Due {
-    at: Timestamp,
-    slot: usize,
-    tenancy: u64,
-}
+use super::{Door, Due, Publication, Slot};
 
 impl Door {
     /// States whose time to be published has come, each counted as published now.

@@ -23,10 +23,10 @@ use tokio::{
 };
 
 use super::{
-    Member, limited,
+    member::{Member, View, limited},
     partition::{Partition, consumer_prefix, open_consumer},
 };
-use crate::transport::stream_name;
+use crate::connection::stream_name;
 
 /// How often a member says that it is there, and looks at what retention removed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -45,23 +45,6 @@ const MAX_MEMBERS: usize = 1024;
 
 const HERE: &[u8] = b"+";
 const LEAVING: &[u8] = b"-";
-
-/// What a partition has to know of its group.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct View {
-    /// This member's place among all.
-    place: usize,
-    /// Zero until it is known who is there.
-    members: usize,
-    /// First sequence that the stream still has.
-    pub(super) first: u64,
-}
-
-impl View {
-    pub(super) fn wants(&self, partition: u16) -> bool {
-        self.members > 0 && usize::from(partition) % self.members == self.place
-    }
-}
 
 pub(super) struct Group {
     member: Arc<Member>,
@@ -88,7 +71,7 @@ struct Accounts {
 impl Group {
     pub(super) async fn enter(member: Arc<Member>) -> Result<Self, TransportError> {
         let failed = |error: async_nats::Error| TransportError::failed("join the group", error);
-        let partitions = member.shared.partitions(member.spec.pattern);
+        let partitions = member.connection.partitions(member.spec.pattern);
         stream::iter((0..partitions).map(|number| open_consumer(&member, number)))
             .buffer_unordered(OPENED_AT_ONCE)
             .try_for_each(|_consumer| async { Ok(()) })
@@ -97,7 +80,7 @@ impl Group {
         // No topic has a token with `$`, so no message is taken for one of these.
         let stream = stream_name(member.spec.pattern);
         let subject = format!("$SOVEREIGN.members.{stream}.{}", member.group);
-        let client = &member.shared.client;
+        let client = &member.connection.client;
         let heard = limited(client.subscribe(subject.clone()))
             .await
             .map_err(failed)?;
@@ -113,12 +96,12 @@ impl Group {
         group.audit().await.map_err(failed)?;
         group.say(HERE).await.map_err(failed)?;
         let member = &group.member;
-        limited(member.shared.client.flush())
+        limited(member.connection.client.flush())
             .await
             .map_err(failed)?;
         for number in 0..partitions {
             let partition = Partition::new(Arc::clone(member), number, group.view.subscribe());
-            member.shared.tasks.spawn(partition.run());
+            member.connection.tasks.spawn(partition.run());
         }
         Ok(group)
     }
@@ -160,7 +143,7 @@ impl Group {
 
     async fn say(&self, what: &[u8]) -> Result<(), async_nats::Error> {
         let payload = [what, self.me.as_bytes()].concat();
-        let client = &self.member.shared.client;
+        let client = &self.member.connection.client;
         limited(client.publish(self.subject.clone(), payload.into())).await
     }
 
@@ -226,7 +209,7 @@ impl Group {
         }
         let after = limited(member.stream.get_info()).await?.state;
         let is_quiet = (after.first_sequence, after.last_sequence) == (first, before.last_sequence);
-        if !is_quiet || partitions != member.shared.partitions(member.spec.pattern) {
+        if !is_quiet || partitions != member.connection.partitions(member.spec.pattern) {
             // Drawn at a later heartbeat: the sum only grows until then.
             return Ok(());
         }

@@ -34,8 +34,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
-use super::{Member, RETRY_DELAY, Ready, Settle, group::View, limited};
-use crate::{headers::headers_from_nats, transport::REQUEST_LIMIT};
+use super::member::{Member, RETRY_DELAY, Ready, Settle, View, limited};
+use crate::{connection::REQUEST_LIMIT, headers::headers_from_nats};
 
 /// Unacknowledged messages of a partition. When so many wait behind a key that is held, the partition
 /// rests until that one is acknowledged or retention removes it.
@@ -193,7 +193,8 @@ impl Partition {
                         () = sleep(RETRY_DELAY) => {}
                     }
                     // Where the server has the stream, this changes nothing.
-                    if let Err(error) = self.member.shared.make_stream(&self.member.spec).await {
+                    if let Err(error) = self.member.connection.make_stream(&self.member.spec).await
+                    {
                         tracing::debug!(%error, "the stream cannot be made");
                     }
                 }
@@ -275,7 +276,7 @@ impl Partition {
     }
 
     fn connections(&self) -> u64 {
-        let statistics = self.member.shared.client.statistics();
+        let statistics = self.member.connection.client.statistics();
         statistics.connects.load(Ordering::Relaxed)
     }
 
@@ -447,7 +448,7 @@ impl Partition {
 
     /// Tells the server what is in hand.
     async fn report(&mut self) {
-        if self.member.shared.client.connection_state() != State::Connected {
+        if self.member.connection.client.connection_state() != State::Connected {
             return;
         }
         if self.reported.elapsed() < ACK_WAIT {
@@ -472,7 +473,7 @@ impl Partition {
 
     /// Gives back what waits here, and then the partition; keeps what the reader still has.
     async fn leave(mut self) {
-        let closed = self.member.shared.stop.clone();
+        let closed = self.member.connection.stop.clone();
         let mut progress = progress_interval();
         self.give_back_waiting().await;
         self.unpin().await;
