@@ -169,20 +169,21 @@ async fn list(grpc: &str) -> Result<Listed, AskError> {
 
 fn refused(grpc: &str, status: Status) -> AskError {
     let grpc = grpc.to_owned();
-    let reason = match status.code() {
-        Code::InvalidArgument | Code::NotFound | Code::ResourceExhausted => {
-            status.message().to_owned()
-        }
-        Code::Unimplemented => {
-            "slam-svc does not run there; name a node where it does with --grpc".to_owned()
-        }
-        _ => {
-            return AskError::Silent {
-                grpc,
-                what: "calibrations",
-                source: status,
-            };
-        }
+    let is_refusal = [
+        Code::InvalidArgument,
+        Code::NotFound,
+        Code::ResourceExhausted,
+    ];
+    let reason = if is_refusal.contains(&status.code()) {
+        status.message().to_owned()
+    } else if status.code() == Code::Unimplemented {
+        "slam-svc does not run there; name a node where it does with --grpc".to_owned()
+    } else {
+        return AskError::Silent {
+            grpc,
+            what: "calibrations",
+            source: status,
+        };
     };
     AskError::Refused { grpc, reason }
 }

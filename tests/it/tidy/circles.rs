@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, ItemUse, UseTree, Visibility};
+use syn::{Attribute, Item, ItemFn, ItemImpl, ItemMod, ItemUse, UseTree, Visibility};
 
 /// Path of a module below the root of its crate.
 type Module = Vec<String>;
@@ -94,9 +94,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn of(module: &'a Module, items: &[Item]) -> Self {
-        let child = |item: &Item| match item {
-            Item::Mod(child) if child.content.is_none() => Some(child.ident.to_string()),
-            _ => None,
+        let child = |item: &Item| {
+            let Item::Mod(child) = item else { return None };
+            child.content.is_none().then(|| child.ident.to_string())
         };
         Self {
             module,
@@ -137,21 +137,27 @@ impl<'a> Reader<'a> {
 }
 
 impl<'ast> Visit<'ast> for Reader<'_> {
-    fn visit_item(&mut self, item: &'ast Item) {
-        let attributes: &[Attribute] = match item {
-            Item::Fn(item) => &item.attrs,
-            Item::Impl(item) => &item.attrs,
-            Item::Mod(item) => &item.attrs,
-            Item::Use(item) => &item.attrs,
-            _ => &[],
-        };
-        if !attributes.iter().any(is_for_tests) {
-            visit::visit_item(self, item);
+    fn visit_item_fn(&mut self, item: &'ast ItemFn) {
+        if !are_for_tests(&item.attrs) {
+            visit::visit_item_fn(self, item);
+        }
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast ItemImpl) {
+        if !are_for_tests(&item.attrs) {
+            visit::visit_item_impl(self, item);
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast ItemMod) {
+        if !are_for_tests(&item.attrs) {
+            visit::visit_item_mod(self, item);
         }
     }
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
-        if matches!(item.vis, Visibility::Inherited) {
+        let is_import = matches!(item.vis, Visibility::Inherited);
+        if is_import && !are_for_tests(&item.attrs) {
             self.note_tree(&[], &item.tree);
         }
     }
@@ -165,9 +171,11 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-fn is_for_tests(attribute: &Attribute) -> bool {
-    let list = attribute.meta.require_list();
-    attribute.path().is_ident("cfg") && list.is_ok_and(|list| list.tokens.to_string() == "test")
+fn are_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        let list = attribute.meta.require_list();
+        attribute.path().is_ident("cfg") && list.is_ok_and(|list| list.tokens.to_string() == "test")
+    })
 }
 
 #[test]
