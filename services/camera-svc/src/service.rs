@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sovereign_bus::Bus;
 use sovereign_proto::camera::v1::cameras_server::{self, CamerasServer};
 use sovereign_service::{
-    BuildError, Clock, Context, MAX_MESSAGE_BYTES, ReadyLatch, RunError, Service, Stop, Tasks,
+    BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, Tasks, limited,
 };
 use tokio::sync::mpsc;
 use tonic::service::Routes;
@@ -61,11 +61,7 @@ impl Service for CameraService {
         let api = Api {
             board: self.board.clone(),
         };
-        Routes::new(
-            CamerasServer::new(api)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
+        Routes::new(limited!(CamerasServer::new(api)))
     }
 
     async fn run(self, stop: Stop) -> Result<(), RunError> {

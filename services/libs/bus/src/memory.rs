@@ -33,14 +33,8 @@ pub enum OpenError {
         cause: std::io::Error,
     },
     /// The file could not be opened: another process has it, or it is damaged.
-    #[error("open the journal {path}")]
-    Open {
-        /// Path of the journal.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: Box<redb::Error>,
-    },
+    #[error("open the journal")]
+    Open(#[from] sovereign_disk::OpenDatabaseError),
     /// The file was opened and does not hold what a journal holds.
     #[error("read the journal {path}")]
     Read {

@@ -8,14 +8,19 @@
 
 mod private;
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use redb::Database;
+use redb::{Database, RepairSession};
 
 pub use private::{PrivateFileError, private_dir, read_private};
+
+/// How often a repair that goes on says so.
+const REPAIR_REPORT_PERIOD: Duration = Duration::from_secs(5);
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +95,8 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a redb file, or makes it together with its name; `page_cache_bytes` of it are kept in memory.
+/// Opens a redb file, or makes it together with its name; `page_cache_bytes` of it are kept in memory. One
+/// that was not closed is read whole, which is logged: it may take long.
 ///
 /// # Errors
 /// Another process has it, it is damaged, or it cannot be made.
@@ -98,6 +104,7 @@ pub fn open_database(path: &Path, page_cache_bytes: usize) -> Result<Database, O
     let open = || -> Result<Database, redb::Error> {
         let database = Database::builder()
             .set_cache_size(page_cache_bytes)
+            .set_repair_callback(repair_report(path))
             .create(path)?;
         sync_parent(path)?;
         Ok(database)
@@ -106,6 +113,19 @@ pub fn open_database(path: &Path, page_cache_bytes: usize) -> Result<Database, O
         path: path.to_owned(),
         cause: Box::new(cause),
     })
+}
+
+fn repair_report(path: &Path) -> impl Fn(&mut RepairSession) + 'static {
+    let path = path.to_owned();
+    let reported: Cell<Option<Instant>> = Cell::default();
+    move |session| {
+        let recent = |at: Instant| at.elapsed() < REPAIR_REPORT_PERIOD;
+        if !reported.get().is_some_and(recent) {
+            reported.set(Some(Instant::now()));
+            let progress = session.progress();
+            tracing::info!(path = %path.display(), progress, "a file was not closed: it is read whole");
+        }
+    }
 }
 
 #[cfg(test)]

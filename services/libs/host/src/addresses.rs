@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use sovereign_disk::{Readers, write_whole};
+
 use crate::HostError;
 
 /// The bound addresses on disk, as long as the host runs.
@@ -23,9 +25,7 @@ impl AddressesFile {
         };
         let text = serde_json::to_string(addresses).map_err(|error| fail(error.into()))?;
         // Whoever waits for the file reads all of it or none.
-        let temporary = path.with_extension("json.part");
-        std::fs::write(&temporary, text).map_err(fail)?;
-        std::fs::rename(&temporary, path).map_err(fail)?;
+        write_whole(path, text.as_bytes(), Readers::All).map_err(fail)?;
         Ok(Self {
             path: path.to_path_buf(),
         })

@@ -1,9 +1,11 @@
 //! The data folder: closed to other users, held by one process.
 
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use sovereign_disk::private_dir;
 
 use crate::HostError;
 
@@ -28,7 +30,7 @@ impl DataDir {
             let path = path.to_path_buf();
             move |source: io::Error| HostError::DataDir { path, source }
         };
-        create(path).map_err(fail(path))?;
+        private_dir(path).map_err(fail(path))?;
         // Absolute, so that services are free of the working directory.
         let path = path.canonicalize().map_err(fail(path))?;
         close(&path).map_err(fail(&path))?;
@@ -68,15 +70,11 @@ impl DataDir {
     /// The folder of one service.
     pub(crate) fn of(&self, service: &str) -> Result<PathBuf, HostError> {
         let path = self.path.join(service);
-        match create(&path) {
+        match private_dir(&path) {
             Ok(()) => Ok(path),
             Err(source) => Err(HostError::DataDir { path, source }),
         }
     }
-}
-
-fn create(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(MODE).create(path)
 }
 
 /// Closes a folder that was made by another. One with files in it that is no data folder is refused:

@@ -4,18 +4,12 @@
 //! messages that left the cache. `cursors` holds the last acknowledged number per topic, group and key,
 //! `numbers` the last number that a topic gave.
 
-use std::{
-    cell::Cell,
-    fs,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use redb::{
-    Database, Error, ReadTransaction, ReadableDatabase, ReadableTable, RepairSession,
-    TableDefinition, WriteTransaction,
+    Database, Error, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
 };
 
 use crate::{OpenError, transport::Headers};
@@ -26,9 +20,6 @@ const PAGE_CACHE_BYTES: usize = 16 << 20;
 /// Payloads are cut at this size: redb gives each value its own run of a power of two of pages, so that
 /// a whole 5 MiB payload would take and write 8 MiB. The rest of the 64 KiB is for the page's header.
 const CHUNK_BYTES: usize = (64 << 10) - 512;
-
-/// How often a repair that goes on says so.
-const REPAIR_REPORT_PERIOD: Duration = Duration::from_secs(5);
 
 const ENTRIES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("entries");
 const PAYLOADS: TableDefinition<'_, (&str, u64, u32), &[u8]> = TableDefinition::new("payloads");
@@ -120,14 +111,7 @@ pub(super) fn open(path: &Path) -> Result<(Database, Contents), OpenError> {
             cause,
         })?;
     }
-    let database = Database::builder()
-        .set_cache_size(PAGE_CACHE_BYTES)
-        .set_repair_callback(repair_report(path))
-        .create(path)
-        .map_err(|error| OpenError::Open {
-            path: path.to_owned(),
-            cause: Box::new(error.into()),
-        })?;
+    let database = sovereign_disk::open_database(path, PAGE_CACHE_BYTES)?;
     let contents = make_tables(&database)
         .and_then(|()| read_contents(&database))
         .map_err(|error| OpenError::Read {
@@ -135,20 +119,6 @@ pub(super) fn open(path: &Path) -> Result<(Database, Contents), OpenError> {
             cause: Box::new(error),
         })?;
     Ok((database, contents))
-}
-
-/// Says why opening takes long: a file that was not closed is read whole.
-fn repair_report(path: &Path) -> impl Fn(&mut RepairSession) + 'static {
-    let path = path.to_owned();
-    let reported: Cell<Option<Instant>> = Cell::default();
-    move |session| {
-        let recent = |at: Instant| at.elapsed() < REPAIR_REPORT_PERIOD;
-        if !reported.get().is_some_and(recent) {
-            reported.set(Some(Instant::now()));
-            let progress = session.progress();
-            tracing::info!(path = %path.display(), progress, "the journal was not closed: it is read whole");
-        }
-    }
 }
 
 fn make_tables(database: &Database) -> Result<(), Error> {
