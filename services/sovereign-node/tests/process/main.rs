@@ -7,12 +7,15 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
+use sovereign_model::Timestamp;
+use sovereign_node::feed::{Edge, Fix};
 use sovereign_node::running::address_from_data_dir;
 use sovereign_node::status::NodeStatus;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 /// No condition takes longer, on a slow machine included.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -187,30 +190,38 @@ async fn a_node_starts_says_where_it_listens_and_stops_on_sigterm() {
     assert!(!file.exists());
 }
 
+/// Sends fixes for as long as the node takes them.
+async fn walk(edge: Edge, phone: String) {
+    edge.register(&phone, "test").await.unwrap();
+    let fix = Fix {
+        latitude_deg: 47.5,
+        longitude_deg: 8.5,
+        altitude_m: 400.0,
+        heading_deg: 90.0,
+    };
+    let now = || Timestamp::from_system_time(SystemTime::now());
+    while edge.upload_fix(&phone, now(), fix).await.is_ok() {}
+}
+
 #[tokio::test]
 async fn a_node_whose_bus_cannot_be_written_ends_with_the_reason() {
     let mut running = Running::spawn_without_room("start", &[]);
     running.ready().await;
     let addresses = std::fs::read_to_string(running.data().join("addresses.json")).unwrap();
     let addresses: BTreeMap<String, SocketAddr> = serde_json::from_str(&addresses).unwrap();
-    let drone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    drone.connect(addresses["drone-ingest.udp"]).unwrap();
-    let points = vec![0.5; 9000];
+    let address = addresses["mobile-ingest.https"];
+    let edge = Edge::open(address, &running.data().join("mobile-ingest")).unwrap();
+    let mut phones = JoinSet::new();
+    for number in 0..8 {
+        phones.spawn(walk(edge.clone(), format!("phone-{number}")));
+    }
     let deadline = Instant::now() + LIMIT;
-    let mut number = 0;
     let status = loop {
         if let Some(status) = running.process.try_wait().unwrap() {
             break status;
         }
         assert!(Instant::now() < deadline, "the node does not end");
-        number += 1;
-        let scan = serde_json::json!({
-            "contract_version": "av-v1", "drone_id": format!("scout-{}", number % 8),
-            "latitude": 12.5, "longitude": 100.25, "lidar_points": points,
-        });
-        // Refused once nobody listens any more.
-        let _ = drone.send(scan.to_string().as_bytes());
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(status.code(), Some(1));
     let log = running.log();
