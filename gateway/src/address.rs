@@ -34,7 +34,6 @@ fn is_transport<'a>(mut parts: impl Iterator<Item = Protocol<'a>>) -> bool {
     }
 }
 
-/// Takes a closing `/p2p/<peer id>` off an address.
 pub(crate) fn split_peer(mut addr: Multiaddr) -> (Multiaddr, Option<PeerId>) {
     match addr.pop() {
         Some(Protocol::P2p(peer)) => (addr, Some(peer)),
@@ -43,7 +42,6 @@ pub(crate) fn split_peer(mut addr: Multiaddr) -> (Multiaddr, Option<PeerId>) {
     }
 }
 
-/// `quic` or `tcp`, the two transports there are.
 pub(crate) fn transport_of(address: &Multiaddr) -> &'static str {
     if address.iter().any(|part| matches!(part, Protocol::QuicV1)) {
         "quic"
@@ -52,7 +50,6 @@ pub(crate) fn transport_of(address: &Multiaddr) -> &'static str {
     }
 }
 
-/// The socket of an address that this node listens on.
 pub(crate) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = addr.iter();
     let (host, port) = (parts.next()?, parts.next()?);

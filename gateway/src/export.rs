@@ -116,7 +116,6 @@ impl Exporter {
         }
     }
 
-    /// Says hello to the first peer and repeats it.
     pub(crate) async fn hello(self, mode: &'static str) {
         loop {
             if self.wait_for_subscriber(Topic::Rounds).await.is_err() {
@@ -144,7 +143,6 @@ impl Exporter {
         }
     }
 
-    /// Publishes the messages of an entry. When the first was, or later.
     async fn publish_all(&self, kind: Kind, bodies: Vec<Body>) -> Result<Duration, Stopping> {
         let mut first = None;
         for body in bodies {
@@ -155,7 +153,6 @@ impl Exporter {
         Ok(first.unwrap_or_else(|| self.client.now()))
     }
 
-    /// Publishes until GossipSub took it. When that was, or later.
     async fn publish(&self, topic: Topic, kind: Kind, data: Vec<u8>) -> Result<Duration, Stopping> {
         let mut wait = FIRST_WAIT;
         loop {

@@ -41,7 +41,6 @@ pub(crate) struct Api {
     pub(crate) metrics: Metrics,
     /// Weak, so that subscriptions end when the importer does.
     pub(crate) messages: broadcast::WeakSender<MeshMessage>,
-    /// Of [`MAX_SUBSCRIPTIONS`].
     pub(crate) subscriptions: Arc<Semaphore>,
 }
 

@@ -31,7 +31,6 @@ const FORWARDERS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 #[derive(Debug)]
 pub(crate) struct Received {
-    /// Who wrote and signed it.
     pub(crate) origin: PeerId,
     topic: Topic,
     message_id: String,
@@ -50,7 +49,6 @@ impl Received {
     }
 }
 
-/// What is to be done with a message of a peer.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Accepted(Box<Received>),

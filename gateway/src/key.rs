@@ -9,7 +9,6 @@ use crate::error::KeyError;
 
 const KEY_FILE: &str = "peer.key";
 
-/// Reads the key of `dir`, or creates it at the first start.
 pub(crate) fn load_or_create(dir: &Path) -> Result<Keypair, KeyError> {
     let path = dir.join(KEY_FILE);
     if let Some(bytes) = read_private(&path)? {

@@ -10,19 +10,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::domain::cursor::Position;
 use crate::domain::envelope::{Kind, Refusal};
 
-/// One of the five kinds of messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct KindLabel {
     kind: &'static str,
 }
 
-/// One of the rules for messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
     reason: &'static str,
 }
 
-/// One of the three logs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct LogLabel {
     log: &'static str,

@@ -32,11 +32,9 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// layer, numbers, and the framing.
 const CHANGE_OVERHEAD_BYTES: usize = 1024;
 
-/// What a node of this network says, as it is listed by its owner.
 pub(crate) trait Log: Send + 'static {
     /// Name in the export store and in metrics.
     const NAME: &'static str;
-    /// What its entries become.
     const KIND: Kind;
 
     /// At most `limit` entries behind `after`, each with the messages that say it.
@@ -198,7 +196,6 @@ pub(crate) fn seal_content(node_id: &str, body: Body, at: Timestamp) -> Vec<u8> 
     seal(node_id, id, body, at)
 }
 
-/// An envelope that holds to the contract.
 pub(crate) fn open(topic: Topic, data: &[u8]) -> Result<Envelope, Refusal> {
     let envelope = Envelope::decode(data).map_err(|_| Refusal::Undecodable)?;
     admit(topic, &claim_of(&envelope))?;

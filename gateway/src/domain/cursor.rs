@@ -24,7 +24,6 @@ pub(crate) struct Entry<T> {
     pub(crate) content: T,
 }
 
-/// A part of a log, oldest first.
 #[derive(Debug)]
 pub(crate) struct Page<T> {
     pub(crate) entries: Vec<Entry<T>>,
@@ -34,7 +33,6 @@ pub(crate) struct Page<T> {
 
 #[derive(Debug, PartialEq)]
 pub(crate) enum Resumed<T> {
-    /// After the last exported entry.
     At {
         entries: Vec<Entry<T>>,
         /// Entries that were not exported and are no longer kept.
@@ -60,12 +58,10 @@ impl Cursor {
         }
     }
 
-    /// Up to where everything is exported, whatever happens.
     pub(crate) fn confirmed(&self) -> Position {
         self.confirmed
     }
 
-    /// A page is to begin behind this sequence.
     pub(crate) fn after(&self) -> u64 {
         self.at.sequence.saturating_sub(1)
     }
@@ -113,7 +109,6 @@ impl Cursor {
         Resumed::At { entries, missed }
     }
 
-    /// The next entry was published, at `at` or later.
     pub(crate) fn published(&mut self, at: Duration, position: Position) {
         self.unconfirmed.published(at, position);
         self.at = position;

@@ -13,12 +13,10 @@ const MAX_MESSAGE_ID_BYTES: usize = 64;
 const MAX_NODE_ID_BYTES: usize = 128;
 /// Longest name of a layer, and longest id of a frame or sensor, bytes.
 const MAX_NAME_BYTES: usize = 128;
-/// Most addresses in a hello.
 pub(crate) const MAX_HELLO_ADDRS: usize = 16;
 /// Longest multiaddr in a hello, bytes.
 const MAX_ADDR_BYTES: usize = 256;
 
-/// A GossipSub topic of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
     /// Rounds, checkpoints, hellos and published bytes; named by the configuration.
@@ -40,7 +38,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The one topic on which it may travel.
     pub(crate) fn topic(self) -> Topic {
         match self {
             Kind::Payload | Kind::Checkpoint | Kind::Round | Kind::Hello => Topic::Rounds,
@@ -75,7 +72,6 @@ pub(crate) enum BodyClaim<'a> {
     TileChange {
         sequence: u64,
         layer: &'a str,
-        /// Of frames and sensors.
         names: Vec<&'a str>,
         tiles: Vec<TileClaim<'a>>,
     },

@@ -17,7 +17,6 @@ const _: () = assert!(OWN.per_second < AUTHOR.per_second);
 const _: () = assert!(10 * OWN.burst <= FORWARDER.burst);
 const _: () = assert!(10 * OWN.per_second <= FORWARDER.per_second);
 
-/// A sustained rate and what may come at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
     pub(crate) per_second: u32,

@@ -47,7 +47,6 @@ impl<T> Unconfirmed<T> {
         }
     }
 
-    /// Everything up to `through` was published, the last of it at `at` or later.
     pub(crate) fn published(&mut self, at: Duration, through: T) {
         let full = self.marks.len() == MAX_MARKS;
         match self.marks.back_mut() {

@@ -49,7 +49,6 @@ pub(super) struct Behaviour {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
-/// A swarm that neither listens nor dials yet.
 pub(super) fn build_swarm(shared: &Shared) -> Result<Swarm<Behaviour>, SwarmError> {
     let settings = &shared.settings;
     let keypair = shared.identity.keypair.clone();

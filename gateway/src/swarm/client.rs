@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::domain::envelope::{MAX_ENVELOPE_BYTES, Topic};
 use crate::error::PublishRefused;
 
-/// What others of the gateway may know about the swarm at any time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// Addresses it listens on, each ending in `/p2p/<peer id>`.
@@ -18,7 +17,6 @@ pub(crate) struct State {
     pub(super) map: Subscribers,
 }
 
-/// The connected peers that are subscribed to a topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Subscribers {
     count: usize,
@@ -26,7 +24,6 @@ pub(super) struct Subscribers {
 }
 
 impl Subscribers {
-    /// One more, who has been subscribed without interruption since then.
     pub(super) fn add(&mut self, since: Duration) {
         self.count += 1;
         self.since = Some(self.since.map_or(since, |earliest| earliest.min(since)));

@@ -35,7 +35,6 @@ pub(crate) struct Wanted {
     pub(crate) peers: usize,
 }
 
-/// Names a target in results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum TargetId {
     Seed(usize),
@@ -47,7 +46,6 @@ pub(crate) struct Dial {
     pub(crate) target: TargetId,
     /// Identity that must answer; absent for a seed given without one.
     pub(crate) peer: Option<PeerId>,
-    /// Where; not empty.
     pub(crate) addrs: Vec<Multiaddr>,
 }
 
@@ -117,7 +115,6 @@ impl DialBook {
         }
     }
 
-    /// Remembers where a peer says it listens. Addresses that name another peer are ignored.
     pub(crate) fn learn(&mut self, peer: PeerId, addrs: impl IntoIterator<Item = Multiaddr>) {
         if peer == self.local {
             return;

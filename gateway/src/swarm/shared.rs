@@ -13,7 +13,6 @@ use crate::domain::rate::Rate;
 use crate::metrics::Metrics;
 use crate::topics::TopicNames;
 
-/// Who the node is in the mesh.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) keypair: Keypair,

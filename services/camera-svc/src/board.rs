@@ -9,7 +9,6 @@ use sovereign_model::Timestamp;
 
 use crate::error::CameraError;
 
-/// What a camera is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum State {
     /// Its source is opened, or opened again after a pause.
@@ -20,18 +19,15 @@ pub(crate) enum State {
     Ended,
 }
 
-/// How a camera fares.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
     pub(crate) state: State,
     pub(crate) frames: u64,
     pub(crate) frames_skipped: u64,
     pub(crate) reconnects: u64,
-    /// Empty when there was none.
     pub(crate) last_error: String,
 }
 
-/// One picture of a camera.
 #[derive(Debug, Clone)]
 pub(crate) struct Shot {
     /// Grows by one with each frame that the source gave.
@@ -42,7 +38,6 @@ pub(crate) struct Shot {
     pub(crate) jpeg: Bytes,
 }
 
-/// Every camera, by id.
 #[derive(Debug)]
 pub(crate) struct Board {
     cameras: Mutex<BTreeMap<String, (Status, Option<Shot>)>>,
@@ -81,7 +76,6 @@ impl Board {
         }
     }
 
-    /// Counts a picture that was published, and keeps it as the newest.
     pub(crate) fn published(&self, camera: &Key, shot: Shot) {
         let mut cameras = self.cameras.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((status, newest)) = cameras.get_mut(camera.as_str()) {

@@ -13,7 +13,6 @@ const MAX_CAMERAS: usize = 64;
 /// Slowest rate, frames per second: a frame in 100 s. A file that claims less is played at the
 /// configured rate.
 pub(crate) const MIN_FPS: f64 = 0.01;
-/// Fastest rate, frames per second.
 const MAX_FPS: f64 = 240.0;
 
 /// Section `camera-svc`.
@@ -79,7 +78,6 @@ fn default_quality() -> u8 {
     85
 }
 
-/// One camera as used.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) key: Key,

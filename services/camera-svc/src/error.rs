@@ -2,13 +2,10 @@
 
 use sovereign_service::{Code, HasCode};
 
-/// A call could not be answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CameraError {
-    /// No such camera.
     #[error("`camera_id`: no camera has the id `{0}`")]
     Unknown(String),
-    /// The camera has not delivered yet.
     #[error("the camera `{0}` has not delivered a frame yet: see its last error in ListCameras")]
     NoFrame(String),
 }

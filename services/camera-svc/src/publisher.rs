@@ -19,7 +19,6 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Ends with the reader.
     pub(crate) async fn run(self, mut shots: mpsc::Receiver<Shot>) -> Result<(), RunError> {
         let camera = &self.camera;
         while let Some(shot) = shots.recv().await {

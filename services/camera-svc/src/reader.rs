@@ -20,10 +20,8 @@ const NAP: Duration = Duration::from_millis(100);
 /// frame, a few seconds later. After more, the source is opened again.
 const MAX_BROKEN: u32 = 300;
 
-/// How a source is opened.
 pub(crate) type Open = fn(&Source) -> Result<Box<dyn Frames>, CaptureError>;
 
-/// An open source.
 pub(crate) trait Frames {
     /// As [`Capture::frame_rate`].
     fn frame_rate(&self) -> Option<f64>;
@@ -49,12 +47,10 @@ impl Frames for Capture {
     }
 }
 
-/// Opens a device, stream or file.
 pub(crate) fn open(source: &Source) -> Result<Box<dyn Frames>, CaptureError> {
     Ok(Box::new(Capture::open(source)?))
 }
 
-/// Reads one camera on a thread of its own.
 pub(crate) struct Reader {
     pub(crate) plan: Plan,
     pub(crate) board: Arc<Board>,
@@ -67,7 +63,6 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Blocks until a file ended or a stop was requested.
     pub(crate) fn run(self) {
         let id = self.plan.key.as_str();
         let mut backoff = Backoff::default();
@@ -171,7 +166,6 @@ impl Reader {
         });
     }
 
-    /// False when nobody publishes any more.
     fn hand_over(&self, shot: Shot) -> bool {
         if matches!(self.plan.source, Source::File(_)) {
             return self.shots.blocking_send(shot).is_ok();

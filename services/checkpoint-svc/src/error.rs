@@ -8,7 +8,6 @@ use sovereign_disk::OpenDatabaseError;
 use sovereign_model::{Digest, InvalidVersion, ParseDigestError, Version};
 use sovereign_service::{Code, HasCode};
 
-/// A call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("field `{field}`")]
@@ -90,12 +89,10 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
-    /// `operation` failed on a file.
     pub(crate) fn file(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |cause| Self::File { operation, cause }
     }
 
-    /// `operation` failed on the index.
     pub(crate) fn index(operation: &'static str) -> impl FnOnce(redb::Error) -> Self {
         move |cause| Self::Index {
             operation,

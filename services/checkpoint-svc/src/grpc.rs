@@ -32,10 +32,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
-/// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     store: Store,
@@ -65,7 +63,6 @@ impl Api {
             .add_service(limited!(ObjectsServer::new(self.clone())))
     }
 
-    /// Files and the index are read and written on a thread that may block.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
@@ -74,7 +71,6 @@ impl Api {
         blocking(move || question(&store)).await
     }
 
-    /// The next message of an upload.
     async fn next_part<T>(&self, parts: &mut Streaming<T>) -> Result<Option<T>, StoreError> {
         let Ok(part) = tokio::time::timeout(self.idle, parts.message()).await else {
             self.metrics.idle_uploads.inc();
@@ -97,7 +93,6 @@ impl Api {
         status_of(error)
     }
 
-    /// `first`, then the chunks.
     fn answers<T: Send + 'static>(
         &self,
         first: T,

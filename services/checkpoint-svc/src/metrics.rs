@@ -11,7 +11,6 @@ use sovereign_service::metrics;
 use crate::domain::{CLASSES, Class};
 use crate::store::Store;
 
-/// What an object is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ClassLabel {
     class: &'static str,
@@ -50,7 +49,6 @@ metrics! {
 }
 
 impl Metrics {
-    /// Takes the sums of the store.
     pub(crate) fn measure(&self, store: &Store) {
         for class in CLASSES {
             let (usage, _) = store.usage(class);

@@ -51,7 +51,6 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens or creates the store in `dir`.
     pub(crate) fn open(dir: &Path, limits: Limits) -> Result<Self, StoreError> {
         let path = dir.join("index.redb");
         let lost = || -> io::Result<bool> { Ok(!path.try_exists()? && Files::hold_anything(dir)?) };
@@ -120,7 +119,6 @@ impl Store {
         Ok(())
     }
 
-    /// What is known of an object.
     pub(crate) fn object(&self, digest: &Digest) -> Result<Option<Object>, StoreError> {
         Ok(self.index.object(digest)?.map(|row| row.object))
     }
@@ -179,7 +177,6 @@ impl Store {
         self.writer.update_pins(changes, now)
     }
 
-    /// Lets go what is too old.
     pub(crate) fn retain(&self, now: Timestamp) -> Result<(), StoreError> {
         self.writer.retain(now)
     }
@@ -188,12 +185,10 @@ impl Store {
         self.index.version(version)
     }
 
-    /// The first version with this content.
     pub(crate) fn version_of(&self, digest: &Digest) -> Result<Option<Logged>, StoreError> {
         self.index.version_of(digest)
     }
 
-    /// Every version, by name.
     pub(crate) fn versions(&self) -> Result<Vec<Logged>, StoreError> {
         self.index.versions()
     }

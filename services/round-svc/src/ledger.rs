@@ -99,7 +99,6 @@ impl Ledger {
         Ok(next)
     }
 
-    /// Keeps what a peer says about a round of its own.
     pub(crate) async fn hear(self, delivery: Delivery<PeerRound>) -> Result<(), RunError> {
         let PeerRound { peer_id, record } = delivery.message.clone();
         // An empty origin would pass for this node.
@@ -146,7 +145,6 @@ impl Ledger {
     }
 }
 
-/// The store is read and written on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, RoundError> {

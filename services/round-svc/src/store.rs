@@ -39,7 +39,6 @@ const PEERS: TableDefinition<'_, &str, (i64, i64)> = TableDefinition::new("peers
 type Rounds<'a> = Table<'a, (&'static str, &'static str), Row<'static>>;
 type Peers<'a> = Table<'a, &'static str, (i64, i64)>;
 
-/// What became of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kept {
     /// The round is this now; so many older ones of its origin, or of a peer that made room, were dropped.
@@ -54,7 +53,6 @@ pub(crate) enum Kept {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Records {
-    /// Oldest first, by sequence.
     pub(crate) entries: Vec<(u64, Round)>,
     /// Smallest sequence kept, 0 when there is none.
     pub(crate) oldest_kept: u64,
@@ -138,7 +136,6 @@ impl Store {
         apply().map_err(failed("keep a round"))
     }
 
-    /// Every round, newest first.
     pub(crate) fn list(&self) -> Result<Vec<Round>, StoreError> {
         let read = || -> Result<Vec<Round>, redb::Error> {
             let mut rounds = Vec::new();
@@ -263,7 +260,6 @@ fn make_room(
     Ok(Ok(dropped))
 }
 
-/// When each round of `origin` opened, its id, and whether it is closed.
 fn rounds_of(rounds: &Rounds<'_>, origin: &str) -> Result<Vec<(i64, String, bool)>, redb::Error> {
     let mut found = Vec::new();
     for entry in rounds.range((origin, "")..)? {

@@ -16,7 +16,6 @@ use crate::error::RoundError;
 /// The checkpoint store answers within this time, or the round is not opened.
 const CHECKPOINTS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The models that rounds may start from.
 #[derive(Debug, Clone)]
 pub(crate) struct Models(CheckpointsClient<Channel>);
 

@@ -7,11 +7,9 @@ use crate::domain::camera::{CameraModel, Heading};
 /// Calibrations kept at most; a further one is refused. Each picture is compared with all of them.
 pub(crate) const MAX_CALIBRATIONS: usize = 256;
 
-/// Of one model, of all sensors or of one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Calibration {
     pub(crate) camera: CameraModel,
-    /// Empty for every sensor.
     pub(crate) sensor_id: String,
     pub(crate) set: Timestamp,
 }

@@ -27,7 +27,6 @@ const FIRST_LOOK: usize = 64 << 10;
 /// What could not be judged is judged again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Judges captures.
 pub(crate) struct Judge {
     pub(crate) site: Site,
     pub(crate) store: Arc<Store>,
@@ -40,7 +39,6 @@ pub(crate) struct Judge {
     pub(crate) rejudge: Notify,
 }
 
-/// A verdict ready to be published.
 struct Judged {
     keyframe: Keyframe,
     event: PoseEvent,
@@ -154,7 +152,6 @@ impl Judge {
         Ok(())
     }
 
-    /// Whether there was one.
     async fn judge_next(&self) -> Result<bool, SettleError> {
         let (waiting, next) = self
             .ask(|store| Ok((store.waiting()?, store.next_waiting()?)))
@@ -247,7 +244,6 @@ impl Judge {
         Ok((kept, waiting))
     }
 
-    /// Asks the store, which blocks.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
@@ -426,7 +422,6 @@ async fn read(bytes: Bytes) -> Result<Result<Header, Reason>, SettleError> {
     }
 }
 
-/// How an edited picture was turned, as the newest pictures of the same sensor tell.
 fn turn_of(edited: Sight<'_>, kept: Vec<(Keyframe, Vec<u8>)>) -> Option<Turn> {
     let kept: Vec<_> = kept
         .into_iter()

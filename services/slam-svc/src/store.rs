@@ -50,7 +50,6 @@ impl Record {
         }
     }
 
-    /// The verdict that holds.
     pub(crate) fn current(&self) -> Option<&Keyframe> {
         self.verdicts.first()
     }
@@ -72,16 +71,13 @@ const CALIBRATIONS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::
 /// Places of frames that are to be judged again.
 const REJUDGE: TableDefinition<'_, u64, ()> = TableDefinition::new("rejudge");
 
-/// The store. Every call blocks.
 #[derive(Debug)]
 pub(crate) struct Store {
     database: Database,
     capacity: u64,
-    /// Damaged records found, each time.
     damaged: Counter,
 }
 
-/// What a place of the store holds.
 enum Found {
     Record(Box<Record>),
     Nothing,
@@ -227,7 +223,6 @@ impl Store {
         write.commit().map_err(failed("commit"))
     }
 
-    /// What is known of a frame.
     pub(crate) fn record(&self, frame_id: &str) -> Result<Option<Record>, StoreError> {
         let read = self.database.begin_read().map_err(failed("begin"))?;
         let by_frame = read.open_table(BY_FRAME).map_err(failed("open a table"))?;
@@ -245,7 +240,6 @@ impl Store {
         }
     }
 
-    /// The newest `limit` keyframes of one sensor or of all, oldest first.
     pub(crate) fn newest(
         &self,
         sensor_id: Option<&str>,
@@ -288,7 +282,6 @@ impl Store {
         Ok(newest)
     }
 
-    /// Keyframes of a sensor whose preview is kept, with it.
     pub(crate) fn previews(&self, sensor_id: &str) -> Result<Vec<(Keyframe, Vec<u8>)>, StoreError> {
         let read = self.database.begin_read().map_err(failed("begin"))?;
         let keyframes = read.open_table(KEYFRAMES).map_err(failed("open a table"))?;
@@ -315,7 +308,6 @@ impl Store {
         Ok(kept)
     }
 
-    /// Every calibration, by model, then by sensor.
     pub(crate) fn calibrations(&self) -> Result<Vec<Calibration>, StoreError> {
         let read = self.database.begin_read().map_err(failed("begin"))?;
         let table = read
@@ -452,7 +444,6 @@ fn is_of(record: &Record, frame_id: &str) -> bool {
     current.is_some_and(|current| current.frame_id == frame_id)
 }
 
-/// What a calibration is sealed under.
 fn calibration_key(model: &str, sensor_id: &str) -> Vec<u8> {
     preview_key(model, sensor_id.len() as u64)
         .into_iter()

@@ -18,7 +18,6 @@ use crate::domain::georeference::{Reason, Source, Telemetry, TelemetryAttitude, 
 /// A camera fixed to the body looks down unless the sender says otherwise, as the contract has it.
 const DEFAULT_MOUNT_PITCH_DEG: f64 = -90.0;
 
-/// Camera that the sender gave.
 pub(crate) fn intrinsics_of(capture: &geo::Capture) -> Result<Option<Intrinsics>, Reason> {
     match &capture.intrinsics {
         Some(given) => converted("intrinsics", Some(given))
@@ -28,7 +27,6 @@ pub(crate) fn intrinsics_of(capture: &geo::Capture) -> Result<Option<Intrinsics>
     }
 }
 
-/// Telemetry that the front door matched to the exposure.
 pub(crate) fn telemetry_of(capture: &geo::Capture) -> Result<Telemetry, Reason> {
     let Some(fix) = &capture.telemetry else {
         return Ok(Telemetry::default());
@@ -77,7 +75,6 @@ fn invalid(error: &FieldError) -> Reason {
     Reason::Invalid(error.to_string())
 }
 
-/// The verdict on a capture as it is published and kept.
 pub(crate) fn keyframe_from(capture: &geo::Capture, verdict: &Verdict) -> Keyframe {
     let bare = Keyframe {
         frame_id: capture.frame_id.clone(),
@@ -123,7 +120,6 @@ pub(crate) fn keyframe_from(capture: &geo::Capture, verdict: &Verdict) -> Keyfra
     }
 }
 
-/// The same verdict as a pose event.
 pub(crate) fn pose_event_from(keyframe: &Keyframe, verdict: &Verdict) -> PoseEvent {
     let observed = match keyframe.captured_unix_nanos {
         0 => keyframe.received_unix_nanos,
@@ -148,7 +144,6 @@ pub(crate) fn pose_event_from(keyframe: &Keyframe, verdict: &Verdict) -> PoseEve
     }
 }
 
-/// A position without orientation.
 pub(crate) fn pose_at(position: Position) -> geo::Pose {
     geo::Pose {
         position: Some(position.into()),
@@ -170,12 +165,10 @@ pub(crate) fn is_picture(capture: &Capture) -> bool {
     capture.media_type.is_empty() || capture.media_type == "image/jpeg"
 }
 
-/// The picture of a capture.
 pub(crate) fn digest_of(capture: &Capture) -> Option<Digest> {
     Digest::from_slice(&capture.image_digest).ok()
 }
 
-/// The camera model that the door read.
 pub(crate) fn model_of(capture: &Capture) -> &str {
     capture
         .picture
@@ -197,7 +190,6 @@ pub(crate) fn revision_of(current: &Keyframe, fresh: Keyframe) -> Option<Keyfram
     })
 }
 
-/// Under which a verdict is stored once on the bus.
 pub(crate) fn message_id_of(keyframe: &Keyframe) -> String {
     match keyframe.revision {
         0 => keyframe.frame_id.clone(),
@@ -226,7 +218,6 @@ pub(crate) fn event_from_sample(sample: &Sample) -> Result<(Key, PoseEvent), &'s
     Ok((phone, event))
 }
 
-/// A calibration as somebody gave it, checked.
 pub(crate) fn calibration_from_wire(
     given: Option<&Calibration>,
     now: Timestamp,
@@ -270,7 +261,6 @@ pub(crate) fn calibration_from(kept: &calibration::Calibration) -> Calibration {
     }
 }
 
-/// A calibration as the store kept it.
 pub(crate) fn kept_calibration(message: &Calibration) -> Option<calibration::Calibration> {
     let set = Timestamp::from_unix_nanos(message.set_unix_nanos);
     calibration_from_wire(Some(message), set).ok()

@@ -51,7 +51,6 @@ pub type Channels = BTreeMap<&'static str, Channel>;
 type Mounting<'a> = Pin<Box<dyn Future<Output = Result<Channel, HostError>> + 'a>>;
 type Mount = Box<dyn for<'a> FnOnce(&'a mut Host, &'a Channels) -> Mounting<'a>>;
 
-/// A service, before anything of it is made.
 struct Kind {
     name: &'static str,
     called: &'static [Called],

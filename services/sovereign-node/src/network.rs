@@ -57,13 +57,11 @@ struct Described {
     max_peers: Option<u32>,
 }
 
-/// Which transports the node listens on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Transport {
     /// QUIC, and TCP for networks that block UDP.
     #[default]
     Quic,
-    /// TCP only.
     Tcp,
 }
 

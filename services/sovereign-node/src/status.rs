@@ -238,7 +238,6 @@ fn millis_from_nanos(nanos: i64) -> f64 {
     nanos as f64 / 1e6
 }
 
-/// For people.
 pub(crate) fn text_from_status(status: &NodeStatus) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.

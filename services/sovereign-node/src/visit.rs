@@ -218,7 +218,6 @@ impl Report {
     }
 }
 
-/// A reader that went away is no reason to fail.
 fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }

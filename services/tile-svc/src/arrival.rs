@@ -14,13 +14,10 @@ pub(crate) struct Arrival {
     /// Arrival of the picture at its front door.
     pub(crate) received: Timestamp,
     pub(crate) simulated: bool,
-    /// The picture.
     pub(crate) digest: Digest,
-    /// The verdict, encoded.
     pub(crate) keyframe: Vec<u8>,
 }
 
-/// Where a camera was, and which.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sighting {
     pub(crate) pose: CameraPose,
@@ -28,7 +25,6 @@ pub(crate) struct Sighting {
 }
 
 impl Arrival {
-    /// What is remembered of a frame that is on `tiles`.
     pub(crate) fn record_on(&self, plan: &Plan, tiles: Vec<TileCoord>) -> FrameRecord {
         FrameRecord {
             bounds: Some(plan.bounds),
@@ -37,7 +33,6 @@ impl Arrival {
         }
     }
 
-    /// What is remembered of a frame that is not on the map.
     pub(crate) fn record(&self) -> FrameRecord {
         FrameRecord {
             revision: self.revision,

@@ -1,6 +1,6 @@
 //! Painting frames into tiles, up to what is ready to be committed.
 //!
-//! Pipeline: the tiles of a frame in parallel (orthorectify, blend), then the parents zoom by zoom
+//! Pipeline: the tiles of a frame in parallel (orthorectified where they win), then the parents zoom by zoom
 //! (only the pixels above what changed, and no further up than pixels change), then encoding in
 //! parallel. Several frames may be painted before the parents are worked out, once for all of them.
 //!
@@ -17,10 +17,9 @@ use crate::domain::layer::{Layer, Place};
 use crate::domain::planes::{Change, Planes};
 use crate::domain::project::Frame;
 use crate::domain::pyramid::{Below, needs_child, parent_rect};
-use crate::domain::raster::Rect;
+use crate::domain::raster::{Rect, TILE_BYTES};
 use crate::store::{Found, Fresh, Store, StoreError, Stored};
 
-/// Tiles of a layer being painted.
 pub(crate) struct Canvas {
     store: Arc<Store>,
     layer: Layer,
@@ -73,7 +72,6 @@ impl Working {
     }
 }
 
-/// Everything that was painted, ready to be committed.
 #[derive(Debug)]
 pub(crate) struct Finished {
     /// Tiles to write, ordered by place.
@@ -86,7 +84,6 @@ pub(crate) struct Finished {
     pub(crate) damaged: Vec<TileCoord>,
 }
 
-/// A tile taken out to be worked on, perhaps in another thread.
 enum Taken {
     Working(Working),
     Damaged(Working),
@@ -105,7 +102,6 @@ impl Canvas {
         }
     }
 
-    /// Tiles held in memory.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.tiles.len()
@@ -155,14 +151,14 @@ impl Canvas {
         let painted = taken
             .into_par_iter()
             .map(|(coord, working)| {
-                let Some(patch) = frame.orthorectify(coord) else {
-                    return Ok((coord, working.map(Taken::Working), None));
-                };
+                let is_new = working.is_none();
                 let mut taken = take(store, Place { layer, coord }, working)?;
                 let (Taken::Working(tile) | Taken::Damaged(tile)) = &mut taken;
-                let change = tile.planes.paint(&patch);
-                let rect = tile.note(change);
-                Ok((coord, Some(taken), Some(rect)))
+                let change = tile.planes.paint(|raster| frame.lay(coord, raster));
+                let change = change.map(|change| tile.note(change));
+                // What has nothing of the frame is only kept where it was worked on already.
+                let taken = (change.is_some() || !is_new).then_some(taken);
+                Ok((coord, taken, change))
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
         let mut covered = Vec::new();
@@ -178,7 +174,6 @@ impl Canvas {
         Ok((!covered.is_empty()).then_some(covered))
     }
 
-    /// Works out the parents and encodes what is to be written.
     pub(crate) fn finish(mut self) -> Result<Finished, StoreError> {
         for zoom in (self.min_zoom..=TileCoord::MAX_ZOOM).rev() {
             self.derive_zoom(zoom)?;
@@ -200,7 +195,12 @@ impl Canvas {
         let layer = self.layer;
         let tiles = full
             .into_par_iter()
-            .map(|(coord, working)| Fresh::encode(Place { layer, coord }, working.planes))
+            .map_init(
+                || Box::new([0; TILE_BYTES]),
+                |rgbw, (coord, working)| {
+                    Fresh::encode(Place { layer, coord }, working.planes, rgbw)
+                },
+            )
             .collect();
         self.damaged.sort_unstable();
         self.damaged.dedup();
@@ -308,7 +308,6 @@ enum Child<'t> {
     Damaged(TileCoord),
 }
 
-/// The children of which `rect` of the parent shows something.
 fn children_of<'t>(
     store: &Store,
     tiles: &'t HashMap<TileCoord, Working>,

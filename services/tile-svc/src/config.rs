@@ -53,7 +53,6 @@ pub struct Settings {
 }
 
 impl Config {
-    /// Checks every value.
     pub(crate) fn settings(self) -> Result<Settings, BuildError> {
         let check = |holds: bool, field: &str, why: &str| {
             if holds {

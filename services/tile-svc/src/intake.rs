@@ -27,7 +27,6 @@ pub(crate) const MAX_PICTURES: usize = 2;
 /// A verdict that could not be dealt with is given back after this time, and comes again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Takes verdicts.
 pub(crate) struct Intake {
     pub(crate) store: Arc<Store>,
     pub(crate) objects: Objects,
@@ -40,11 +39,9 @@ pub(crate) struct Intake {
     pub(crate) stop: Stop,
 }
 
-/// What becomes of a picture in the content store.
 enum Keep {
     /// It is on the map, or may be when more is known of its camera.
     ForTheMap,
-    /// Nobody needs it any more.
     Release,
 }
 

@@ -62,7 +62,6 @@ struct Figures {
     latencies_nanos: VecDeque<i64>,
 }
 
-/// Figures since the process started.
 #[derive(Debug)]
 pub(crate) struct PaintStats {
     pub(crate) frames_painted: u64,
@@ -113,7 +112,6 @@ impl Meter {
         }
     }
 
-    /// The figures.
     pub(crate) fn stats(&self) -> PaintStats {
         let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let mut latencies_nanos: Vec<i64> = figures.latencies_nanos.iter().copied().collect();

@@ -28,14 +28,12 @@ use crate::served::Served;
 use crate::store::{Commit, Dirty, FrameRecord, Store, StoreError};
 use crate::wire;
 
-/// Frames that are painted together.
 const MAX_FRAMES: usize = 2;
 /// A commit takes no further frame once it holds this many tiles, 256 KiB each.
 pub(crate) const MAX_TILES_A_COMMIT: usize = 512;
 /// Ground whose pictures cannot be had just now is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A frame ready to be painted.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) arrival: Arrival,
@@ -47,7 +45,6 @@ pub(crate) struct Ready {
     pub(crate) _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Paints and commits.
 #[derive(Clone)]
 pub(crate) struct Painter {
     pub(crate) store: Arc<Store>,
@@ -57,11 +54,9 @@ pub(crate) struct Painter {
     pub(crate) bus: Bus,
     pub(crate) clock: Clock,
     pub(crate) repaint: Arc<Notify>,
-    /// See [`MAX_TILES_A_COMMIT`].
     pub(crate) max_tiles: usize,
 }
 
-/// What a commit brings, before it is one.
 struct Work {
     canvas: Canvas,
     painted: Vec<Arrival>,
@@ -288,7 +283,6 @@ fn failed(error: WorkError) -> RunError {
     RunError::new("paint", error)
 }
 
-/// Whoever gave the frame up has it again later.
 fn tell(reply: oneshot::Sender<Result<(), Refusal>>, outcome: Result<(), Refusal>) {
     if reply.send(outcome).is_err() {
         tracing::debug!("nobody waits for a frame");

@@ -12,20 +12,14 @@ use crate::domain::raster::{Raster, TILE_BYTES, TILE_PIXELS, TILE_SIDE, rgb, wei
 /// Side of a tile as the encoders take it.
 const SIDE: u32 = TILE_SIDE as u32;
 
-/// The bytes that a tile is kept as: a PNG whose fourth channel is the weight. Lossless.
-///
-/// `rgbw` is what [`Raster::to_rgbw`] gave.
-#[must_use]
-pub(crate) fn png_from_rgbw(rgbw: &[u8]) -> Vec<u8> {
-    // About what an aerial tile compresses to.
-    let mut bytes = Vec::with_capacity(TILE_BYTES / 2);
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Up)
+/// Appends what a tile is kept as: a PNG whose fourth channel is the weight. Lossless.
+pub(crate) fn write_png(rgbw: &[u8; TILE_BYTES], bytes: &mut Vec<u8>) {
+    PngEncoder::new_with_quality(bytes, CompressionType::Fast, FilterType::Up)
         .write_image(rgbw, SIDE, SIDE, ExtendedColorType::Rgba8)
         .expect("a tile has the size that is given, and writing to memory does not fail");
-    bytes
 }
 
-/// Back from [`png_from_rgbw`]; `None` when the bytes are no tile.
+/// Back from [`write_png`]; `None` when the bytes are no tile.
 #[must_use]
 pub(crate) fn raster_from_png(bytes: &[u8]) -> Option<Raster> {
     let decoder = PngDecoder::new(Cursor::new(bytes)).ok()?;
@@ -37,19 +31,14 @@ pub(crate) fn raster_from_png(bytes: &[u8]) -> Option<Raster> {
     Raster::from_rgbw(&rgbw)
 }
 
-/// Formats that tiles are served in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Format {
-    /// Lossless, transparent where empty.
     Png,
-    /// Lossy, black where empty.
     Jpeg,
-    /// Lossless, transparent where empty.
     Webp,
 }
 
 impl Format {
-    /// IANA media type.
     #[must_use]
     pub(crate) fn media_type(self) -> &'static str {
         match self {
@@ -122,7 +111,9 @@ mod tests {
     #[test]
     fn what_is_kept_is_lossless() {
         let raster = raster();
-        let png = png_from_rgbw(&raster.to_rgbw());
+        let (mut rgbw, mut png) = ([0; TILE_BYTES], Vec::new());
+        raster.write_rgbw(&mut rgbw);
+        write_png(&rgbw, &mut png);
         assert_eq!(raster_from_png(&png), Some(raster));
         assert_eq!(raster_from_png(&png[..png.len() / 2]), None);
         assert_eq!(raster_from_png(b"no png"), None);

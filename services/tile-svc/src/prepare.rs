@@ -20,14 +20,12 @@ pub(crate) struct Darkroom {
 }
 
 impl Darkroom {
-    /// Where a frame goes.
     pub(crate) fn plan(&self, sighting: &Sighting) -> Result<(Sight, Plan), Refusal> {
         let sight = Sight::new(&sighting.pose, &sighting.camera, self.settings.limits)?;
         let plan = plan(&sight, self.settings.zooms)?;
         Ok((sight, plan))
     }
 
-    /// Fetches and decodes a picture.
     pub(crate) async fn frame(
         &self,
         digest: Digest,

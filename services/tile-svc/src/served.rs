@@ -11,7 +11,6 @@ use sovereign_model::geo::TileCoord;
 use crate::domain::layer::{Layer, Place};
 use crate::picture::Format;
 
-/// A tile as it is sent.
 #[derive(Clone, Debug)]
 pub(crate) struct ServedTile {
     pub(crate) data: Bytes,
@@ -25,7 +24,6 @@ pub(crate) struct ServedTile {
 #[derive(Debug)]
 pub(crate) struct Served {
     tiles: Cache<(Place, Format), ServedTile>,
-    /// Grows with every commit.
     epoch: Mutex<u64>,
 }
 
@@ -50,7 +48,6 @@ impl Served {
         self.tiles.get(&(place, format))
     }
 
-    /// Keeps a tile that was read when the epoch was `epoch`.
     pub(crate) fn keep(&self, epoch: u64, place: Place, format: Format, tile: &ServedTile) {
         let now = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         if *now == epoch {
@@ -58,7 +55,6 @@ impl Served {
         }
     }
 
-    /// Forgets tiles that a commit has changed.
     pub(crate) fn forget(&self, layer: Layer, changed: &[TileCoord]) {
         let mut now = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         *now += 1;

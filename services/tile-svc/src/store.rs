@@ -40,13 +40,11 @@ const PAGE_CACHE_BYTES: usize = 32 << 20;
 /// over the others too.
 const GROUP_SIDE: u32 = 8;
 
-/// What a commit writes.
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) layer: Layer,
     /// Tiles with content, each place once.
     pub(crate) tiles: Vec<Fresh>,
-    /// Tiles whose content is gone.
     pub(crate) removed: Vec<TileCoord>,
     /// Frames that were painted for the first time.
     pub(crate) frames: Vec<(String, FrameRecord)>,
@@ -58,7 +56,6 @@ pub(crate) struct Commit {
     pub(crate) change: Option<Vec<u8>>,
 }
 
-/// Tiles to be painted again, and the frames that are the reason.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
     /// Each with the number of its newest reason.
@@ -66,7 +63,6 @@ pub(crate) struct Dirty {
     pub(crate) causes: Vec<String>,
 }
 
-/// The one writer of the map.
 #[derive(Debug)]
 pub(crate) struct Store {
     map: Map,
@@ -94,12 +90,10 @@ impl Store {
         })
     }
 
-    /// The same map, for readers.
     pub(crate) fn map(&self) -> &Map {
         &self.map
     }
 
-    /// Sequence of the next change.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.next_sequence.load(Ordering::Relaxed)
     }
@@ -281,7 +275,6 @@ impl Store {
     }
 }
 
-/// What the next one of each kind is numbered.
 struct Next {
     sequence: u64,
     frame: u64,

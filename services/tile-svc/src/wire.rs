@@ -46,7 +46,6 @@ pub(crate) fn arrival_from_keyframe(
     })
 }
 
-/// The picture that a verdict is of, where it names one.
 pub(crate) fn digest_from_keyframe(keyframe: &Keyframe) -> Option<Digest> {
     Digest::from_slice(&keyframe.image_digest).ok()
 }
@@ -65,7 +64,6 @@ pub(crate) fn sighting_from_keyframe(keyframe: &Keyframe) -> Result<Sighting, Re
     Ok(Sighting { pose, camera })
 }
 
-/// A verdict as the store kept it.
 pub(crate) fn kept_from_bytes(keyframe: &[u8]) -> Result<(Arrival, Sighting), Refusal> {
     let keyframe = Keyframe::decode(keyframe)
         .map_err(|error| FieldError::new("keyframe", error.to_string()))
@@ -137,7 +135,6 @@ pub(crate) fn hint_from_change(
     }
 }
 
-/// Which tile is asked for.
 pub(crate) enum Wanted {
     At(Layer, TileCoord),
     Showing(Digest),

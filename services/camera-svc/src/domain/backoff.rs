@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-/// Pause after the first failure.
 const FIRST: Duration = Duration::from_millis(500);
 /// Longest pause: a camera that comes back is seen within this time.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Doubles the pause with every failure in a row.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// The pause after one more failure.
     pub(crate) fn after_failure(&mut self) -> Duration {
         let pause = FIRST
             .saturating_mul(2u32.saturating_pow(self.failures))
@@ -23,7 +20,6 @@ impl Backoff {
         pause
     }
 
-    /// The source works again.
     pub(crate) fn after_success(&mut self) {
         self.failures = 0;
     }

@@ -22,7 +22,6 @@ impl Pacer {
         }
     }
 
-    /// Whether the frame of this moment passes.
     pub(crate) fn passes(&mut self, now: Duration) -> bool {
         // A frame that is early by less than a fifth of a period is the one that was due.
         let slack = self.period / 5;

@@ -2,7 +2,6 @@
 
 use sovereign_model::{Digest, Timestamp, Version};
 
-/// A stored checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub(crate) version: Version,
@@ -14,7 +13,6 @@ pub(crate) struct Checkpoint {
 /// What is to be done with bytes that arrived for a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// The version is new.
     Store,
     /// The version has these bytes already.
     Known,

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use sovereign_model::{Digest, Timestamp};
 
-/// Longest name of a pin.
 const MAX_PIN_NAME: usize = 128;
 
-/// What an object is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Class {
@@ -32,11 +30,8 @@ impl Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Rank {
-    /// Nobody pinned it.
     Free = 0,
-    /// Kept while there is room.
     Prefer = 1,
-    /// Kept.
     Keep = 2,
 }
 
@@ -50,7 +45,6 @@ impl Rank {
     }
 }
 
-/// A stored object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Object {
     pub(crate) digest: Digest,
@@ -67,7 +61,6 @@ pub(crate) struct Retention {
     pub(crate) max_age: Option<Duration>,
 }
 
-/// Whether `name` may be a pin's.
 pub(crate) fn check_pin_name(name: &str) -> bool {
     (1..=MAX_PIN_NAME).contains(&name.len())
         && name

@@ -16,7 +16,6 @@ use crate::error::StoreError;
 use crate::store::Inserted;
 use crate::wire;
 
-/// Pins changed with one call.
 const MAX_PIN_CHANGES: usize = 10_000;
 
 impl Api {

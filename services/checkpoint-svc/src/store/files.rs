@@ -27,7 +27,6 @@ pub(crate) const MAX_PACKED_BYTES: usize = 512 << 10;
 const PACK_BYTES: u64 = 64 << 20;
 
 const MAGIC: &[u8; 4] = b"SMO1";
-/// Magic, class, length, digest.
 const HEADER_BYTES: u64 = 4 + 1 + 4 + 32;
 
 /// Bytes of the record of an object of this size.
@@ -35,16 +34,16 @@ pub(super) fn record_bytes(size_bytes: u64) -> u64 {
     HEADER_BYTES + size_bytes
 }
 
-/// Where an object lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In a file of its own.
     File,
     /// In a pack, from this byte on.
-    Pack { pack: u64, offset: u64 },
+    Pack {
+        pack: u64,
+        offset: u64,
+    },
 }
 
-/// The folders.
 #[derive(Debug)]
 pub(super) struct Files {
     objects: PathBuf,
@@ -57,7 +56,6 @@ impl Files {
     /// What holds the bytes, as the contract calls it.
     pub(super) const BACKEND: &'static str = "filesystem";
 
-    /// Makes the folders in `dir` and clears what an earlier process was receiving.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let files = Self {
             objects: dir.join("objects"),
@@ -74,7 +72,6 @@ impl Files {
         Ok(files)
     }
 
-    /// Whether there is anything in the folders of `dir`.
     pub(super) fn hold_anything(dir: &Path) -> io::Result<bool> {
         for folder in ["objects", "packs"] {
             let entries = match fs::read_dir(dir.join(folder)) {
@@ -92,7 +89,6 @@ impl Files {
         Ok(false)
     }
 
-    /// Removes objects and packs that the index does not name.
     pub(super) fn remove_unnamed(
         &self,
         named: &HashSet<String>,
@@ -118,7 +114,6 @@ impl Files {
         Ok(())
     }
 
-    /// A file for an upload.
     pub(super) fn receive(&self) -> io::Result<(PathBuf, File)> {
         let number = self.next_upload.fetch_add(1, Ordering::Relaxed);
         let path = self.incoming.join(number.to_string());
@@ -179,7 +174,6 @@ impl Files {
     }
 }
 
-/// The pack that is written.
 #[derive(Debug)]
 pub(super) struct Pack {
     pub(super) number: u64,

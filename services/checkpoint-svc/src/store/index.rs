@@ -38,7 +38,6 @@ const FIRST_VERSIONS: TableDefinition<'_, Bytes, &str> = TableDefinition::new("f
 /// Versions in the order in which they were stored.
 const LOG: TableDefinition<'_, u64, &str> = TableDefinition::new("log");
 
-/// An object as the index has it.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) object: Object,
@@ -84,7 +83,6 @@ impl Row {
     }
 }
 
-/// A version and where it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Logged {
     pub(crate) sequence: u64,
@@ -109,12 +107,10 @@ fn logged(version: &str, row: (&[u8], u64, i64, u64)) -> Option<Logged> {
     })
 }
 
-/// The index of a store.
 #[derive(Debug)]
 pub(super) struct Index(Database);
 
 impl Index {
-    /// Takes a database and makes its tables.
     pub(super) fn new(database: Database) -> Result<Self, StoreError> {
         let index = Self(database);
         let make = || -> Result<(), redb::Error> {
@@ -172,7 +168,6 @@ impl Index {
         })
     }
 
-    /// Objects of a class after a digest, by digest.
     pub(super) fn list(
         &self,
         class: Class,
@@ -199,7 +194,6 @@ impl Index {
         })
     }
 
-    /// Every object, for the sums at the start.
     pub(super) fn all(&self, mut each: impl FnMut(Row)) -> Result<(), StoreError> {
         self.read("read the index", |read| {
             for entry in read.open_table(OBJECTS)?.iter()? {
@@ -231,7 +225,6 @@ impl Index {
         })
     }
 
-    /// The first version with this content.
     pub(super) fn version_of(&self, digest: &Digest) -> Result<Option<Logged>, StoreError> {
         self.read("look up a digest", |read| {
             let first = read.open_table(FIRST_VERSIONS)?;
@@ -243,7 +236,6 @@ impl Index {
         })
     }
 
-    /// Every version, by name.
     pub(super) fn versions(&self) -> Result<Vec<Logged>, StoreError> {
         self.read("list the versions", |read| {
             let mut all = Vec::new();
@@ -283,7 +275,6 @@ impl Index {
     }
 }
 
-/// The tables of one transaction.
 pub(super) struct Tables<'t> {
     objects: Table<'t, Bytes, ObjectRow>,
     pins: Table<'t, (Bytes, &'static str), u8>,
@@ -316,7 +307,6 @@ impl<'t> Tables<'t> {
         Ok(row.map(|row| Row::parse(*digest, row.value())))
     }
 
-    /// Writes a new object.
     pub(super) fn insert(&mut self, row: &Row, leaves: &[u8]) -> Result<(), redb::Error> {
         let digest = row.object.digest.as_bytes().as_slice();
         self.objects.insert(digest, row.encode())?;
@@ -443,7 +433,6 @@ impl<'t> Tables<'t> {
         Ok(rows)
     }
 
-    /// The end of a pack after something was appended.
     pub(super) fn grow(&mut self, pack: u64, end: u64) -> Result<(), redb::Error> {
         let live = self.packs.get(pack)?.map_or(0, |row| row.value().1);
         self.packs.insert(pack, (end, live))?;
@@ -459,7 +448,6 @@ impl<'t> Tables<'t> {
         Ok(redb::ReadableTableMetadata::len(&self.versions)?)
     }
 
-    /// Writes a new version and its place in the log.
     pub(super) fn insert_version(&mut self, checkpoint: &Checkpoint) -> Result<u64, redb::Error> {
         let sequence = self.log.last()?.map_or(0, |(last, _)| last.value()) + 1;
         let version = checkpoint.version.as_str();

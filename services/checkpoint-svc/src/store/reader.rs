@@ -10,14 +10,12 @@ use sovereign_model::Digest;
 use crate::domain::Object;
 use crate::error::StoreError;
 
-/// Largest chunk.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes under one digest in an object with a file of its own: what a range is verified by.
 pub(super) const LEAF_BYTES: usize = 256 << 10;
 
 const DIGEST_BYTES: usize = 32;
 
-/// Reads an object, or a range of it.
 #[derive(Debug)]
 pub(crate) struct Reader {
     object: Object,
@@ -28,9 +26,7 @@ pub(crate) struct Reader {
 
 #[derive(Debug)]
 pub(super) enum Source {
-    /// Verified as a whole.
     Memory(Bytes),
-    /// Verified leaf by leaf.
     File { file: File, leaves: Vec<u8> },
 }
 
@@ -55,7 +51,6 @@ impl Reader {
         &self.object
     }
 
-    /// The next chunk, absent after the last.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         if self.at == self.end {
             return Ok(None);

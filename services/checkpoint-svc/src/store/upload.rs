@@ -48,7 +48,6 @@ impl OnDisk {
     }
 }
 
-/// Digests of the leaves that were seen.
 #[derive(Debug, Default)]
 struct Leaves {
     done: Vec<u8>,
@@ -96,7 +95,6 @@ impl Upload {
         }
     }
 
-    /// Appends a chunk.
     pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         let size_bytes = self.size_bytes + chunk.len() as u64;
         let more = size_bytes.saturating_sub(self.known_bytes) - self.reserved;

@@ -4,7 +4,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::{CLASSES, Class, Rank};
 
-/// Sums of one class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ClassUsage {
     pub(crate) objects: u64,
@@ -17,7 +16,6 @@ pub(crate) struct ClassUsage {
     pub(crate) evicted: u64,
 }
 
-/// Sums of all classes.
 #[derive(Debug, Default)]
 pub(crate) struct Usage(Mutex<[ClassUsage; CLASSES.len()]>);
 

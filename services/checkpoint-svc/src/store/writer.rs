@@ -21,7 +21,6 @@ use crate::error::StoreError;
 
 /// Requests that wait for the thread; further callers wait for a place.
 const MAX_WAITING: usize = 1024;
-/// Requests done with one commit.
 const MAX_BATCH: usize = 256;
 /// Pins of one object; more are refused.
 const MAX_PINS: usize = 16;
@@ -32,16 +31,16 @@ const SPARE_PART: u64 = 200;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// What an upload brought.
 #[derive(Debug)]
 pub(super) enum Body {
-    /// Small, for a pack.
     Packed(Bytes),
     /// On disk already, with the digests of its leaves.
-    File { path: PathBuf, leaves: Vec<u8> },
+    File {
+        path: PathBuf,
+        leaves: Vec<u8>,
+    },
 }
 
-/// An object to be stored.
 #[derive(Debug)]
 pub(super) struct Insert {
     pub(super) object: Object,
@@ -50,11 +49,9 @@ pub(super) struct Insert {
     pub(super) version: Option<Version>,
 }
 
-/// An object was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inserted {
     pub(crate) object: Object,
-    /// It was there already.
     pub(crate) known: bool,
     /// Its version, and whether that is new.
     pub(crate) version: Option<(Logged, bool)>,
@@ -140,7 +137,6 @@ impl Writer {
         self.ask(|reply| Request::MakeRoom(class, bytes, reply))
     }
 
-    /// Lets go what is too old, and writes a pack anew that is mostly holes.
     pub(super) fn retain(&self, now: Timestamp) -> Result<(), StoreError> {
         self.ask(|reply| Request::Retain(now, reply))
     }
@@ -154,7 +150,6 @@ impl Writer {
     }
 }
 
-/// What a store may hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) retention: [Retention; CLASSES.len()],
@@ -186,7 +181,6 @@ struct Effects {
 /// An answer that waits for the commit.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
 
-/// Holds `result` back until the batch is on disk.
 fn answer<T: 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Answer {
     Box::new(move |committed| {
         // A caller that gave up is told nothing.
@@ -279,7 +273,6 @@ impl Work {
         })
     }
 
-    /// The inner result is the caller's own, the outer one that of the batch.
     fn insert(
         &mut self,
         insert: &Insert,
@@ -556,7 +549,6 @@ fn update_pins(
     Ok(Ok(missing))
 }
 
-/// A file that could not be removed goes at the next start.
 fn warn_of(removed: io::Result<()>) {
     match removed {
         Ok(()) => {}

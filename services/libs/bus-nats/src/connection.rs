@@ -212,7 +212,6 @@ impl Connection {
         })
     }
 
-    /// The stream of a topic, made or brought to its retention on first use.
     async fn stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
         let mut streams = self.streams.lock().await;
         if let Some(stream) = streams.get(topic.pattern) {
@@ -223,7 +222,6 @@ impl Connection {
         Ok(stream)
     }
 
-    /// Makes the stream of a topic, or brings it to its retention.
     pub(crate) async fn make_stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
         const OPERATION: &str = "open the stream";
         let name = stream_name(topic.pattern);
@@ -311,7 +309,6 @@ async fn said_within(
     }
 }
 
-/// `drone.*.capture` is `DRONE_CAPTURE`.
 pub(crate) fn stream_name(pattern: &str) -> String {
     let tokens = pattern.split('.').filter(|token| *token != "*");
     tokens.collect::<Vec<_>>().join("_").to_ascii_uppercase()

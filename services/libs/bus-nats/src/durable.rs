@@ -54,7 +54,6 @@ pub(crate) async fn join(
     })
 }
 
-/// One member of a group.
 pub(crate) struct NatsConsumer {
     ready: mpsc::Receiver<Ready>,
     closed: CancellationToken,

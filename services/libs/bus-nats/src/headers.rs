@@ -12,10 +12,8 @@ use async_nats::{HeaderMap, HeaderName, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
 use sovereign_bus::Headers;
 
-/// Node that published the message.
 const NODE: HeaderName = HeaderName::from_static("Sovereign-Node");
 
-/// W3C trace context.
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
 
 /// Bytes that the headers of one message may take beside its payload: an id, a node name of reason, the
@@ -37,7 +35,6 @@ const MAX_TRAILER_TEXT: usize = (1 << 14) - 1 - TRAILER_END;
 /// Between message id, node and trace context; none of them has control characters.
 const SEPARATOR: u8 = b'\n';
 
-/// Headers of a message that is stored once per id.
 pub(crate) fn nats_from_headers(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
     map.insert(NATS_MESSAGE_ID, headers.message_id.as_str());
@@ -69,7 +66,6 @@ pub(crate) fn trailer_length(headers: &Headers) -> usize {
     }
 }
 
-/// Writes the headers behind a payload.
 pub(crate) fn write_trailer(headers: &Headers, payload: &mut Vec<u8>) {
     let Some(text) = text_length(headers) else {
         return;
@@ -114,7 +110,6 @@ pub(crate) fn without_trailer(
     }
 }
 
-/// Headers and whole length of the trailer that the payload ends with.
 fn read_trailer(payload: &[u8], last_node: &mut Arc<str>) -> Option<(Headers, usize)> {
     let (before, end) = payload.split_last_chunk::<TRAILER_END>()?;
     let length = u16::from_le_bytes(*end);

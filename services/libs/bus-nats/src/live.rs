@@ -28,7 +28,6 @@ use crate::{connection::Alive, headers::without_trailer};
 /// measured, a few thousand of the smallest.
 const SWEEP_PERIOD: Duration = Duration::from_millis(5);
 
-/// A subscription's queue and the mailbox that it goes to.
 pub(crate) struct Feed {
     queue: Mutex<Queue>,
     reader_waits: AtomicBool,
@@ -130,7 +129,6 @@ impl Queue {
         moved
     }
 
-    /// The next message that is there.
     fn take(&mut self, context: &mut Context<'_>) -> Option<RawMessage> {
         let message = match pin!(&mut self.subscriber).poll_next(context) {
             Poll::Ready(Some(message)) => message,
@@ -153,7 +151,6 @@ impl Queue {
     }
 }
 
-/// Fills the mailbox while its reader is away, until the subscription ends.
 pub(crate) async fn sweep(feed: Arc<Feed>, stop: CancellationToken) {
     while !feed.has_ended() {
         tokio::select! {

@@ -475,7 +475,6 @@ impl<M> fmt::Debug for Delivery<M> {
     }
 }
 
-/// Decodes, counts what does not decode, and logs it once a subject.
 struct Decoder<M> {
     pattern: &'static str,
     counters: Arc<TopicCounters>,

@@ -54,7 +54,6 @@ pub(crate) struct Journal {
 
 struct Shared {
     state: Mutex<State>,
-    /// Wakes the writer.
     work: Condvar,
     room: Arc<Semaphore>,
     /// Why the writer ended before the journal closed.
@@ -138,7 +137,6 @@ impl Journal {
         stored.map_err(|error| not_written(&error))
     }
 
-    /// Ready when nothing can be stored any more.
     pub(crate) async fn failed(&self) -> TransportError {
         not_written(self.shared.failure.wait().await)
     }
@@ -164,7 +162,6 @@ impl Journal {
         }))
     }
 
-    /// Writes what is queued and what was acknowledged, and frees the file.
     pub(crate) async fn close(self: &Arc<Self>) {
         let journal = Arc::clone(self);
         if let Err(error) = tokio::task::spawn_blocking(move || journal.stop()).await {
@@ -256,7 +253,6 @@ impl Shared {
         }
     }
 
-    /// Writes one commit after the other until the journal closes or one fails.
     fn write(&self, database: &Database) {
         let mut next_retention = Instant::now();
         loop {
@@ -309,7 +305,6 @@ impl Shared {
         }
     }
 
-    /// Offers what was stored to the groups and answers the publishers.
     fn publish_results(&self, result: Result<(), redb::Error>, prepared: Vec<Prepared>) {
         let result = result.map_err(Arc::new);
         let now = Instant::now();
@@ -367,7 +362,6 @@ impl State {
     }
 }
 
-/// A publisher and what it is told.
 type Reply = (
     oneshot::Sender<Result<Appended, Arc<redb::Error>>>,
     Result<Appended, Arc<redb::Error>>,
@@ -532,7 +526,6 @@ struct JournalReceipt {
     id: MemberId,
     key: Arc<str>,
     number: u64,
-    /// What dropping it means.
     outcome: Outcome,
 }
 

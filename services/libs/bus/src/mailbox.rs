@@ -37,7 +37,6 @@ pub struct MailboxSink {
     shared: Arc<Shared>,
 }
 
-/// The reader's end.
 pub(crate) struct MailboxSource {
     shared: Arc<Shared>,
     taken_since_fill: u32,
@@ -85,7 +84,6 @@ struct Slot {
     next_of_subject: Option<usize>,
 }
 
-/// Both ends of a mailbox that keeps `per_subject` messages of each subject.
 pub(crate) fn mailbox(
     per_subject: usize,
     counters: Arc<TopicCounters>,
@@ -175,7 +173,6 @@ impl MailboxSource {
         }
     }
 
-    /// Messages that arrived.
     pub(crate) fn received(&self) -> u64 {
         self.shared.lock().received
     }
@@ -193,11 +190,9 @@ impl MailboxSource {
 enum Found {
     Message(RawMessage),
     End,
-    /// Something changed: look again.
     Notice,
 }
 
-/// Says that the reader left, however it does.
 struct Reading<'a>(&'a dyn Subscription);
 
 impl Drop for Reading<'_> {
@@ -240,7 +235,6 @@ impl State {
         }
     }
 
-    /// The line of a subject, made when it has none.
     fn line(&mut self, subject: &Arc<str>) -> usize {
         // Most messages come in runs of one subject.
         if let Some(line) = self.lines.get(self.last_line)
@@ -281,7 +275,6 @@ impl State {
         line
     }
 
-    /// Puts a message at the end of all and of its line.
     fn append(&mut self, line: usize, message: RawMessage) {
         let slot = Slot {
             message: Some(message),

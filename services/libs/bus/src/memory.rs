@@ -67,7 +67,6 @@ struct Subscription {
     sink: MailboxSink,
 }
 
-/// Takes its subscription off the list.
 struct Guard {
     live: Arc<Live>,
     id: u64,

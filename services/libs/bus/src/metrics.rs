@@ -60,7 +60,6 @@ struct TopicLabel {
 
 type TopicFamily = Family<TopicLabel, Counter>;
 
-/// The counters of a bus.
 #[derive(Default)]
 pub(crate) struct BusMetrics {
     topics: Mutex<BTreeMap<&'static str, Arc<TopicCounters>>>,
@@ -75,7 +74,6 @@ pub(crate) struct BusMetrics {
 }
 
 impl BusMetrics {
-    /// The counters of a topic, made on first use.
     pub(crate) fn topic(&self, pattern: &'static str) -> Arc<TopicCounters> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = topics.entry(pattern).or_insert_with(|| {

@@ -185,7 +185,6 @@ impl<M> fmt::Debug for DurableTopic<M> {
     }
 }
 
-/// The subject of `key` under `pattern`.
 pub(crate) fn subject(pattern: &'static str, key: Option<&Key>) -> Result<String, SubjectError> {
     match (pattern.split_once('*'), key) {
         (Some((before, after)), Some(key)) => {

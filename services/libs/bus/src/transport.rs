@@ -45,13 +45,11 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// All subjects of `pattern`.
     pub(crate) fn all(pattern: &'static str) -> Self {
         let exact = (!pattern.contains('*')).then(|| pattern.to_owned());
         Self { pattern, exact }
     }
 
-    /// The subject of one key.
     pub(crate) fn key(pattern: &'static str, key: &Key) -> Result<Self, SubjectError> {
         let exact = Some(topic::subject(pattern, Some(key))?);
         Ok(Self { pattern, exact })

@@ -14,7 +14,6 @@ pub(crate) struct AddressesFile {
 }
 
 impl AddressesFile {
-    /// Writes the file, whole or not at all.
     pub(crate) fn write(
         path: &Path,
         addresses: &BTreeMap<String, SocketAddr>,

@@ -14,10 +14,8 @@ use serde::Serialize;
 use sovereign_service::{ReadinessBoard, Stop};
 use tokio::net::TcpListener;
 
-/// What `prometheus_client` encodes.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the admin door tells.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) board: ReadinessBoard,
@@ -34,7 +32,6 @@ struct Ready {
 }
 
 impl Admin {
-    /// Serves until `stop`.
     pub(crate) async fn serve(self, listener: TcpListener, stop: Stop) -> std::io::Result<()> {
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))

@@ -254,7 +254,6 @@ impl Settings {
         })
     }
 
-    /// Where the value at a full path was written.
     pub(crate) fn origin(&self, path: &str) -> Option<&str> {
         self.origins
             .get(path)

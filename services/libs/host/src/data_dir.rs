@@ -67,7 +67,6 @@ impl DataDir {
         &self.path
     }
 
-    /// The folder of one service.
     pub(crate) fn of(&self, service: &str) -> Result<PathBuf, HostError> {
         let path = self.path.join(service);
         match private_dir(&path) {

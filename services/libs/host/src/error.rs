@@ -198,7 +198,6 @@ impl HostError {
         }
     }
 
-    /// A service that refuses its configuration is a configuration error of the process.
     pub(crate) fn from_build(service: &'static str, source: BuildError) -> Self {
         match source {
             BuildError::Config { field, why } => {

@@ -23,7 +23,6 @@ const MAX_HEADER_BYTES: u32 = 16 << 10;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One mounted service, as the gRPC door sees it.
 pub(crate) struct Mounted {
     pub(crate) grpc_service: &'static str,
     pub(crate) descriptor_set: &'static [u8],
@@ -31,7 +30,6 @@ pub(crate) struct Mounted {
     pub(crate) readiness: Readiness,
 }
 
-/// Everything that the gRPC door serves.
 pub(crate) struct Grpc {
     routes: Routes,
     health: Health,
@@ -115,7 +113,6 @@ impl Grpc {
     }
 }
 
-/// Health of the process, and of each of its services.
 struct Health {
     reporter: HealthReporter,
     services: Vec<(&'static str, Readiness)>,
@@ -123,7 +120,6 @@ struct Health {
 }
 
 impl Health {
-    /// Returns once `stop` was requested and told.
     async fn follow(self, metrics: &HostMetrics, stop: Stop) {
         let mut latches = self.board.watch();
         loop {

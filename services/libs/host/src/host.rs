@@ -62,14 +62,12 @@ pub struct Host {
     starts: Vec<Start>,
 }
 
-/// Something to start when the host runs.
 struct Start {
     role: Role,
     latch: Option<ReadyLatch>,
     run: Box<dyn FnOnce(Stop) -> Run + Send>,
 }
 
-/// What a task of the host is.
 #[derive(Debug, Clone)]
 enum Role {
     Service(String),
@@ -306,7 +304,6 @@ impl fmt::Debug for Host {
     }
 }
 
-/// The services and companions while they run.
 struct Running<'a> {
     source: &'a StopSource,
     /// Companions use the services, so they are asked to stop first.
@@ -406,7 +403,6 @@ impl<'a> Running<'a> {
         roles.any(|role| matches!(role, Role::Companion(..)))
     }
 
-    /// What the end of a task means.
     fn judge(
         &mut self,
         ended: Result<(Id, Result<(), RunError>), JoinError>,

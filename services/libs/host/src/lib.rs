@@ -22,6 +22,7 @@ mod data_dir;
 mod error;
 mod grpc;
 mod host;
+mod memory;
 mod metrics;
 mod process;
 mod telemetry;

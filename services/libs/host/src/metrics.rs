@@ -7,12 +7,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// Counters and gauges of the process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HostMetrics {
-    /// `sovereign_host_grpc_connections`: gRPC connections open now.
     pub(crate) grpc_connections: Gauge,
-    /// `sovereign_host_grpc_accepted_total`: gRPC connections accepted.
     pub(crate) grpc_accepted: Counter<u64, AtomicU64>,
     /// `sovereign_host_grpc_accept_errors_total`: connections the system could not hand over.
     pub(crate) grpc_accept_errors: Counter<u64, AtomicU64>,
@@ -21,7 +18,6 @@ pub(crate) struct HostMetrics {
 }
 
 impl HostMetrics {
-    /// Registers everything, and `sovereign_host_build_info` with the version and the node.
     pub(crate) fn register(&self, node: &str, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("sovereign_host");
         registry.register(

@@ -27,7 +27,6 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    /// Installs logging and tracing for the whole process. Needs a Tokio runtime for OTLP.
     pub(crate) fn install(program: &'static str, config: &HostConfig) -> Result<Self, HostError> {
         let filter = EnvFilter::try_new(&config.log)
             .map_err(|error| ConfigError::key("host.log", error.to_string()))?;
@@ -106,7 +105,6 @@ fn exporter(
         .build())
 }
 
-/// The W3C `traceparent` of the current span, when traces are exported.
 pub(crate) fn traceparent() -> Option<String> {
     let context = tracing::Span::current().context();
     let span = context.span();

@@ -469,7 +469,6 @@ impl View {
     }
 }
 
-/// Swaps north and east and turns down into up.
 fn enu_from_ned() -> UnitQuaternion<f64> {
     quaternion(Matrix3::new(
         0.0, 1.0, 0.0, //

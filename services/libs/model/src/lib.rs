@@ -28,6 +28,6 @@ pub use camera::{CameraPose, Intrinsics, InvalidIntrinsics, View};
 pub use digest::{Digest, DigestBuilder, ParseDigestError};
 pub use id::{InvalidSensorId, SensorId, frame_id};
 pub use image::{Image, ImageSizeError};
-pub use seal::{sealed, unsealed};
+pub use seal::{SEAL_BYTES, seal, sealed, unsealed};
 pub use time::Timestamp;
 pub use version::{InvalidVersion, Version};

@@ -4,7 +4,7 @@
 use crate::Digest;
 
 /// Bytes of the digest that a sealed value starts with.
-const SEAL_BYTES: usize = 32;
+pub const SEAL_BYTES: usize = 32;
 
 /// `value`, sealed under `key`.
 ///
@@ -12,9 +12,18 @@ const SEAL_BYTES: usize = 32;
 /// of another length.
 pub fn sealed(key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(SEAL_BYTES + value.len());
-    bytes.extend(Digest::of_parts(&[key, value]).as_bytes());
+    bytes.extend([0; SEAL_BYTES]);
     bytes.extend(value);
+    seal(key, &mut bytes);
     bytes
+}
+
+/// As [`sealed`], for a value that is written behind [`SEAL_BYTES`] of room already. Without the room
+/// nothing is sealed.
+pub fn seal(key: &[u8], bytes: &mut [u8]) {
+    if let Some((seal, value)) = bytes.split_first_chunk_mut::<SEAL_BYTES>() {
+        *seal = *Digest::of_parts(&[key, value]).as_bytes();
+    }
 }
 
 /// The value behind its seal; `None` when it is not what was sealed under this key.

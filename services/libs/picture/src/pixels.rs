@@ -5,9 +5,13 @@ use std::io::Cursor;
 use sovereign_model::Image;
 use zune_core::colorspace::ColorSpace;
 use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
 
 use crate::header::options;
 use crate::{Header, NotAPicture};
+
+/// Room behind the pixels: whoever reads two neighbours as one word need not copy the picture for it.
+const SPARE_BYTES: usize = 2;
 
 /// Decodes a whole JPEG into red, green and blue.
 ///
@@ -20,9 +24,12 @@ pub fn decode(bytes: &[u8]) -> Result<Image, NotAPicture> {
     }
     let options = options().jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(Cursor::new(bytes), options);
-    let pixels = decoder
-        .decode()
-        .map_err(|error| NotAPicture::Pixels(error.to_string()))?;
+    let undecodable = |error: DecodeErrors| NotAPicture::Pixels(error.to_string());
+    decoder.decode_headers().map_err(undecodable)?;
+    let size = decoder.output_buffer_size().unwrap_or_default();
+    let mut pixels = Vec::with_capacity(size + SPARE_BYTES);
+    pixels.resize(size, 0);
+    decoder.decode_into(&mut pixels).map_err(undecodable)?;
     Image::new(header.width_px, header.height_px, pixels)
         .map_err(|error| NotAPicture::Pixels(error.to_string()))
 }

@@ -4,7 +4,6 @@ use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::Header;
 
-/// Namespace of DJI's properties.
 pub(crate) const DRONE_DJI: &str = "http://www.dji.com/drone-dji/1.0/";
 /// Nodes of one packet; makers write a few dozen. Beyond it the packet counts as damaged.
 const MAX_NODES: u32 = 10_000;

@@ -127,7 +127,6 @@ fn error_from_join(error: JoinError) -> RunError {
     }
 }
 
-/// What a panic said.
 pub(crate) fn text_from_panic(payload: &(dyn Any + Send)) -> String {
     payload
         .downcast_ref::<&str>()

@@ -26,7 +26,6 @@ pub struct Autopilot {
 const BATTERY_SECS: f64 = 1800.0;
 /// ArduCopter's custom mode for an automatic mission.
 const MODE_AUTO: u32 = 3;
-/// Component id of an autopilot.
 const AUTOPILOT_COMPONENT: u8 = 1;
 
 impl Autopilot {

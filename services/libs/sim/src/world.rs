@@ -327,7 +327,6 @@ impl<'a> Painter<'a> {
         Some([44.0 * light, 86.0 * light, 40.0 * light])
     }
 
-    /// Shadows fall to the south-east.
     fn in_shadow(&self, east: f64, north: f64) -> bool {
         let (e, n) = (east - SHADOW_M, north + SHADOW_M);
         let covered = |e: f64, n: f64| {

@@ -46,16 +46,13 @@ pub(crate) struct Round {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// Its node says that it opened.
     Opened(Terms),
     /// Its node says that it closed; with the terms, for whoever did not hear that it opened.
     Closed(Terms),
-    /// Time has passed.
     Expired,
 }
 
 impl From<Round> for Event {
-    /// What the record of a round says.
     fn from(record: Round) -> Self {
         match record.phase {
             Phase::Open => Event::Opened(record.terms),
@@ -136,7 +133,6 @@ impl Wanted {
         })
     }
 
-    /// The terms of a round of this node that opens `now`.
     pub(crate) fn terms(
         self,
         round_id: String,
@@ -156,7 +152,6 @@ impl Wanted {
 }
 
 impl Terms {
-    /// Checks what a peer wrote.
     pub(crate) fn check(&self, now: Timestamp) -> Result<(), Impossible> {
         let id = self.round_id.as_bytes();
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');

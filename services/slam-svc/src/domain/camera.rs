@@ -9,25 +9,20 @@ use sovereign_model::Intrinsics;
 
 use sovereign_picture::Header;
 
-/// What is known of one camera model.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CameraModel {
-    /// Model as Exif says it.
     pub(crate) model: String,
     /// Focal length divided by the longer side of the picture.
     pub(crate) focal_px_per_width: f64,
     /// First radial distortion coefficient (OpenCV's k1, which is COLMAP's k of SIMPLE_RADIAL).
     pub(crate) k1: f64,
-    /// Second radial distortion coefficient.
     pub(crate) k2: f64,
     /// Which heading to believe.
     pub(crate) heading: Heading,
 }
 
 impl CameraModel {
-    /// Focal lengths that cameras have.
     pub(crate) const FOCAL_PX_PER_WIDTH: std::ops::RangeInclusive<f64> = 0.1..=20.0;
-    /// Distortions that cameras have.
     pub(crate) const DISTORTION: std::ops::RangeInclusive<f64> = -1.0..=1.0;
 
     /// The first value that no camera has: its name, and what it must be.
@@ -45,10 +40,8 @@ impl CameraModel {
     }
 }
 
-/// Which of the two headings in a maker's metadata describes the camera better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Heading {
-    /// The gimbal's.
     #[default]
     Gimbal,
     /// The airframe's: for gimbals that follow the nose and know their heading only from their own gyro.
@@ -125,12 +118,10 @@ impl Sensor {
 /// Why a picture has no usable camera.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum NoCamera {
-    /// Nothing says the focal length.
     #[error(
         "the focal length of the camera is unknown: send intrinsics or add the camera model to the configuration"
     )]
     Unknown,
-    /// The sender's camera is for another picture.
     #[error(
         "intrinsics are for {given_width} x {given_height} pixels, the picture has {width} x {height}"
     )]
@@ -144,12 +135,10 @@ pub(crate) enum NoCamera {
         /// Pixels.
         height: u32,
     },
-    /// What the picture says cannot be.
     #[error("the camera that the picture describes cannot be: {0}")]
     Impossible(sovereign_model::InvalidIntrinsics),
 }
 
-/// The calibration of a picture's camera model.
 pub(crate) fn model_of<'a>(
     metadata: &Header,
     cameras: &'a [CameraModel],

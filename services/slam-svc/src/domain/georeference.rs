@@ -19,41 +19,32 @@ pub(crate) const MIN_HEIGHT_M: f64 = 1.0;
 /// Beyond this height a number is no height, metres: the limit that altitudes have too.
 const MAX_HEIGHT_M: f64 = 1.0e6;
 
-/// Telemetry at the exposure.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Telemetry {
-    /// Vehicle position.
     pub(crate) position: Option<Position>,
     /// Metres above the take-off point.
     pub(crate) relative_altitude_m: Option<f64>,
-    /// Attitude, and whose.
     pub(crate) attitude: Option<TelemetryAttitude>,
 }
 
-/// An attitude from telemetry.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum TelemetryAttitude {
-    /// Of the camera itself.
     Camera(Attitude),
     /// Of the body; the camera is mounted at a pitch against it.
     Body {
-        /// Of the body.
         attitude: Attitude,
         /// Degrees; -90 looks down through the floor.
         mount_pitch_deg: f64,
     },
 }
 
-/// What the operator knows better.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Site {
     /// Metres above mean sea level of the ground; when set, height is altitude minus this.
     pub(crate) ground_elevation_m: Option<f64>,
-    /// Camera calibrations.
     pub(crate) cameras: Vec<CameraModel>,
 }
 
-/// Where a pose, or a part of one, is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The picture's own metadata; of a pose, for every part.
@@ -71,23 +62,18 @@ impl Source {
     }
 }
 
-/// What is known of where a picture was taken.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
-    /// The pose was measured.
     Tracking {
         /// Camera pose of the pixels as stored.
         pose: CameraPose,
-        /// Camera.
         intrinsics: Intrinsics,
         /// Where all of it is from.
         source: Source,
-        /// Where its attitude is from.
         attitude_from: Source,
     },
     /// Where, but not how the camera looked.
     PositionOnly {
-        /// Where.
         position: Position,
         /// Why not more.
         reason: Reason,
@@ -102,52 +88,37 @@ pub(crate) enum Verdict {
 /// Why a picture has no pose.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Reason {
-    /// The content store has it no longer.
     #[error("the picture is not in the content store any more")]
     Missing,
-    /// The bytes are not those that were announced.
     #[error("the picture is damaged in the content store")]
     Corrupt,
-    /// The bytes are no picture.
     #[error("the picture {0}")]
     Unreadable(NotAPicture),
-    /// Reading it failed in a way that is our fault.
     #[error("reading the picture's metadata failed")]
     Failed,
-    /// What the sender says of its camera or telemetry cannot be.
     #[error("{0}")]
     Invalid(String),
-    /// No GPS position in the picture, no telemetry.
     #[error(
         "no position: the picture has no GPS position and no telemetry was near enough in time"
     )]
     NoPosition,
-    /// No attitude.
     #[error(
         "no attitude: the picture has no gimbal attitude and no telemetry was near enough in time"
     )]
     NoAttitude,
-    /// No altitude.
     #[error("no altitude in the picture or in telemetry")]
     NoAltitude,
-    /// No height above the ground.
     #[error(
         "height above ground is unknown: no relative altitude, and ground_elevation_m is not configured"
     )]
     NoHeight,
-    /// Too near to the ground.
     #[error("height above ground is {height_m:.1} m, at least {MIN_HEIGHT_M:.1} m is needed")]
     TooLow {
         /// Metres.
         height_m: f64,
     },
-    /// A number that cannot be.
     #[error("{field} is out of range")]
-    OutOfRange {
-        /// Which.
-        field: &'static str,
-    },
-    /// No usable camera.
+    OutOfRange { field: &'static str },
     #[error("{0}")]
     Camera(#[from] NoCamera),
 }
@@ -174,7 +145,6 @@ impl Reason {
     }
 }
 
-/// The verdict on one picture.
 pub(crate) fn georeference(
     metadata: &Header,
     telemetry: &Telemetry,

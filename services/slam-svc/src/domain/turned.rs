@@ -19,22 +19,15 @@ use sovereign_model::{CameraPose, Intrinsics, View};
 /// How far the pixels of a picture are turned clockwise against the camera that took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// As the camera stored them.
     None,
-    /// A quarter.
     Quarter,
-    /// Upside down.
     Half,
-    /// Three quarters.
     ThreeQuarters,
 }
 
-/// A picture whose pose is known or supposed, and its preview.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight<'a> {
-    /// Camera pose.
     pub(crate) pose: &'a CameraPose,
-    /// Camera of the full picture.
     pub(crate) intrinsics: &'a Intrinsics,
     /// JPEG preview of the whole picture; bars may fill up its frame.
     pub(crate) preview: &'a [u8],
@@ -54,7 +47,6 @@ const MAX_SHIFT_PX: i32 = 3;
 /// Larger previews are not decoded: a camera embeds some 160 x 120 pixels.
 const MAX_PREVIEW_SIDE_PX: u32 = 1024;
 
-/// How `edited` was turned, as far as `references` can tell.
 pub(crate) fn turn(edited: Sight<'_>, references: &[Sight<'_>]) -> Option<Turn> {
     let preview = Preview::decode(edited)?;
     let mut nearest: Vec<_> = references
@@ -150,7 +142,6 @@ impl Preview {
         })
     }
 
-    /// Brightness, away from the edge of the picture, where bars bleed into it.
     fn at(&self, x: i32, y: i32) -> Option<f64> {
         const EDGE: f64 = 1.5;
         let inside = f64::from(x) >= self.offset[0] + EDGE

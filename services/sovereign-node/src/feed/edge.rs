@@ -396,7 +396,6 @@ impl Events {
     }
 }
 
-/// Comments and blocks that are no JSON are no events.
 fn event_from_block(block: &str) -> Option<Event> {
     let field = |name: &str| {
         block

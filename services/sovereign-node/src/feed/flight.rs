@@ -15,13 +15,11 @@ use super::{CaptureNotes, Counts, Edge, EdgeError, Fix};
 
 /// Drones of the demo. Each surveys its own half of the world.
 const DRONES: u8 = 2;
-/// Phones of the demo.
 const PHONES: usize = 2;
 /// Position and attitude messages a second of each drone.
 const TELEMETRY_HZ: u32 = 20;
 /// Pictures a second of each drone.
 const PICTURES_HZ: f64 = 2.0;
-/// Quality of the pictures.
 const JPEG_QUALITY: u8 = 88;
 /// Survey height above ground, metres, and speed, metres per second.
 const HEIGHT_M: f64 = 60.0;
@@ -264,7 +262,6 @@ fn taken(answer: Result<(), EdgeError>, operation: &'static str) -> Result<bool,
     }
 }
 
-/// Any free port, of the same family as `address`.
 pub(super) fn any_address_like(address: SocketAddr) -> SocketAddr {
     let ip: IpAddr = if address.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()

@@ -98,7 +98,6 @@ pub struct Counts {
     pub datagrams: u64,
 }
 
-/// A recorded picture.
 #[derive(Debug)]
 struct Picture {
     path: PathBuf,
@@ -229,7 +228,6 @@ impl Recording {
     }
 }
 
-/// Holds back until recorded time has passed at the wanted speed.
 struct Pace {
     speed: Speed,
     previous: Option<Duration>,
@@ -245,7 +243,6 @@ impl Pace {
         }
     }
 
-    /// Returns at once when a stop is requested.
     async fn wait(&mut self, at: Option<Duration>, stop: &Stop) {
         let (Speed::Times(times), Some(at)) = (self.speed, at) else {
             return;
@@ -451,7 +448,6 @@ fn sensor_id_from_path(path: &Path) -> String {
     }
 }
 
-/// The header of a picture, read from as much of the file as it takes.
 fn header_of(path: &Path) -> Option<Header> {
     let mut file = std::fs::File::open(path).ok()?;
     let mut bytes = Vec::new();

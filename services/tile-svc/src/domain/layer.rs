@@ -2,18 +2,14 @@
 
 use sovereign_model::geo::TileCoord;
 
-/// A layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Layer {
-    /// What pictures show.
     Imagery,
 }
 
 impl Layer {
-    /// Every layer.
     pub(crate) const ALL: [Self; 1] = [Self::Imagery];
 
-    /// Its name, for readers.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Imagery => "imagery",
@@ -24,7 +20,6 @@ impl Layer {
         Self::ALL.into_iter().find(|layer| layer.name() == name)
     }
 
-    /// Its number in the store, for good.
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::Imagery => 0,
@@ -36,7 +31,6 @@ impl Layer {
     }
 }
 
-/// A tile of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     pub(crate) layer: Layer,

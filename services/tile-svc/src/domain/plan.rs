@@ -15,19 +15,15 @@ use super::sight::{Sight, Unpaintable};
 /// need more is painted one zoom coarser, which takes a quarter of them, until it fits.
 pub(crate) const MAX_TILES_A_FRAME: usize = 1_024;
 
-/// Zooms that are painted and kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ZoomRange {
-    /// Coarsest zoom that is kept.
     pub(crate) min: u8,
     /// Finest zoom that is painted, at most [`TileCoord::MAX_ZOOM`].
     pub(crate) max: u8,
 }
 
-/// Where a frame goes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
-    /// The zoom.
     pub(crate) zoom: u8,
     /// Tiles that the frame may touch, ordered, without repetition.
     pub(crate) tiles: Vec<TileCoord>,

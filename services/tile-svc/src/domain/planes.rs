@@ -3,14 +3,12 @@
 //! A tile shows the larger of two planes: what frames painted at its own zoom, and what its children
 //! average to. Most tiles have only one of them, and then it is kept once.
 
-use super::blend::blend;
+use super::project::Laid;
 use super::pyramid::{Below, derive};
 use super::raster::{Raster, Rect};
 
-/// What frames painted at a tile's own zoom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Own {
-    /// Nothing.
     Nothing,
     /// Exactly what the tile shows: its children, if any, add nothing.
     Shown,
@@ -18,17 +16,14 @@ pub(crate) enum Own {
     Beneath(Raster),
 }
 
-/// A tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Planes {
     shown: Raster,
     own: Own,
 }
 
-/// What an operation did to a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Nothing.
     None,
     /// What is remembered changed, what is shown did not.
     Beneath,
@@ -37,7 +32,6 @@ pub(crate) enum Change {
 }
 
 impl Planes {
-    /// A tile with nothing in it.
     #[must_use]
     pub(crate) fn empty() -> Self {
         Self {
@@ -46,25 +40,21 @@ impl Planes {
         }
     }
 
-    /// A tile as it was kept.
     #[must_use]
     pub(crate) fn from_parts(shown: Raster, own: Own) -> Self {
         Self { shown, own }
     }
 
-    /// What the tile shows.
     #[must_use]
     pub(crate) fn shown(&self) -> &Raster {
         &self.shown
     }
 
-    /// What frames painted at its own zoom.
     #[must_use]
     pub(crate) fn own(&self) -> &Own {
         &self.own
     }
 
-    /// Rasters held.
     #[must_use]
     pub(crate) fn rasters(&self) -> usize {
         match self.own {
@@ -78,30 +68,32 @@ impl Planes {
         *self = Self::empty();
     }
 
-    /// Whether there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.own == Own::Nothing && self.shown.is_empty()
     }
 
-    /// Paints a frame at the tile's own zoom.
-    pub(crate) fn paint(&mut self, patch: &Raster) -> Change {
-        let beneath = match &mut self.own {
-            Own::Shown => false,
-            Own::Beneath(own) => blend(own, patch).is_some(),
-            Own::Nothing if self.shown.is_empty() => {
-                self.own = Own::Shown;
-                false
-            }
-            Own::Nothing => {
-                self.own = Own::Beneath(patch.clone());
-                true
-            }
-        };
-        match (blend(&mut self.shown, patch), beneath) {
-            (Some(rect), _) => Change::Shown(rect),
-            (None, true) => Change::Beneath,
-            (None, false) => Change::None,
+    /// Paints at the tile's own zoom what `lay` lays onto a raster; `None` when that is nothing.
+    pub(crate) fn paint(&mut self, lay: impl Fn(&mut Raster) -> Laid) -> Option<Change> {
+        if self.own == Own::Nothing && !self.shown.is_empty() {
+            self.own = Own::Beneath(Raster::empty());
         }
+        let beneath = match &mut self.own {
+            Own::Beneath(own) => Some(lay(own)),
+            Own::Shown | Own::Nothing => None,
+        };
+        let shown = lay(&mut self.shown);
+        match &self.own {
+            Own::Nothing if shown.covers => self.own = Own::Shown,
+            Own::Beneath(own) if !shown.covers && own.is_empty() => self.own = Own::Nothing,
+            Own::Nothing | Own::Shown | Own::Beneath(_) => {}
+        }
+        let beneath = beneath.and_then(|laid| laid.changed);
+        let change = match (shown.changed, beneath) {
+            (Some(rect), _) => Change::Shown(rect),
+            (None, Some(_)) => Change::Beneath,
+            (None, None) => Change::None,
+        };
+        shown.covers.then_some(change)
     }
 
     /// Works `rect` out anew after children changed there; see [`derive`].
@@ -134,6 +126,25 @@ mod tests {
         raster
     }
 
+    /// Lays every pixel of `patch` that wins.
+    fn with(patch: &Raster) -> impl Fn(&mut Raster) -> Laid {
+        |base: &mut Raster| {
+            let mut changed = None;
+            for y in 0..256 {
+                for (base, &pixel) in base.row_mut(y).iter_mut().zip(patch.row(y)) {
+                    if pixel > *base {
+                        *base = pixel;
+                        changed = Some(Rect::FULL);
+                    }
+                }
+            }
+            Laid {
+                covers: true,
+                changed,
+            }
+        }
+    }
+
     #[test]
     fn painting_and_deriving_in_either_order_shows_the_same() {
         let (patch, child) = (plain(0x40_11_22_33), plain(0x80_aa_bb_cc));
@@ -144,12 +155,12 @@ mod tests {
             Below::Nothing,
         ];
         let mut painted_first = Planes::empty();
-        painted_first.paint(&patch);
+        painted_first.paint(with(&patch));
         assert_eq!(painted_first.own(), &Own::Shown);
         painted_first.derive(children, Rect::FULL);
         let mut derived_first = Planes::empty();
         derived_first.derive(children, Rect::FULL);
-        derived_first.paint(&patch);
+        derived_first.paint(with(&patch));
         assert_eq!(painted_first, derived_first);
         assert_eq!(painted_first.rasters(), 2);
         assert_eq!(painted_first.shown().row(0)[0], 0x80_aa_bb_cc);
@@ -161,9 +172,22 @@ mod tests {
         let heavy = plain(0xf0_aa_bb_cc);
         let mut tile = Planes::empty();
         tile.derive([Below::Pixels(&heavy); 4], Rect::FULL);
-        assert_eq!(tile.paint(&plain(0x10_01_02_03)), Change::Beneath);
-        assert_eq!(tile.paint(&plain(0x10_01_02_03)), Change::None);
-        assert_eq!(tile.own(), &Own::Beneath(plain(0x10_01_02_03)));
+        let light = plain(0x10_01_02_03);
+        assert_eq!(tile.paint(with(&light)), Some(Change::Beneath));
+        assert_eq!(tile.paint(with(&light)), Some(Change::None));
+        assert_eq!(tile.own(), &Own::Beneath(light));
+    }
+
+    #[test]
+    fn a_frame_without_pixels_here_leaves_a_tile_as_it_is() {
+        let heavy = plain(0xf0_aa_bb_cc);
+        let mut derived = Planes::empty();
+        derived.derive([Below::Pixels(&heavy); 4], Rect::FULL);
+        for mut tile in [Planes::empty(), derived] {
+            let before = tile.clone();
+            assert_eq!(tile.paint(|_| Laid::default()), None);
+            assert_eq!(tile, before);
+        }
     }
 
     #[test]
@@ -172,7 +196,7 @@ mod tests {
         for own in [None, Some(plain(0x40_01_02_03))] {
             let mut tile = Planes::empty();
             if let Some(own) = &own {
-                tile.paint(own);
+                tile.paint(with(own));
             }
             tile.derive([Below::Pixels(&good); 4], Rect::FULL);
             let unknown = [
@@ -193,7 +217,7 @@ mod tests {
     #[test]
     fn children_that_add_nothing_leave_one_plane() {
         let mut tile = Planes::empty();
-        tile.paint(&plain(0xf0_aa_bb_cc));
+        tile.paint(with(&plain(0xf0_aa_bb_cc)));
         let light = plain(0x10_01_02_03);
         assert_eq!(
             tile.derive([Below::Pixels(&light); 4], Rect::FULL),

@@ -19,10 +19,10 @@ use sovereign_model::Image;
 use sovereign_model::geo::TileCoord;
 use sovereign_model::geo::mercator::{MercatorPoint, geodetic_from_mercator};
 
-use super::raster::{Raster, TILE_SIDE};
+use super::blend::{blend, may_win};
+use super::raster::{Raster, Rect, TILE_SIDE};
 use super::sight::Sight;
 
-/// A picture with the camera that took it, ready to be laid onto tiles.
 #[derive(Debug)]
 pub(crate) struct Frame {
     sight: Sight,
@@ -78,24 +78,29 @@ impl Frame {
         }
     }
 
-    /// What the tile shows of this frame; `None` when nothing.
-    #[must_use]
-    pub(crate) fn orthorectify(&self, tile: TileCoord) -> Option<Raster> {
+    /// Lays what the tile shows of this frame onto `raster`, where it wins.
+    pub(crate) fn lay(&self, tile: TileCoord, raster: &mut Raster) -> Laid {
         // A sample is between two pixels, across and down.
         if self.picture.width < 2 || self.picture.height < 2 {
-            return None;
+            return Laid::default();
         }
-        let mut raster = Raster::empty();
-        let laying = Laying {
+        Arch::new().dispatch(Laying {
             frame: self,
             patch: Patch::of(&self.sight, tile),
-            raster: &mut raster,
-        };
-        Arch::new().dispatch(laying).then_some(raster)
+            raster,
+        })
     }
 }
 
-/// One tile on its way.
+/// What came of laying a frame onto a tile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Laid {
+    /// The frame has pixels there, won or lost.
+    pub(crate) covers: bool,
+    /// Where pixels changed, by whole spans.
+    pub(crate) changed: Option<Rect>,
+}
+
 struct Laying<'a> {
     frame: &'a Frame,
     patch: Patch,
@@ -104,25 +109,30 @@ struct Laying<'a> {
 
 /// Compiled once for every kind of processor, with all that it calls: hence the forced inlining here.
 impl NullaryFnOnce for Laying<'_> {
-    type Output = bool;
+    type Output = Laid;
 
-    /// Says whether the tile shows anything.
     #[inline(always)]
-    fn call(self) -> bool {
+    fn call(self) -> Laid {
         let Frame { lens, picture, .. } = self.frame;
         let mut samples = Samples::default();
-        let mut any = false;
+        let mut laid = Laid::default();
         // Columns of spans: what neighbouring rows sample is close together and still in the cache.
         for first in (0..TILE_SIDE).step_by(SPAN) {
             for v in 0..TILE_SIDE {
-                if lens.look_along(&self.patch.row(v), first, &mut samples) {
-                    any = true;
-                    let pixels = picture.sample(&samples);
-                    self.raster.row_mut(v)[first..first + SPAN].copy_from_slice(&pixels);
+                if !lens.look_along(&self.patch.row(v), first, &mut samples) {
+                    continue;
+                }
+                laid.covers = true;
+                let Some(base) = self.raster.row_mut(v)[first..].first_chunk_mut() else {
+                    continue;
+                };
+                // Most of a frame loses against its neighbours, and need not be sampled.
+                if may_win(base, &samples.weight) && blend(base, &picture.sample(&samples)) {
+                    laid.changed = Some(Rect::with_run(laid.changed, v, first, first + SPAN));
                 }
             }
         }
-        any
+        laid
     }
 }
 
@@ -503,7 +513,8 @@ mod tests {
             let tile = TileCoord::containing(place.latitude_deg, place.longitude_deg, plan.zoom);
             let point = mercator_from_geodetic(&place);
             let pixel = |v: f64, start: f64| ((v - start) / tile.side() * 256.0) as usize;
-            let raster = frame.orthorectify(tile).unwrap();
+            let mut raster = Raster::empty();
+            assert!(frame.lay(tile, &mut raster).covers);
             weight(
                 raster.row(pixel(point.y, tile.north_west().y))
                     [pixel(point.x, tile.north_west().x)],
@@ -529,12 +540,9 @@ mod tests {
         let frame = Frame::new(sight, grey(752, 480, |_, _| 9), 0);
         let near = plan.tiles[0];
         let far = TileCoord::new(near.z(), near.x() + 50, near.y()).unwrap();
-        assert!(frame.orthorectify(far).is_none());
-        assert!(
-            plan.tiles
-                .iter()
-                .any(|&tile| frame.orthorectify(tile).is_some())
-        );
+        let lay = |tile| frame.lay(tile, &mut Raster::empty());
+        assert_eq!(lay(far), Laid::default());
+        assert!(plan.tiles.iter().any(|&tile| lay(tile).covers));
     }
 
     #[test]
@@ -555,7 +563,9 @@ mod tests {
         let board = grey(2000, 1500, |x, y| if (x + y) % 2 == 0 { 0 } else { 254 });
         let frame = Frame::new(sight, board, plan.halvings);
         for &tile in &plan.tiles {
-            for &pixel in frame.orthorectify(tile).iter().flat_map(Raster::pixels) {
+            let mut raster = Raster::empty();
+            frame.lay(tile, &mut raster);
+            for &pixel in raster.pixels() {
                 assert!(pixel == 0 || rgb(pixel) == [127; 3], "{pixel:08x}");
             }
         }

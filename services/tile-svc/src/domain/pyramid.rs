@@ -6,7 +6,6 @@
 //! [`super::blend`]. The parent is thereby a function of its children and its own plane alone, whatever
 //! the order in which they came to be.
 
-use super::blend::run_where;
 use super::raster::{Raster, Rect, TILE_SIDE, weight};
 
 /// Pixels of a parent along one side of a child.
@@ -32,12 +31,9 @@ pub(crate) fn needs_child(quadrant: usize, rect: Rect) -> bool {
     rect.x0 < left + HALF && rect.x1 > left && rect.y0 < top + HALF && rect.y1 > top
 }
 
-/// What is known of a child.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Below<'t> {
-    /// It shows this.
     Pixels(&'t Raster),
-    /// There is none.
     Nothing,
     /// It cannot be read: its quadrant of the parent stays as it is.
     Unknown,
@@ -88,7 +84,7 @@ pub(crate) fn derive(
         }
         let row = &mut parent.row_mut(y)[rect.x0..rect.x1];
         let fresh = &fresh[rect.x0..rect.x1];
-        if let Some((x0, x1)) = run_where(row, fresh, |old, new| old != new) {
+        if let Some((x0, x1)) = changed_run(row, fresh) {
             row.copy_from_slice(fresh);
             changed = Some(Rect::with_run(changed, y, rect.x0 + x0, rect.x0 + x1));
         }
@@ -96,7 +92,17 @@ pub(crate) fn derive(
     changed
 }
 
-/// Largest sum of four weights.
+/// Smallest run of columns that holds every pixel that differs.
+fn changed_run(a: &[u32], b: &[u32]) -> Option<(usize, usize)> {
+    // Most rows do not differ at all, and this pass compares many pixels at once.
+    if !a.iter().zip(b).fold(false, |any, (a, b)| any | (a != b)) {
+        return None;
+    }
+    let first = a.iter().zip(b).position(|(a, b)| a != b)?;
+    let last = a.iter().zip(b).rposition(|(a, b)| a != b)?;
+    Some((first, last + 1))
+}
+
 const MAX_TOTAL: usize = 4 * 255;
 
 /// `2^32 / total`, rounded up: multiplying by it and dropping 32 bits divides by `total` exactly, as
@@ -223,11 +229,15 @@ mod tests {
             quadrant in 0..4_usize,
         ) {
             let put = |child: &mut Raster, points: &[(usize, usize, u32)]| {
-                let mut patch = Raster::empty();
+                let mut changed = None;
                 for &(x, y, pixel) in points {
-                    patch.row_mut(y)[x] = pixel | 1 << 24;
+                    let (child, pixel) = (&mut child.row_mut(y)[x], pixel | 1 << 24);
+                    if pixel > *child {
+                        *child = pixel;
+                        changed = Some(Rect::with_run(changed, y, x, x + 1));
+                    }
                 }
-                super::super::blend::blend(child, &patch)
+                changed
             };
             let derived = |parent: &mut Raster, child: &Raster, rect: Rect| {
                 let mut children = [Below::Nothing; 4];

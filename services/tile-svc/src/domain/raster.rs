@@ -15,13 +15,14 @@ pub(crate) const TILE_BYTES: usize = TILE_PIXELS * 4;
 pub(crate) struct Raster(Box<[u32]>);
 
 impl Raster {
-    /// Nothing anywhere.
     #[must_use]
     pub(crate) fn empty() -> Self {
-        Self(vec![0; TILE_PIXELS].into_boxed_slice())
+        // Written at once: memory that is zero by itself would cost a fault at the first look and one more
+        // at the first pixel.
+        Self(std::iter::repeat_n(0, TILE_PIXELS).collect())
     }
 
-    /// From red, green, blue and weight bytes, as [`Raster::to_rgbw`] gives them; `None` when there
+    /// From red, green, blue and weight bytes, as [`Raster::write_rgbw`] gives them; `None` when there
     /// are not exactly [`TILE_BYTES`] of them, or one without weight has a colour.
     #[must_use]
     pub(crate) fn from_rgbw(bytes: &[u8]) -> Option<Self> {
@@ -40,23 +41,18 @@ impl Raster {
     }
 
     /// Red, green, blue and weight of every pixel.
-    #[must_use]
-    pub(crate) fn to_rgbw(&self) -> Vec<u8> {
-        let mut bytes = vec![0; TILE_BYTES];
+    pub(crate) fn write_rgbw(&self, bytes: &mut [u8; TILE_BYTES]) {
         let (pixels, _) = bytes.as_chunks_mut();
         for (rgbw, pixel) in pixels.iter_mut().zip(&self.0) {
             *rgbw = pixel.rotate_left(8).to_be_bytes();
         }
-        bytes
     }
 
-    /// Every pixel.
     #[must_use]
     pub(crate) fn pixels(&self) -> &[u32] {
         &self.0
     }
 
-    /// One row, `y` below [`TILE_SIDE`].
     #[must_use]
     pub(crate) fn row(&self, y: usize) -> &[u32] {
         &self.0[y * TILE_SIDE..(y + 1) * TILE_SIDE]
@@ -67,7 +63,6 @@ impl Raster {
         &mut self.0[y * TILE_SIDE..(y + 1) * TILE_SIDE]
     }
 
-    /// Whether there is nothing anywhere.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(|&pixel| pixel == 0)
@@ -81,7 +76,7 @@ impl std::fmt::Debug for Raster {
     }
 }
 
-/// Digest of a tile, of bytes that [`Raster::to_rgbw`] gave: SHA-256 over width and height (32-bit
+/// Digest of a tile, of bytes that [`Raster::write_rgbw`] wrote: SHA-256 over width and height (32-bit
 /// little-endian each) and the bytes, the same on every machine and for every format the tile is served
 /// in.
 #[must_use]
@@ -100,7 +95,6 @@ pub(crate) fn weight(pixel: u32) -> u32 {
     pixel >> 24
 }
 
-/// Red, green and blue of a pixel.
 #[must_use]
 pub(crate) fn rgb(pixel: u32) -> [u8; 3] {
     let [_, r, g, b] = pixel.to_be_bytes();
@@ -110,18 +104,13 @@ pub(crate) fn rgb(pixel: u32) -> [u8; 3] {
 /// Some pixels of a tile: columns `x0..x1` of rows `y0..y1`, never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rect {
-    /// First column.
     pub(crate) x0: usize,
-    /// First row.
     pub(crate) y0: usize,
-    /// Column after the last.
     pub(crate) x1: usize,
-    /// Row after the last.
     pub(crate) y1: usize,
 }
 
 impl Rect {
-    /// The whole tile.
     pub(crate) const FULL: Rect = Rect {
         x0: 0,
         y0: 0,
@@ -129,7 +118,6 @@ impl Rect {
         y1: TILE_SIDE,
     };
 
-    /// Smallest rectangle around both.
     #[must_use]
     pub(crate) fn union(self, other: Rect) -> Rect {
         Rect {
@@ -140,7 +128,6 @@ impl Rect {
         }
     }
 
-    /// The smallest rectangle around this one and columns `x0..x1` of row `y`.
     pub(crate) fn with_run(rect: Option<Rect>, y: usize, x0: usize, x1: usize) -> Rect {
         let run = Rect {
             x0,
@@ -160,12 +147,17 @@ mod tests {
     fn bytes_and_pixels_are_the_same_tile() {
         let mut raster = Raster::empty();
         raster.row_mut(3)[5] = 0x80_11_22_33;
-        let bytes = raster.to_rgbw();
+        let rgbw = |raster: &Raster| {
+            let mut bytes = [0; TILE_BYTES];
+            raster.write_rgbw(&mut bytes);
+            bytes
+        };
+        let bytes = rgbw(&raster);
         assert_eq!(&bytes[(3 * 256 + 5) * 4..][..4], &[0x11, 0x22, 0x33, 0x80]);
         assert_eq!(Raster::from_rgbw(&bytes), Some(raster.clone()));
         assert_ne!(
             digest_of_rgbw(&bytes),
-            digest_of_rgbw(&Raster::empty().to_rgbw())
+            digest_of_rgbw(&rgbw(&Raster::empty()))
         );
         assert!(!raster.is_empty());
     }

@@ -12,7 +12,6 @@ use sovereign_model::geo::mercator::MAX_LATITUDE_DEG;
 use sovereign_model::geo::{Enu, Geodetic};
 use sovereign_model::{CameraPose, Intrinsics, View};
 
-/// How far from straight down a ray may be to count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SightLimits {
     /// Largest angle from straight down, degrees, above 0 and below 90.
@@ -24,21 +23,16 @@ pub(crate) struct SightLimits {
 /// Why nothing of a frame can be painted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub(crate) enum Unpaintable {
-    /// The ground plane is not below the camera, or a number of the pose is not finite.
     #[error("the camera is not above its ground")]
     NotAboveGround,
-    /// The camera looks to the horizon or above.
     #[error("no ray meets the ground within the limits of view")]
     LooksAway,
-    /// What is seen is smaller than a pixel of the map.
     #[error("no pixel of the map is within the picture")]
     NoPixel,
-    /// Web Mercator ends before the place.
     #[error("the place is beyond the edge of the map")]
     OffTheMap,
 }
 
-/// A camera above the ground, with what it sees well enough worked out.
 #[derive(Clone, Debug)]
 pub(crate) struct Sight {
     pose: CameraPose,
@@ -92,13 +86,11 @@ impl Sight {
         })
     }
 
-    /// Pose and camera, exact.
     #[must_use]
     pub(crate) fn view(&self) -> &View {
         &self.view
     }
 
-    /// The pose.
     #[must_use]
     pub(crate) fn pose(&self) -> &CameraPose {
         &self.pose
@@ -122,7 +114,6 @@ impl Sight {
         self.max_r2
     }
 
-    /// Rotates east, north, up into camera axes.
     pub(super) fn camera_from_enu(&self) -> &Matrix3<f64> {
         &self.camera_from_enu
     }
@@ -154,7 +145,6 @@ impl Sight {
     }
 }
 
-/// How far the edges of a picture reach, undistorted, in focal lengths.
 struct Edges {
     left: f64,
     right: f64,

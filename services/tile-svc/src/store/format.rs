@@ -3,58 +3,60 @@
 use std::sync::Arc;
 
 use sovereign_model::geo::{Bounds, TileCoord};
-use sovereign_model::{Digest, sealed};
+use sovereign_model::{Digest, SEAL_BYTES, seal};
 
 use crate::domain::layer::{Layer, Place};
 use crate::domain::planes::{Own, Planes};
-use crate::domain::raster::digest_of_rgbw;
-use crate::picture::{png_from_rgbw, raster_from_png};
+use crate::domain::raster::{TILE_BYTES, digest_of_rgbw};
+use crate::picture::{raster_from_png, write_png};
 
-/// A tile as the store has it.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) planes: Planes,
-    /// Digest of what it shows.
     pub(crate) digest: Digest,
 }
 
-/// A tile ready to be committed.
 #[derive(Debug)]
 pub(crate) struct Fresh {
     pub(crate) place: Place,
     pub(crate) stored: Arc<Stored>,
-    /// What is written.
     pub(super) sealed: Vec<u8>,
 }
 
 impl Fresh {
-    /// Encodes a tile.
-    pub(crate) fn encode(place: Place, planes: Planes) -> Self {
-        let rgbw = planes.shown().to_rgbw();
-        let digest = digest_of_rgbw(&rgbw);
-        let shown = png_from_rgbw(&rgbw);
-        let (kind, beneath) = match planes.own() {
-            Own::Nothing => (KIND_DERIVED, Vec::new()),
-            Own::Shown => (KIND_PAINTED, Vec::new()),
-            Own::Beneath(own) => (KIND_BOTH, png_from_rgbw(&own.to_rgbw())),
-        };
-        let mut bytes = vec![kind];
-        bytes.extend(digest.as_bytes());
+    /// `rgbw` is room for the pixels of one tile.
+    pub(crate) fn encode(place: Place, planes: Planes, rgbw: &mut [u8; TILE_BYTES]) -> Self {
+        planes.shown().write_rgbw(rgbw);
+        let digest = digest_of_rgbw(rgbw);
+        // About what an aerial tile compresses to.
+        let mut sealed = Vec::with_capacity(TILE_BYTES / 2);
+        sealed.resize(SEAL_BYTES, 0);
+        sealed.push(match planes.own() {
+            Own::Nothing => KIND_DERIVED,
+            Own::Shown => KIND_PAINTED,
+            Own::Beneath(_) => KIND_BOTH,
+        });
+        sealed.extend(digest.as_bytes());
+        let length_at = sealed.len();
+        sealed.extend([0; 4]);
+        write_png(rgbw, &mut sealed);
         // A tile is at most a few hundred kibibytes.
-        bytes.extend((shown.len() as u32).to_le_bytes());
-        bytes.extend(shown);
-        bytes.extend(beneath);
+        let length = (sealed.len() - length_at - 4) as u32;
+        sealed[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        if let Own::Beneath(own) = planes.own() {
+            own.write_rgbw(rgbw);
+            write_png(rgbw, &mut sealed);
+        }
+        seal(&seal_of(place), &mut sealed);
         Self {
             place,
             stored: Arc::new(Stored { planes, digest }),
-            sealed: sealed(&seal_of(place), &bytes),
+            sealed,
         }
     }
 }
 
-/// Children only.
 const KIND_DERIVED: u8 = 0;
-/// Own plane only.
 const KIND_PAINTED: u8 = 1;
 /// Own plane and children: a second picture follows.
 const KIND_BOTH: u8 = 2;
@@ -99,7 +101,6 @@ fn coord_of(number: u64) -> Option<TileCoord> {
     TileCoord::new(zoom, (number >> 24 & LOW) as u32, (number & LOW) as u32)
 }
 
-/// What a tile is sealed under.
 pub(super) fn seal_of(place: Place) -> [u8; 9] {
     let (layer, number) = key_of(place);
     let mut key = [layer; 9];
@@ -107,7 +108,6 @@ pub(super) fn seal_of(place: Place) -> [u8; 9] {
     key
 }
 
-/// A frame as the map knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FrameRecord {
     pub(crate) revision: u32,
@@ -164,16 +164,13 @@ impl FrameRecord {
     }
 }
 
-/// What a layer holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct LayerSummary {
-    /// Tiles with content, all zooms.
     pub(crate) tiles: u64,
     /// Coarsest zoom with content; [`u8::MAX`] for an empty layer.
     pub(crate) min_zoom: u8,
     /// Finest zoom with content; 0 for an empty layer.
     pub(crate) max_zoom: u8,
-    /// Where there is content.
     pub(crate) bounds: Option<Bounds>,
     /// Sequence of the newest change, 0 for an empty layer.
     pub(crate) last_change: u64,

@@ -16,7 +16,6 @@ use super::tables::{CHANGES, DIGESTS, LAYERS, PLACES, TILES};
 use crate::domain::layer::{Layer, Place};
 use crate::domain::raster::TILE_BYTES;
 
-/// What a tile's place in the store holds.
 #[derive(Debug)]
 pub(crate) enum Found {
     Tile(Arc<Stored>),
@@ -25,10 +24,8 @@ pub(crate) enum Found {
     Damaged,
 }
 
-/// A part of the log of changes.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Page {
-    /// Changes, encoded.
     pub(crate) messages: Vec<Vec<u8>>,
     /// The smallest sequence still kept, 0 when there is none.
     pub(crate) oldest_kept: u64,
@@ -64,7 +61,6 @@ impl Map {
         })
     }
 
-    /// What a layer holds.
     pub(crate) fn summary(&self, layer: Layer) -> LayerSummary {
         let summaries = self
             .summaries
@@ -90,7 +86,6 @@ impl Map {
         }
     }
 
-    /// A place whose tile shows what `digest` names.
     pub(crate) fn place_of(&self, digest: Digest) -> Result<Option<Place>, StoreError> {
         let read = || -> Result<Option<Place>, redb::Error> {
             let places = self.database.begin_read()?.open_multimap_table(PLACES)?;

@@ -2,7 +2,6 @@
 
 use redb::{MultimapTableDefinition, TableDefinition};
 
-/// Layer and place.
 pub(super) type Key = (u8, u64);
 
 /// Sealed tile by place.

@@ -4,7 +4,7 @@ use super::format::{seal_of, stored_from_bytes};
 use super::map::Page;
 use super::*;
 use crate::canvas::Canvas;
-use crate::domain::planes::Planes;
+use crate::domain::planes::{Own, Planes};
 use crate::domain::pyramid::Below;
 use crate::domain::raster::{Raster, Rect, TILE_BYTES, digest_of_rgbw};
 
@@ -32,9 +32,7 @@ fn patch(seed: u32) -> Raster {
 }
 
 fn painted(seed: u32) -> Planes {
-    let mut planes = Planes::empty();
-    planes.paint(&patch(seed));
-    planes
+    Planes::from_parts(patch(seed), Own::Shown)
 }
 
 fn record(revision: u32, tiles: &[TileCoord]) -> FrameRecord {
@@ -53,7 +51,7 @@ fn commit(tiles: Vec<(TileCoord, Planes)>, frame_id: &str) -> Commit {
         layer: LAYER,
         tiles: tiles
             .into_iter()
-            .map(|(coord, planes)| Fresh::encode(place(coord), planes))
+            .map(|(coord, planes)| Fresh::encode(place(coord), planes, &mut [0; TILE_BYTES]))
             .collect(),
         removed: vec![],
         frames: vec![(frame_id.to_owned(), record(0, &own))],
@@ -112,7 +110,9 @@ fn what_is_committed_is_there_after_opening_again() {
     assert_eq!(read(&store, deep).unwrap().unwrap().planes, painted(3));
     let stored = read(&store, shallow).unwrap().unwrap();
     assert_eq!(stored.planes, both);
-    assert_eq!(stored.digest, digest_of_rgbw(&both.shown().to_rgbw()));
+    let mut rgbw = [0; TILE_BYTES];
+    both.shown().write_rgbw(&mut rgbw);
+    assert_eq!(stored.digest, digest_of_rgbw(&rgbw));
     assert!(read(&store, coord(20, 6, 6)).unwrap().is_none());
     assert_eq!(store.frame("a").unwrap(), Some(record(0, &[deep])));
     assert!(is_known(&store, "b") && !is_known(&store, "c"));
@@ -297,7 +297,7 @@ fn spoil<K: redb::Key + Copy + for<'k> std::borrow::Borrow<K::SelfType<'k>> + 's
 
 #[test]
 fn no_flipped_bit_and_no_truncation_is_served() {
-    let mut sealed = Fresh::encode(place(coord(9, 1, 2)), painted(4)).sealed;
+    let mut sealed = Fresh::encode(place(coord(9, 1, 2)), painted(4), &mut [0; TILE_BYTES]).sealed;
     let key = seal_of(place(coord(9, 1, 2)));
     let opens = |bytes: &[u8]| unsealed(&key, bytes).and_then(stored_from_bytes).is_some();
     assert!(opens(&sealed));

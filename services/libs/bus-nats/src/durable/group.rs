@@ -57,10 +57,8 @@ pub(super) struct Group {
     accounts: Accounts,
 }
 
-/// What was seen of the stream.
 #[derive(Default)]
 struct Accounts {
-    /// When the stream was made.
     made: i128,
     /// First sequence when the sum was drawn last.
     first: u64,

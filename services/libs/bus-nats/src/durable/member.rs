@@ -25,23 +25,19 @@ pub(super) struct Member {
     pub(super) stop: CancellationToken,
 }
 
-/// A fetched message on its way to `next`. Dropping it is giving it back unseen.
 pub(super) struct Ready {
     pub(super) message: RawMessage,
     pub(super) redelivered: bool,
     pub(super) settle: oneshot::Sender<Settle>,
 }
 
-/// What the reader says about a delivery.
 pub(super) enum Settle {
     Ack(oneshot::Sender<Result<(), TransportError>>),
     GiveBack,
 }
 
-/// What a partition has to know of its group.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct View {
-    /// This member's place among all.
     pub(super) place: usize,
     /// Zero until it is known who is there.
     pub(super) members: usize,

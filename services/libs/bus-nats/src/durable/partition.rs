@@ -70,12 +70,10 @@ const PIN_GROUP: &str = "members";
 
 type Consumer = async_nats::jetstream::consumer::Consumer<pull::Config>;
 
-/// What the names of a group's consumers start with. `=` is in no group.
 pub(super) fn consumer_prefix(group: &str) -> String {
     format!("{group}=")
 }
 
-/// The consumer of a partition, made where it is not there.
 pub(super) async fn open_consumer(
     member: &Member,
     partition: u16,
@@ -106,7 +104,6 @@ pub(super) struct Partition {
     member: Arc<Member>,
     number: u16,
     view: watch::Receiver<View>,
-    /// Unacknowledged messages by sequence.
     in_hand: BTreeMap<u64, InHand>,
     settling: FuturesUnordered<BoxFuture<'static, Settled>>,
     /// When to ask whether an older message than those in hand is with somebody else; `None` when it is
@@ -139,7 +136,6 @@ enum Place {
     Out,
 }
 
-/// What became of a delivery.
 enum Settled {
     Said(u64, Result<Settle, RecvError>),
     Acknowledged(u64, bool),
@@ -170,7 +166,6 @@ impl Partition {
         }
     }
 
-    /// Serves the partition whenever it falls to this member, until that leaves.
     pub(super) async fn run(mut self) {
         let stop = self.member.stop.clone();
         while !stop.is_cancelled() {
@@ -203,7 +198,6 @@ impl Partition {
         self.leave().await;
     }
 
-    /// A partition stays with its member while that lives and has work.
     fn is_kept(&self) -> bool {
         self.view.borrow().wants(self.number)
             || !self.in_hand.is_empty()
@@ -288,7 +282,6 @@ impl Partition {
             .retain(|_, message| message.place == Place::Out);
     }
 
-    /// Of the messages of a key only the oldest can have been with a reader.
     fn end_doubt(&mut self) {
         self.doubt = None;
         let mut keys: Vec<Arc<str>> = Vec::with_capacity(WINDOW);
@@ -446,7 +439,6 @@ impl Partition {
         }
     }
 
-    /// Tells the server what is in hand.
     async fn report(&mut self) {
         if self.member.connection.client.connection_state() != State::Connected {
             return;

@@ -27,22 +27,17 @@ const CURSORS: TableDefinition<'_, (&str, &str, &str), u64> = TableDefinition::n
 const GROUPS: TableDefinition<'_, (&str, &str), ()> = TableDefinition::new("groups");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 
-/// Everything about a stored message but its payload.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct EntryRecord {
-    /// Full subject.
     #[prost(string, tag = "1")]
     pub(super) subject: String,
     /// Key, empty for a keyless topic.
     #[prost(string, tag = "2")]
     pub(super) key: String,
-    /// Node that appended it.
     #[prost(string, tag = "3")]
     pub(super) node: String,
-    /// Id that the publisher gave.
     #[prost(string, tag = "4")]
     pub(super) message_id: String,
-    /// Trace context of the publisher.
     #[prost(string, optional, tag = "5")]
     pub(super) traceparent: Option<String>,
     /// When it was stored, ns since the Unix epoch by this machine's clock.
@@ -63,23 +58,22 @@ impl EntryRecord {
     }
 }
 
-/// One thing to do in the next commit.
 pub(super) enum Write {
-    /// A new message.
     Message {
         topic: Arc<str>,
         number: u64,
         record: EntryRecord,
         payload: Bytes,
     },
-    /// A message that retention removed.
     Remove {
         topic: Arc<str>,
         number: u64,
         payload_bytes: u64,
     },
-    /// A group exists.
-    Group { topic: Arc<str>, group: String },
+    Group {
+        topic: Arc<str>,
+        group: String,
+    },
     /// A group acknowledged a key up to a number.
     Cursor {
         topic: Arc<str>,
@@ -95,7 +89,6 @@ pub(super) enum Write {
     },
 }
 
-/// What was on disk at start.
 pub(super) struct Contents {
     pub(super) entries: Vec<(String, u64, EntryRecord)>,
     pub(super) groups: Vec<(String, String)>,
@@ -103,7 +96,6 @@ pub(super) struct Contents {
     pub(super) numbers: Vec<(String, u64)>,
 }
 
-/// Opens the file, making it and its folder when absent.
 pub(super) fn open(path: &Path) -> Result<(Database, Contents), OpenError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|cause| OpenError::Folder {
@@ -173,7 +165,6 @@ fn decode_entry(bytes: &[u8]) -> Result<EntryRecord, Error> {
         .map_err(|error| Error::Corrupted(format!("an entry does not decode: {error}")))
 }
 
-/// Writes all in one transaction and one sync to disk.
 pub(super) fn commit(database: &Database, writes: &[Write]) -> Result<(), Error> {
     let transaction = database.begin_write()?;
     write_all(&transaction, writes)?;

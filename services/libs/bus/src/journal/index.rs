@@ -104,7 +104,6 @@ struct Cache {
     bytes: usize,
 }
 
-/// A member's handle.
 #[derive(Clone)]
 pub(super) struct MemberId {
     pub(super) topic: Arc<str>,
@@ -112,7 +111,6 @@ pub(super) struct MemberId {
     pub(super) number: u64,
 }
 
-/// A message that was taken out for delivery.
 #[derive(Clone)]
 pub(super) struct Taken {
     pub(super) key: Arc<str>,
@@ -122,14 +120,12 @@ pub(super) struct Taken {
     pub(super) message: Option<RawMessage>,
 }
 
-/// What a member finds when it asks.
 pub(super) enum Next {
     Take(Taken),
     /// Nothing now; maybe something at that time.
     Wait(Option<Instant>),
 }
 
-/// How a delivery ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
@@ -140,7 +136,6 @@ pub(super) enum Outcome {
 }
 
 impl Index {
-    /// Notes that a topic is used, and by which rules.
     pub(super) fn use_topic(&mut self, spec: &DurableSpec) -> Arc<str> {
         let (name, topic) = self.topic(spec.pattern);
         topic.rules = Some((spec.retention, Arc::clone(&spec.counters)));
@@ -199,7 +194,6 @@ impl Index {
         }
     }
 
-    /// The number after the last one of a topic.
     pub(super) fn next_number(&self, topic: &str) -> u64 {
         self.topics
             .get(topic)
@@ -212,7 +206,6 @@ impl Index {
             .is_some_and(|topic| topic.ids.contains(message_id))
     }
 
-    /// Adds a message that is on disk and offers it to the groups.
     pub(super) fn add_message(
         &mut self,
         name: &Arc<str>,
@@ -236,7 +229,6 @@ impl Index {
         self.cache.insert(name, number, message);
     }
 
-    /// Adds a member and offers it what no other member owns.
     pub(super) fn join(
         &mut self,
         name: &Arc<str>,
@@ -301,7 +293,6 @@ impl Index {
         }
     }
 
-    /// The next message for a member.
     pub(super) fn take(&mut self, id: &MemberId, now: Instant) -> Next {
         let Some(topic) = self.topics.get_mut(&id.topic) else {
             return Next::Wait(None);
@@ -337,7 +328,6 @@ impl Index {
         Next::Wait(member.delayed.iter().map(|(at, _)| *at).min())
     }
 
-    /// Notes that a taken message reached its reader.
     pub(super) fn handed_out(&mut self, id: &MemberId, key: &Arc<str>, number: u64) {
         if let Some(topic) = self.topics.get_mut(&id.topic)
             && let Some(group) = topic.groups.get_mut(&id.group)
@@ -347,7 +337,6 @@ impl Index {
         }
     }
 
-    /// Ends a delivery.
     pub(super) fn settle(
         &mut self,
         id: &MemberId,
@@ -396,7 +385,6 @@ impl Index {
         }
     }
 
-    /// Takes what groups have to write.
     pub(super) fn take_unwritten(&mut self, writes: &mut Vec<Write>) {
         for (name, topic) in &mut self.topics {
             for (group_name, group) in &mut topic.groups {

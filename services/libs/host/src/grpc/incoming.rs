@@ -33,7 +33,6 @@ impl Cut {
     }
 }
 
-/// Accepted connections, without end.
 pub(super) fn incoming(
     listener: TcpListener,
     cut: Cut,
@@ -78,7 +77,6 @@ async fn accept(listener: &TcpListener, metrics: &HostMetrics) -> TcpStream {
     }
 }
 
-/// A connection that ends when it is cut.
 pub(super) struct Connection {
     socket: TcpStream,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,

@@ -162,7 +162,6 @@ fn panicked() -> Status {
     Status::internal("internal error")
 }
 
-/// When a call has to be finished, from its `grpc-timeout` header.
 pub(super) fn deadline_from_headers(headers: &HeaderMap) -> Option<Instant> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     Instant::now().checked_add(timeout_from_text(text)?)
