@@ -22,7 +22,6 @@ use crate::store::Store;
 use crate::swarm::Client;
 use crate::wire::{Body, Hello, Log, seal, seal_content};
 
-/// New entries asked for at a time.
 const PAGE: u32 = 100;
 /// Without a hint the owner of a log is asked this often, so that a lost hint costs a minute at most.
 const UNHINTED: Duration = Duration::from_secs(60);

@@ -14,7 +14,6 @@ use crate::error::StoreError;
 /// Sequence and fingerprint of the last entry that was exported, by network and log.
 const POSITIONS: TableDefinition<'_, (&str, &str), (u64, [u8; 32])> =
     TableDefinition::new("exported");
-/// Pages of the file kept in memory.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
 
 /// The exports of one network; cheap to clone. Every call blocks, and what it wrote is on disk when it

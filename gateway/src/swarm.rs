@@ -46,7 +46,6 @@ const MESSAGES: usize = 256;
 /// Peers a node connects to by itself when it knows that many: enough for GossipSub to choose its
 /// mesh of six from, and for the network to hold when the seed is gone.
 const WANTED_PEERS: usize = 10;
-/// Wait before a swarm that ended is built again.
 const RESTART_WAIT: Duration = Duration::from_millis(500);
 
 /// Binds every listener of the settings and waits until each has an address. The node publishes no

@@ -26,7 +26,6 @@ use crate::domain::envelope::{
 };
 use crate::domain::split::ranges_within;
 
-/// The owner of a log answers within this time, or is asked again.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room for everything of an envelope with a tile change but tiles and frames: message id, node name,
 /// layer, numbers, and the framing.
@@ -37,7 +36,6 @@ pub(crate) trait Log: Send + 'static {
     const NAME: &'static str;
     const KIND: Kind;
 
-    /// At most `limit` entries behind `after`, each with the messages that say it.
     fn page(
         &mut self,
         after: u64,

@@ -17,9 +17,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Asks `look` until it has an answer, for at most `limit`.
-///
-/// # Errors
-/// Those of `look`, or that the limit has passed.
 pub async fn wait_for<T>(
     limit: Duration,
     mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,

@@ -47,17 +47,11 @@ pub struct NatsServer {
 
 impl NatsServer {
     /// Starts a server and waits until it answers.
-    ///
-    /// # Errors
-    /// No `nats-server` of at least 2.12.7 on `PATH`, or one that does not start.
     pub fn start() -> Result<Self> {
         Self::start_with_max_payload(MAX_PAYLOAD)
     }
 
     /// Starts a server that takes messages of at most `max_payload` bytes.
-    ///
-    /// # Errors
-    /// As [`NatsServer::start`].
     pub fn start_with_max_payload(max_payload: usize) -> Result<Self> {
         check_version()?;
         let folder = tempfile::tempdir().context("make the server's folder")?;
@@ -80,9 +74,6 @@ impl NatsServer {
     }
 
     /// What the server says of its version, `nats-server: v2.15.2`.
-    ///
-    /// # Errors
-    /// When the program is not there.
     pub fn version() -> Result<String> {
         let said = Command::new(PROGRAM).arg("--version").output()?;
         Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
@@ -101,9 +92,6 @@ impl NatsServer {
     }
 
     /// Kills the server if it runs, and starts it on the same port with the same store.
-    ///
-    /// # Errors
-    /// The server does not come back.
     pub fn restart(&self) -> Result<()> {
         self.kill();
         let address = self.address.to_string();
@@ -113,9 +101,6 @@ impl NatsServer {
     }
 
     /// As [`NatsServer::restart`], without what it had stored.
-    ///
-    /// # Errors
-    /// The store cannot be removed, or the server does not come back.
     pub fn restart_empty(&self) -> Result<()> {
         self.kill();
         fs::remove_dir_all(self.folder.path().join("store"))
@@ -125,17 +110,11 @@ impl NatsServer {
 
     /// Makes the server read and answer nothing, with its connections open, until
     /// [`NatsServer::resume`].
-    ///
-    /// # Errors
-    /// The server does not run.
     pub fn pause(&self) -> Result<()> {
         self.signal("STOP")
     }
 
     /// Lets a paused server go on.
-    ///
-    /// # Errors
-    /// The server does not run.
     pub fn resume(&self) -> Result<()> {
         self.signal("CONT")
     }

@@ -17,9 +17,6 @@ use crate::wait_for;
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A binary that was built beside this test.
-///
-/// # Errors
-/// When it was not built.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe().context("find the test binary")?;
     let folder = test
@@ -43,9 +40,6 @@ pub struct Process {
 
 impl Process {
     /// [`Process::spawn`], then [`Process::wait_until_ready`].
-    ///
-    /// # Errors
-    /// When it does not start or become ready.
     pub async fn start(name: &str, data_dir: &Path, args: &[&str]) -> anyhow::Result<Self> {
         let mut process = Self::spawn(name, data_dir, args)?;
         process.wait_until_ready().await?;
@@ -54,9 +48,6 @@ impl Process {
 
     /// Starts `name` with its data in `data_dir`; gRPC and admin are on free ports. Log and standard output
     /// go to `<data_dir>.log` and `<data_dir>.out`.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub fn spawn(name: &str, data_dir: &Path, args: &[&str]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data_dir)?;
         // The addresses of a process that was killed here would be taken for this one's.
@@ -88,9 +79,6 @@ impl Process {
     }
 
     /// Waits until its `/readyz` says so, and learns its addresses.
-    ///
-    /// # Errors
-    /// When it ends or does not get there; with its log.
     pub async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let file = self.data_dir.join("addresses.json");
         let http = reqwest::Client::new();
@@ -119,25 +107,16 @@ impl Process {
     }
 
     /// A channel to its gRPC door.
-    ///
-    /// # Errors
-    /// Before the process is ready.
     pub fn grpc(&self) -> anyhow::Result<Channel> {
         Ok(Channel::connect(&self.grpc_url()?)?)
     }
 
     /// URL of its gRPC door.
-    ///
-    /// # Errors
-    /// Before the process is ready.
     pub fn grpc_url(&self) -> anyhow::Result<String> {
         Ok(format!("http://{}", self.address("grpc")?))
     }
 
     /// One of its addresses.
-    ///
-    /// # Errors
-    /// When it has none of that name.
     pub fn address(&self, name: &str) -> anyhow::Result<SocketAddr> {
         self.addresses
             .get(name)
@@ -146,9 +125,6 @@ impl Process {
     }
 
     /// The most memory that it held so far, bytes (Linux: `VmHWM`).
-    ///
-    /// # Errors
-    /// When it is gone.
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -175,9 +151,6 @@ impl Process {
     }
 
     /// Asks it to stop (SIGTERM).
-    ///
-    /// # Errors
-    /// When it is gone.
     pub fn terminate(&self) -> anyhow::Result<()> {
         let id = self.child.id().to_string();
         let status = Command::new("kill").args(["-TERM", &id]).status()?;
@@ -186,9 +159,6 @@ impl Process {
     }
 
     /// Kills it where it stands (SIGKILL) and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -196,9 +166,6 @@ impl Process {
     }
 
     /// Waits for its end.
-    ///
-    /// # Errors
-    /// When it goes on for longer than `limit`; with its log.
     pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let child = &mut self.child;
         let ended = wait_for(limit, async || Ok(child.try_wait()?)).await;
@@ -206,9 +173,6 @@ impl Process {
     }
 
     /// Stops it in order; asks for exit code 0 and a log without warnings but those `announced`.
-    ///
-    /// # Errors
-    /// When any of that is not so.
     pub async fn stop(mut self, announced: &[&str]) -> anyhow::Result<()> {
         self.terminate()?;
         let status = self.ended(LIMIT).await?;

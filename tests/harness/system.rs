@@ -52,9 +52,6 @@ pub struct System {
 
 impl System {
     /// `sovereign-node start` with everything in one process.
-    ///
-    /// # Errors
-    /// When it does not become ready.
     pub async fn unified(folder: &Path) -> anyhow::Result<Self> {
         let mut args = vec!["start", "--listen", "/ip4/127.0.0.1/tcp/0"];
         for setting in &DOORS[..2] {
@@ -72,9 +69,6 @@ impl System {
     }
 
     /// Every service as a process of its own, over a real NATS server.
-    ///
-    /// # Errors
-    /// When one of them does not become ready.
     pub async fn split(folder: &Path) -> anyhow::Result<Self> {
         let nats = NatsServer::start()?;
         let bus = format!("host.bus={}", nats.url());
@@ -116,25 +110,16 @@ impl System {
     }
 
     /// A channel to the tile service.
-    ///
-    /// # Errors
-    /// When its address is no URL.
     pub fn tiles(&self) -> anyhow::Result<Channel> {
         self.processes[self.tiles].grpc()
     }
 
     /// The most memory that its processes held so far, together, bytes.
-    ///
-    /// # Errors
-    /// When one of them is gone.
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
         self.processes.iter().map(Process::peak_memory).sum()
     }
 
     /// Stops every process in order, callers first.
-    ///
-    /// # Errors
-    /// When one does not end well, or warned of something not `announced`.
     pub async fn stop(self, announced: &[&str]) -> anyhow::Result<()> {
         for process in self.processes.into_iter().rev() {
             process.stop(announced).await?;

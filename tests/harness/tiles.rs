@@ -8,9 +8,6 @@ use sovereign_proto::tile::v1::{ListChangesRequest, TileChange};
 use sovereign_service::Channel;
 
 /// Digest of every tile by zoom, column, row, from the changes of a tile service.
-///
-/// # Errors
-/// When it does not answer.
 pub async fn digests(channel: Channel) -> anyhow::Result<BTreeMap<(u32, u32, u32), Vec<u8>>> {
     let mut digests = BTreeMap::new();
     for tile in changes(channel)
@@ -30,9 +27,6 @@ pub async fn digests(channel: Channel) -> anyhow::Result<BTreeMap<(u32, u32, u32
 }
 
 /// Ids of the frames painted, in the order of their commits; a frame painted twice is there twice.
-///
-/// # Errors
-/// When the tile service does not answer.
 pub async fn painted_frames(channel: Channel) -> anyhow::Result<Vec<String>> {
     Ok(changes(channel)
         .await?

@@ -12,7 +12,6 @@ use super::unconfirmed::{Settled, Unconfirmed};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Sequence of an entry; 0 is before the first.
     pub(crate) sequence: u64,
     /// Tells that entry from one of the same sequence in another log.
     pub(crate) fingerprint: [u8; 32],
@@ -27,7 +26,6 @@ pub(crate) struct Entry<T> {
 #[derive(Debug)]
 pub(crate) struct Page<T> {
     pub(crate) entries: Vec<Entry<T>>,
-    /// Smallest sequence that the log still has.
     pub(crate) oldest_kept: u64,
 }
 

@@ -7,14 +7,10 @@ use sovereign_model::{Digest, Version, geo::TileCoord};
 
 /// Largest envelope that travels, the size rust-libp2p has always used for a message.
 pub(crate) const MAX_ENVELOPE_BYTES: usize = 64 << 10;
-/// Longest message id, bytes.
 const MAX_MESSAGE_ID_BYTES: usize = 64;
-/// Longest name of a node, bytes.
 const MAX_NODE_ID_BYTES: usize = 128;
-/// Longest name of a layer, and longest id of a frame or sensor, bytes.
 const MAX_NAME_BYTES: usize = 128;
 pub(crate) const MAX_HELLO_ADDRS: usize = 16;
-/// Longest multiaddr in a hello, bytes.
 const MAX_ADDR_BYTES: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -103,7 +99,6 @@ pub(crate) enum PhaseClaim {
     Unknown,
 }
 
-/// One tile of a change; `zxy` is absent when the peer left the coordinate out.
 #[derive(Debug, Clone)]
 pub(crate) struct TileClaim<'a> {
     pub(crate) zxy: Option<(u32, u32, u32)>,

@@ -87,7 +87,6 @@ impl<K: Hash + Eq> Buckets<K> {
         }
     }
 
-    /// Whether one more of `key` is within the rate; it counts when it is.
     pub(crate) fn admit(&mut self, key: K, now: Duration) -> bool {
         let rate = self.rate;
         let bucket = self

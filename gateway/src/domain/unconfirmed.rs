@@ -81,7 +81,6 @@ impl<T> Unconfirmed<T> {
         Settled { confirmed, lost }
     }
 
-    /// When the next is confirmed if every link holds; absent when there is none.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.marks.front().map(|mark| mark.last + CONFIRMATION)
     }

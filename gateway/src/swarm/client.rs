@@ -119,7 +119,6 @@ impl Client {
         answer.await.unwrap_or(Err(PublishRefused::Restarting))
     }
 
-    /// The peers connected now; absent while the swarm restarts.
     pub(crate) async fn peers(&self) -> Option<Vec<PeerInfo>> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Peers { reply }).await.ok()?;

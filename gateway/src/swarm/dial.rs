@@ -22,7 +22,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LONGEST_ISLAND_WAIT: Duration = Duration::from_secs(2);
 /// Learned peers remembered; one more forgets the one heard of longest ago.
 const MAX_LEARNED: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
-/// Addresses kept of one peer; further ones are ignored.
 const MAX_ADDRS: usize = 16;
 /// A learned peer that failed this often in a row is forgotten.
 const MAX_LEARNED_FAILURES: u32 = 6;
@@ -51,7 +50,6 @@ pub(crate) struct Dial {
 
 #[derive(Debug)]
 struct Target {
-    /// Identity named by the operator or learned.
     expected: Option<PeerId>,
     /// Who answered last, for a seed without an identity.
     answered: Option<PeerId>,

@@ -22,7 +22,6 @@ use crate::domain::rate::Bucket;
 use crate::error::{PublishRefused, SwarmError};
 use crate::import::{Inspector, Received, Verdict};
 
-/// A listener must have an address within this time.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a stop the swarm is polled this much longer, so that what was accepted is sent.
 const LINGER: Duration = Duration::from_millis(250);
@@ -194,7 +193,6 @@ impl EventLoop {
         infos
     }
 
-    /// Events of a running swarm; an accepted message is returned.
     fn on_event(
         &mut self,
         event: SwarmEvent<BehaviourEvent>,

@@ -13,7 +13,6 @@ use crate::config::{MIN_FPS, Plan};
 use crate::domain::{Backoff, Pacer};
 use crate::metrics::Metrics;
 
-/// Longest sleep of a reader before it looks again whether it should stop.
 const NAP: Duration = Duration::from_millis(100);
 
 /// Frames in a row that may be broken: packets of a stream get lost, and it recovers with its next key
@@ -93,7 +92,6 @@ impl Reader {
         }
     }
 
-    /// Returns when a file ended or a stop was requested; `sequence` counts what the source gave.
     fn read_until_it_ends(&self, sequence: &mut u64) -> Result<(), CaptureError> {
         let plan = &self.plan;
         let mut source = (self.open)(&plan.source)?;

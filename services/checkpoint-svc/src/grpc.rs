@@ -28,7 +28,6 @@ const MAX_CHECKPOINT_UPLOADS: usize = 16;
 /// An upload of which nothing comes for this long fails with DEADLINE_EXCEEDED, so that callers that fell
 /// silent do not keep the others out.
 const IDLE: Duration = Duration::from_secs(30);
-/// Entries of a list when the caller does not say how many, and at most.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 

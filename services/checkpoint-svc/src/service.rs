@@ -12,7 +12,6 @@ use crate::grpc::{Api, blocking};
 use crate::metrics::Metrics;
 use crate::store::Store;
 
-/// How often is looked for what is too old.
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// The content store.

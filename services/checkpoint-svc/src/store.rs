@@ -35,12 +35,10 @@ pub(crate) use writer::{Inserted, Limits, PinChange};
 
 /// Versions kept at most, so that a list of all fits one gRPC message; more are refused.
 pub(crate) const MAX_VERSIONS: u64 = 20_000;
-/// Memory for pages of the index.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
 /// Times that an object is looked up again because its pack was written anew meanwhile.
 const LOOKS: usize = 3;
 
-/// The store; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     index: Arc<Index>,
@@ -136,7 +134,6 @@ impl Store {
         self.index.list(class, after, limit)
     }
 
-    /// Reads `length` bytes from `offset`, as far as there are; 0 means to the end.
     pub(crate) fn read(
         &self,
         digest: &Digest,
@@ -168,7 +165,6 @@ impl Store {
         Err(damaged())
     }
 
-    /// Sets and removes pins; says how many of the objects are not here.
     pub(crate) fn update_pins(
         &self,
         changes: Vec<PinChange>,

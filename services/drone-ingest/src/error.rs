@@ -8,25 +8,18 @@ use sovereign_service::{Code, HasCode};
 
 use crate::domain::reject::Reject;
 
-/// A capture was not accepted.
 #[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// A field of the request cannot be used.
+pub(crate) enum CaptureError {
     #[error("the capture cannot be used: {} {}", .0.field, .0.why)]
     Field(FieldError),
-    /// It did not come to its end.
     #[error("receive the picture")]
     Receive(#[source] tonic::Status),
-    /// It is no picture that can be used.
     #[error("the picture {0}")]
     Picture(NotAPicture),
-    /// The content store did not take it.
     #[error("store what was captured")]
     Store(#[source] ObjectsError),
-    /// The vehicle id cannot be a bus key, although it is a sensor id.
     #[error("make a bus key of the vehicle id")]
     Key(#[source] InvalidKey),
-    /// The durable queue did not take its record.
     #[error("queue what was captured")]
     Queue(#[source] PublishError),
 }
@@ -48,8 +41,7 @@ impl From<PutPictureError<tonic::Status>> for CaptureError {
 }
 
 impl CaptureError {
-    /// The counter it belongs to.
-    pub fn reject(&self) -> Reject {
+    pub(crate) fn reject(&self) -> Reject {
         match self {
             Self::Picture(NotAPicture::TooLarge | NotAPicture::Size { .. }) => {
                 Reject::CaptureTooLarge

@@ -33,7 +33,6 @@ const TELEMETRY_WAIT: Duration = Duration::from_millis(150);
 /// that one which waits for the disk delays only those of its lane.
 pub(crate) const LANES: usize = 64;
 
-/// What the socket, the calls and the publisher share.
 #[derive(Debug)]
 pub(crate) struct Intake {
     bus: Bus,
@@ -43,7 +42,6 @@ pub(crate) struct Intake {
     metrics: Metrics,
     /// A vehicle became due for publishing.
     due: Notify,
-    /// Telemetry was merged.
     heard: Notify,
     /// Arrival given to the last capture; it grows over all vehicles, so for each of them as well.
     last_received: Mutex<Timestamp>,
@@ -74,7 +72,6 @@ impl Intake {
         }
     }
 
-    /// The door, locked; never held over an await.
     pub(crate) fn door(&self) -> MutexGuard<'_, Door> {
         // Counters and states stay usable after a panic elsewhere.
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,12 +81,10 @@ impl Intake {
         self.clock.now()
     }
 
-    /// No exposure may be later.
     pub(crate) fn latest_time(&self) -> Timestamp {
         self.door().latest_time(self.now())
     }
 
-    /// Wakes whoever waits for what was heard.
     pub(crate) fn wake(&self, heard: Heard) {
         if heard.telemetry {
             self.heard.notify_waiters();
@@ -99,12 +94,10 @@ impl Intake {
         }
     }
 
-    /// Ready when a vehicle became due for publishing.
     pub(crate) async fn due(&self) {
         self.due.notified().await;
     }
 
-    /// Accepts a picture that comes in `pieces`.
     pub(crate) async fn accept(
         &self,
         mut note: Note,
@@ -127,7 +120,6 @@ impl Intake {
             .await
     }
 
-    /// Checks, queues and only then merges a sample.
     pub(crate) async fn take_sample(
         &self,
         sample: &Sample,
@@ -308,7 +300,6 @@ impl Intake {
     }
 }
 
-/// The lane of a vehicle, less than [`LANES`].
 pub(crate) fn lane_of(vehicle_id: &SensorId) -> usize {
     let mut hasher = DefaultHasher::new();
     vehicle_id.hash(&mut hasher);

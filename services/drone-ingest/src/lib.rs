@@ -22,10 +22,9 @@
 //! Absent on purpose: commands to vehicles (nothing is ever sent), poses, maps. A JSON sender can name itself anything but a MAVLink vehicle: on a door
 //! that others reach, demand signatures, which JSON cannot give.
 
-pub mod domain;
-
 mod capture;
 mod config;
+mod domain;
 mod error;
 mod grpc;
 mod intake;
@@ -36,5 +35,4 @@ mod udp;
 mod wire;
 
 pub use config::{Config, Settings};
-pub use error::CaptureError;
 pub use service::{Calls, DroneService};

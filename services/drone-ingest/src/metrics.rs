@@ -44,7 +44,6 @@ impl Metrics {
     }
 }
 
-/// What the domain counts.
 pub(crate) struct DoorCollector(pub(crate) Arc<Mutex<Door>>);
 
 impl fmt::Debug for DoorCollector {

@@ -52,7 +52,6 @@ impl Publisher {
         }
     }
 
-    /// The last state of every vehicle, whether it is due or not.
     pub(crate) async fn publish_last(&self) {
         let last = self.intake.door().take_all(self.intake.now());
         self.publish(last).await;

@@ -22,7 +22,6 @@ use crate::metrics::Metrics;
 /// Kernel buffer asked for. At 200,000 datagrams of 60 bytes a second it bridges some 50 ms without a
 /// reader; the kernel may grant less (`net.core.rmem_max`), which is logged.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
-/// The largest datagram there is.
 const MAX_DATAGRAM_BYTES: usize = 65_536;
 /// Datagrams taken for one wake before others on the runtime get their turn.
 const DATAGRAMS_A_WAKE: usize = 512;
@@ -31,7 +30,6 @@ const SAMPLE_QUEUE: usize = 256;
 /// Samples that wait in one lane; a further one is refused as `BUFFER_FULL`.
 pub(crate) const LANE_DEPTH: usize = 16;
 
-/// A bound socket.
 #[derive(Debug)]
 pub(crate) struct Udp {
     socket: UdpSocket,
@@ -62,7 +60,6 @@ impl Udp {
         })
     }
 
-    /// Adds the tasks that work off what arrives.
     pub(crate) fn spawn(
         self,
         intake: &Arc<Intake>,
@@ -88,14 +85,12 @@ impl Udp {
     }
 }
 
-/// A JSON datagram on its way to be read.
 #[derive(Debug)]
 struct Json {
     bytes: Box<[u8]>,
     arrived: Timestamp,
 }
 
-/// A sample on its way to the disk.
 #[derive(Debug)]
 struct Arrived {
     sample: Sample,
@@ -145,7 +140,6 @@ async fn receive(
     }
 }
 
-/// Counts a datagram and merges it, or puts it in the queue of samples.
 fn take_datagram(
     intake: &Intake,
     datagram: &[u8],

@@ -58,7 +58,6 @@ pub(crate) fn note_from_header(
     })
 }
 
-/// The record of a capture.
 pub(crate) fn capture_from_parts(
     frame_id: &str,
     note: &Note,

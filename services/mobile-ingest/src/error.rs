@@ -26,34 +26,25 @@ pub(crate) enum BodyFault {
     NoRoom,
 }
 
-/// A sample, picture or registration was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IngestError {
-    /// The sender's fault.
     #[error(transparent)]
     Refused(#[from] Reject),
-    /// No room for another phone.
     #[error(transparent)]
     Full(#[from] TableFull),
-    /// It did not come to its end.
     #[error(transparent)]
     Body(#[from] BodyFault),
-    /// It is no picture that can be used.
     #[error("the picture {0}")]
     Picture(NotAPicture),
-    /// The content store did not take the picture.
     #[error("store the picture")]
     Store(#[source] ObjectsError),
-    /// The bus did not take it.
     #[error("queue the sample")]
     Queue(#[source] PublishError),
-    /// The bus did not answer in time. Whether the sample was stored shows when it is sent again.
     #[error("the queue did not answer in time")]
     QueueTimeout,
 }
 
 impl IngestError {
-    /// The code of the `av-v1` contract.
     pub(crate) fn reject_code(&self) -> RejectCode {
         match self {
             Self::Refused(reject) => reject.code,
@@ -93,7 +84,6 @@ impl HasCode for IngestError {
     }
 }
 
-/// What a code of the contract means.
 pub(crate) fn code_from_reject(code: RejectCode) -> Code {
     match code {
         RejectCode::InvalidPayload
@@ -113,11 +103,9 @@ pub(crate) fn code_from_reject(code: RejectCode) -> Code {
     }
 }
 
-/// A call to another service failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{service} answered: {message}")]
 pub(crate) struct CallError {
-    /// Name of the service.
     pub(crate) service: &'static str,
     pub(crate) code: Code,
     pub(crate) message: String,

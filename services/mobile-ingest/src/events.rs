@@ -18,7 +18,6 @@ const RING: usize = 1024;
 /// A batch is sent once it holds this many bytes.
 const ITEM_BYTES: usize = 64 << 10;
 
-/// Events as readers get them.
 #[derive(Debug, Clone)]
 struct Item {
     /// Events sent before these, since the start.
@@ -27,7 +26,6 @@ struct Item {
     text: Bytes,
 }
 
-/// Where events go.
 #[derive(Debug)]
 pub(crate) struct Events {
     ring: broadcast::Sender<Item>,
@@ -37,7 +35,6 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// No readers yet.
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             ring: broadcast::Sender::new(RING),
@@ -51,7 +48,6 @@ impl Events {
         self.ring.receiver_count() > 0
     }
 
-    /// What is sent from now on.
     pub(crate) fn subscribe(&self) -> EventReader {
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         EventReader {
@@ -61,7 +57,6 @@ impl Events {
         }
     }
 
-    /// Sends one event to every reader.
     pub(crate) fn send(&self, name: &'static str, data: &impl Serialize) {
         let mut batch = Batch::new(self);
         batch.add(name, data);
@@ -92,7 +87,6 @@ pub(crate) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Nothing yet.
     pub(crate) fn new(events: &'a Events) -> Self {
         Self {
             events,
@@ -115,7 +109,6 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Sends what there is.
     pub(crate) fn send(&mut self) {
         if self.count > 0 {
             let count = std::mem::take(&mut self.count);
@@ -124,7 +117,6 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// A place in the ring.
 #[derive(Debug)]
 pub(crate) struct EventReader {
     ring: broadcast::Receiver<Item>,
@@ -156,7 +148,6 @@ impl EventReader {
     }
 }
 
-/// One event for one reader alone.
 pub(crate) fn private(name: &'static str, data: &impl Serialize) -> Bytes {
     encoded(name, data).unwrap_or_default().into()
 }

@@ -23,17 +23,13 @@ use crate::upstream::Upstream;
 use crate::views::LatencyNews;
 use crate::wire;
 
-/// Newest states are sent this often.
 const BEAT: Duration = Duration::from_millis(100);
-/// Latency is measured again this often.
 const LATENCY_BEAT: Duration = Duration::from_secs(2);
-/// Silent phones are looked for this often.
 const EXPIRY_BEAT: Duration = Duration::from_secs(60);
 /// Sensors with news within one beat; of any more, news within that beat is dropped and comes with
 /// their next one.
 const MAX_PENDING: usize = 4096;
 
-/// Subscriptions of the feed.
 pub(crate) struct Feed {
     vehicles: Mailbox<VehicleState>,
     poses: Mailbox<PoseEvent>,
@@ -44,9 +40,6 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Subscribes to what readers are shown.
-    ///
-    /// # Errors
-    /// The subscription that could not be made.
     pub(crate) async fn subscribe(bus: &Bus) -> Result<Self, BuildError> {
         let failed = |topic: &'static str| {
             move |error| BuildError::new(format!("subscribe to {topic}"), error)
@@ -76,9 +69,6 @@ impl Feed {
     }
 
     /// Feeds `events` until `stop`, or until the bus closes.
-    ///
-    /// # Errors
-    /// None today; the type is that of every task.
     pub(crate) async fn run(
         mut self,
         events: Arc<Events>,
@@ -151,9 +141,6 @@ fn keep_newest<T>(pending: &mut BTreeMap<String, T>, id: String, news: T) {
 }
 
 /// Asks how fast the map is painted, and tells readers when that changed. Nobody asks for nobody.
-///
-/// # Errors
-/// None today; the type is that of every task.
 pub(crate) async fn watch_latency(
     events: Arc<Events>,
     upstream: Arc<Upstream>,

@@ -33,7 +33,6 @@ use problem::Problem;
 /// A browser asks again after this time whether it may.
 const PREFLIGHT: Duration = Duration::from_secs(600);
 
-/// Every route.
 pub(crate) fn router(edge: Arc<Edge>) -> Router {
     Router::new()
         .route("/api/v1/register", any(ingest::register))
@@ -73,7 +72,6 @@ async fn wrong_method(method: Method) -> Problem {
     )
 }
 
-/// Lets the pages of some other sites read.
 fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
@@ -91,7 +89,6 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     Some(layer)
 }
 
-/// Puts on every answer what every answer carries, and counts it.
 async fn finish(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     edge.metrics.response(class(response.status()));

@@ -32,7 +32,6 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Lanes([AsyncMutex<()>; Stream::ALL.len()]);
 
-/// The door for phones.
 #[derive(Debug)]
 pub(crate) struct Intake {
     bus: Bus,
@@ -63,7 +62,6 @@ impl Intake {
         }
     }
 
-    /// What the door takes.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -72,19 +70,16 @@ impl Intake {
         self.clock.now()
     }
 
-    /// Forgets phones that were silent for long.
     pub(crate) fn expire(&self) {
         let now = self.now();
         self.clients().expire(now);
     }
 
-    /// The phones; hold the guard briefly.
     pub(crate) fn clients(&self) -> MutexGuard<'_, ClientTable<Lanes>> {
         // No panic can leave the table half changed, so poison is no reason to stop.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every phone as readers see it, by id.
     pub(crate) fn phones(&self) -> Vec<Phone> {
         self.clients()
             .iter()
@@ -92,7 +87,6 @@ impl Intake {
             .collect()
     }
 
-    /// Phones with news since the last call, as readers see them.
     pub(crate) fn changed_phones(&self) -> Vec<Phone> {
         let mut clients = self.clients();
         clients
@@ -103,9 +97,6 @@ impl Intake {
     }
 
     /// Admits a phone.
-    ///
-    /// # Errors
-    /// An id that cannot name a phone, an announcement out of bounds, no room.
     pub(crate) fn register(
         &self,
         client_id: &str,
@@ -121,9 +112,6 @@ impl Intake {
     }
 
     /// Takes one `av-v1` frame; returns once it is durably queued.
-    ///
-    /// # Errors
-    /// See [`IngestError`]; nothing is remembered of a frame that was not queued.
     pub(crate) async fn upload(&self, body: &[u8]) -> Result<(), IngestError> {
         let frame = frame::parse(body)?.check(self.now(), &self.limits)?;
         let Frame {

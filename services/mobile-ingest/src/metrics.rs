@@ -81,7 +81,6 @@ impl Metrics {
         self.http_responses.get_or_create(&[("class", class)]).inc();
     }
 
-    /// Accepted so far, by stream; streams without any are absent.
     pub(crate) fn accepted_by_stream(&self) -> BTreeMap<String, u64> {
         Stream::ALL
             .into_iter()
@@ -89,7 +88,6 @@ impl Metrics {
             .collect()
     }
 
-    /// Refused so far, by code; codes without any are absent.
     pub(crate) fn rejected_by_reason(&self) -> BTreeMap<String, u64> {
         RejectCode::ALL
             .into_iter()

@@ -11,14 +11,12 @@ use sha2::Sha256;
 use sovereign_disk::{PrivateFileError, Readers, read_private, write_whole};
 use sovereign_model::{Digest, Timestamp};
 
-/// Bytes of randomness in a token made here.
 const TOKEN_BYTES: usize = 32;
 /// Shortest token taken from a file of the operator, bytes; a shorter one is refused.
 const MIN_TOKEN: usize = 16;
 /// Longest token, bytes; a longer one is refused.
 const MAX_TOKEN: usize = 512;
 
-/// The token could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     #[error(transparent)]
@@ -42,7 +40,6 @@ const SESSION: &[u8] = b"sovereign console session\0";
 /// The operator's token, kept as a digest: comparing digests leaks nothing about the token by time.
 pub(crate) struct AccessToken {
     token: Digest,
-    /// Keyed with the token.
     sessions: Hmac<Sha256>,
 }
 
@@ -57,7 +54,6 @@ impl AccessToken {
         }
     }
 
-    /// Whether `given` is the token.
     pub(crate) fn is_token(&self, given: &str) -> bool {
         same(&Digest::of(given.as_bytes()), &self.token)
     }
@@ -89,7 +85,6 @@ fn unix_secs(time: Timestamp) -> i64 {
     time.as_unix_nanos().div_euclid(1_000_000_000)
 }
 
-/// Compares without stopping at the first difference.
 fn same(a: &Digest, b: &Digest) -> bool {
     let difference = a
         .as_bytes()
@@ -99,14 +94,12 @@ fn same(a: &Digest, b: &Digest) -> bool {
     std::hint::black_box(difference) == 0
 }
 
-/// Whether the token was there or had to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     Found,
     Made,
 }
 
-/// Reads the token, or makes one when there is none.
 pub(crate) fn open_token(path: &Path) -> Result<(AccessToken, Origin), SecretError> {
     if let Some(bytes) = read_private(path)? {
         let token = bytes.trim_ascii_end();

@@ -28,7 +28,6 @@ use crate::secrets::{self, AccessToken, Origin};
 use crate::tls;
 use crate::upstream::Upstream;
 
-/// Access token within the data folder.
 const TOKEN_FILE: &str = "token";
 
 /// The HTTPS edge.

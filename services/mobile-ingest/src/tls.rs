@@ -19,7 +19,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sovereign_disk::{PrivateFileError, Readers, read_private, write_whole};
 
-/// Certificate made here, within the data folder; public.
 const CERT_FILE: &str = "tls-cert.pem";
 /// Its private key, within the data folder; mode 0600.
 const KEY_FILE: &str = "tls-key.pem";
@@ -32,21 +31,12 @@ const LEFT_DAYS: u32 = 30;
 /// How the line begins that says what a certificate made here is.
 const NOTE: &str = "# self-signed; Unix seconds and names:";
 
-/// Where the certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Certificate {
-    /// Made here.
     SelfSigned,
-    /// The operator's.
-    Files {
-        /// Chain, PEM.
-        cert: PathBuf,
-        /// Private key, PEM.
-        key: PathBuf,
-    },
+    Files { cert: PathBuf, key: PathBuf },
 }
 
-/// TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
     #[error("read the certificate {}", path.display())]
@@ -80,9 +70,6 @@ pub(crate) enum TlsError {
 }
 
 /// The TLS configuration of the listener, for HTTP/2 and HTTP/1.1.
-///
-/// # Errors
-/// See [`TlsError`].
 pub(crate) fn server_config(
     certificate: &Certificate,
     data_dir: &Path,
@@ -106,9 +93,6 @@ pub(crate) fn server_config(
 }
 
 /// Checks that files of the operator can be used as they are now.
-///
-/// # Errors
-/// The key of the section that names the file at fault, and what is wrong with it.
 pub(crate) fn check_files(cert: &Path, key: &Path) -> Result<(), (&'static str, TlsError)> {
     let chain = read_chain(cert).map_err(|error| ("tls_cert", error))?;
     let private = read_key(key).map_err(|error| ("tls_key", error))?;
@@ -180,13 +164,9 @@ fn is_current(cert: &Path, names: &[String], now: SystemTime) -> bool {
     })
 }
 
-/// What the first line says of a certificate made here.
 struct Note<'a> {
-    /// Unix seconds.
     from: u64,
-    /// Unix seconds.
     until: u64,
-    /// Separated by commas.
     names: &'a str,
 }
 
@@ -209,7 +189,6 @@ fn unix_secs(time: SystemTime) -> u64 {
         .as_secs()
 }
 
-/// How this machine is called by those who connect to it.
 fn names(listen: IpAddr) -> Vec<String> {
     let mut names = vec![
         "localhost".to_owned(),
@@ -250,7 +229,6 @@ fn make(cert: &Path, key: &Path, names: Vec<String>, now: SystemTime) -> Result<
     Ok(())
 }
 
-/// Name of this machine, when somebody may connect by it.
 fn host_name() -> Option<String> {
     host_name_from_text(&fs::read_to_string("/proc/sys/kernel/hostname").ok()?)
 }

@@ -32,12 +32,9 @@ use crate::sparse::Sparse;
 use crate::views::{DroneStats, Keyframe, Layer, Mesh, PaintStats, Receipt, Vehicle};
 use crate::wire;
 
-/// Time for a question.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// Time for a picture to arrive and be on disk.
 const WRITE_DEADLINE: Duration = Duration::from_secs(330);
 
-/// Formats of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TileFormat {
     Png,
@@ -45,7 +42,6 @@ pub(crate) enum TileFormat {
     Webp,
 }
 
-/// A tile.
 #[derive(Debug, Clone)]
 pub(crate) struct Tile {
     pub(crate) data: Bytes,
@@ -53,16 +49,13 @@ pub(crate) struct Tile {
     pub(crate) digest: String,
 }
 
-/// What is known about one tile.
 #[derive(Debug, Clone)]
 pub(crate) enum TileAnswer {
     Tile(Tile),
-    /// The layer has nothing there.
     Empty,
     UnknownLayer,
 }
 
-/// A picture did not reach the drone door.
 #[derive(Debug)]
 pub(crate) enum SubmitError {
     /// It did not reach this edge either.
@@ -70,7 +63,6 @@ pub(crate) enum SubmitError {
     Call(CallError),
 }
 
-/// The services behind the edge.
 pub(crate) struct Upstream {
     drones: DronesClient<Channel>,
     tiles: TilesClient<Channel>,
@@ -80,7 +72,6 @@ pub(crate) struct Upstream {
     failures: Failures,
 }
 
-/// Counts and logs the calls that fail.
 struct Failures {
     metrics: Arc<Metrics>,
     drones: Sparse,
@@ -89,7 +80,6 @@ struct Failures {
     mesh: Sparse,
 }
 
-/// A service behind the edge.
 #[derive(Debug, Clone, Copy)]
 enum Callee {
     Drones,
@@ -110,7 +100,6 @@ impl Callee {
 }
 
 impl Failures {
-    /// The error of a call of `callee`.
     fn of(&self, callee: Callee) -> impl Fn(Status) -> CallError {
         move |status| {
             let error = CallError::new(callee.name(), &status);
@@ -169,7 +158,6 @@ impl Upstream {
         }
     }
 
-    /// Vehicles heard by the drone door, by id.
     pub(crate) async fn vehicles(&self) -> Result<Vec<Vehicle>, CallError> {
         let mut client = self.drones.clone();
         let answer = client
@@ -180,7 +168,6 @@ impl Upstream {
         Ok(vehicles.into_iter().map(wire::vehicle).collect())
     }
 
-    /// Counters of the drone door.
     pub(crate) async fn drone_stats(&self) -> Result<DroneStats, CallError> {
         let mut client = self.drones.clone();
         let answer = client
@@ -216,7 +203,6 @@ impl Upstream {
         })
     }
 
-    /// The newest keyframes, oldest first.
     pub(crate) async fn keyframes(
         &self,
         sensor_id: String,
@@ -232,7 +218,6 @@ impl Upstream {
         Ok(keyframes.into_iter().map(wire::keyframe).collect())
     }
 
-    /// The layers of the map, by name.
     pub(crate) async fn layers(&self) -> Result<Vec<Layer>, CallError> {
         let mut client = self.tiles.clone();
         let answer = client
@@ -252,7 +237,6 @@ impl Upstream {
         Ok(layers)
     }
 
-    /// One tile.
     pub(crate) async fn tile(
         &self,
         layer: &str,
@@ -304,7 +288,6 @@ impl Upstream {
         Ok(known())
     }
 
-    /// What was painted and how fast.
     pub(crate) async fn paint_stats(&self) -> Result<PaintStats, CallError> {
         let mut client = self.tiles.clone();
         let answer = client
@@ -314,7 +297,6 @@ impl Upstream {
         Ok(wire::paint_stats(answer.into_inner()))
     }
 
-    /// This node in the mesh and its peers.
     pub(crate) async fn mesh(&self) -> Result<Mesh, CallError> {
         let Some(client) = &self.mesh else {
             return Err(CallError {

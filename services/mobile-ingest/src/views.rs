@@ -9,17 +9,14 @@ use serde::Serialize;
 use crate::domain::clients::Client;
 use sovereign_model::{SensorId, Timestamp};
 
-/// Milliseconds since the Unix epoch.
 pub(crate) fn unix_ms(time: Timestamp) -> i64 {
     unix_ms_from_nanos(time.as_unix_nanos())
 }
 
-/// Milliseconds from nanoseconds, both since the Unix epoch.
 pub(crate) fn unix_ms_from_nanos(nanos: i64) -> i64 {
     nanos.div_euclid(1_000_000)
 }
 
-/// Milliseconds with fraction from nanoseconds of a duration.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a duration beyond 104 days loses nanoseconds, which nobody reads"
@@ -28,7 +25,6 @@ pub(crate) fn ms_from_nanos(nanos: i64) -> f64 {
     nanos as f64 / 1e6
 }
 
-/// State of a vehicle: the `vehicle` event and an element of `GET /api/v1/vehicles`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Vehicle {
     pub(crate) vehicle_id: String,
@@ -52,7 +48,6 @@ pub(crate) struct Vehicle {
     pub(crate) simulated: bool,
 }
 
-/// What arrived over one vehicle's link.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Link {
     pub(crate) messages: u64,
@@ -60,7 +55,6 @@ pub(crate) struct Link {
     pub(crate) signed: u64,
 }
 
-/// A phone: the `phone` event and an element of `GET /api/v1/phones`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Phone {
     pub(crate) client_id: String,
@@ -78,7 +72,6 @@ pub(crate) struct Phone {
 }
 
 impl Phone {
-    /// A phone as readers see it.
     pub(crate) fn from_client<L>(id: &SensorId, client: &Client<L>) -> Self {
         let place = client.place.map(|(place, _)| place);
         let position = place.and_then(|place| place.position);
@@ -100,7 +93,6 @@ impl Phone {
     }
 }
 
-/// Where a camera was: part of poses and keyframes.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct CameraPlace {
     pub(crate) latitude: Option<f64>,
@@ -110,7 +102,6 @@ pub(crate) struct CameraPlace {
     pub(crate) heading_deg: Option<f64>,
 }
 
-/// The `pose` event.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Pose {
     pub(crate) sensor_id: String,
@@ -123,7 +114,6 @@ pub(crate) struct Pose {
     pub(crate) simulated: bool,
 }
 
-/// An element of `GET /api/v1/keyframes`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Keyframe {
     pub(crate) frame_id: String,
@@ -135,17 +125,14 @@ pub(crate) struct Keyframe {
     pub(crate) place: CameraPlace,
     pub(crate) source: Option<&'static str>,
     pub(crate) reason: Option<String>,
-    /// Corners as longitude, latitude.
     pub(crate) footprint: Vec<[f64; 2]>,
     pub(crate) simulated: bool,
 }
 
-/// The `tile` event.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TileChange {
     pub(crate) layer: String,
     pub(crate) sequence: u64,
-    /// Zoom, column, row.
     pub(crate) tiles: Vec<[u32; 3]>,
     pub(crate) committed_unix_ms: i64,
     pub(crate) latency_ms: f64,
@@ -153,7 +140,6 @@ pub(crate) struct TileChange {
     pub(crate) simulated: bool,
 }
 
-/// A frame whose pixels a commit brought.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct PaintedFrame {
     pub(crate) frame_id: String,
@@ -161,19 +147,15 @@ pub(crate) struct PaintedFrame {
     pub(crate) revision: u32,
 }
 
-/// A picture that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Receipt {
     pub(crate) frame_id: String,
-    /// Whether it had been accepted before.
     pub(crate) duplicate: bool,
 }
 
-/// The `mesh` event.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum MeshNews {
-    /// Tiles changed at a peer.
     Tile {
         peer_id: String,
         layer: String,
@@ -181,7 +163,6 @@ pub(crate) enum MeshNews {
         tiles: usize,
         simulated: bool,
     },
-    /// A peer published bytes.
     Message {
         peer_id: String,
         topic: String,
@@ -190,7 +171,6 @@ pub(crate) enum MeshNews {
     },
 }
 
-/// What was painted and how fast, as measured: part of `GET /api/v1/stats`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct PaintStats {
     pub(crate) frames_painted: u64,
@@ -199,7 +179,6 @@ pub(crate) struct PaintStats {
     pub(crate) latency: Option<Latency>,
 }
 
-/// Frame in to tile committed over the newest frames.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Latency {
     pub(crate) frames: u64,
@@ -207,7 +186,6 @@ pub(crate) struct Latency {
     pub(crate) p99_ms: f64,
 }
 
-/// The `latency` event.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct LatencyNews {
     pub(crate) frames_painted: u64,
@@ -216,7 +194,6 @@ pub(crate) struct LatencyNews {
     pub(crate) latency: Latency,
 }
 
-/// Counters of the drone door: part of `GET /api/v1/stats`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DroneStats {
     pub(crate) datagrams: u64,
@@ -226,7 +203,6 @@ pub(crate) struct DroneStats {
     pub(crate) rejected_by_reason: BTreeMap<String, u64>,
 }
 
-/// A layer of the map.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
     pub(crate) name: String,
@@ -239,14 +215,12 @@ pub(crate) struct Layer {
     pub(crate) simulated: bool,
 }
 
-/// This node in the mesh and its peers: `GET /api/v1/mesh`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Mesh {
     pub(crate) node: MeshNode,
     pub(crate) peers: Vec<MeshPeer>,
 }
 
-/// This node in the mesh.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct MeshNode {
     pub(crate) peer_id: String,
@@ -256,7 +230,6 @@ pub(crate) struct MeshNode {
     pub(crate) topics: Vec<String>,
 }
 
-/// A connected peer.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct MeshPeer {
     pub(crate) peer_id: String,
@@ -266,7 +239,6 @@ pub(crate) struct MeshPeer {
     pub(crate) agent: Option<String>,
 }
 
-/// The text, or nothing when it is empty.
 pub(crate) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

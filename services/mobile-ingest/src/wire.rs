@@ -84,7 +84,6 @@ pub(crate) fn keyframe(keyframe: slam::Keyframe) -> Keyframe {
     }
 }
 
-/// Nothing for a hint that is empty.
 pub(crate) fn tile_change(changed: tile::TileChanged) -> Option<TileChange> {
     let change = changed.change?;
     let frames = change.frames.into_iter().map(|frame| PaintedFrame {
@@ -241,7 +240,6 @@ fn heading_deg(enu_from_camera: &geo::Quaternion) -> Option<f64> {
     Some(east.atan2(north).to_degrees().rem_euclid(360.0))
 }
 
-/// The record of a picture of a phone.
 pub(crate) fn capture_from_parts(
     frame_id: &str,
     client: &SensorId,
@@ -274,7 +272,6 @@ pub(crate) fn capture_from_parts(
     }
 }
 
-/// A sample without its values.
 pub(crate) fn sample_from_parts(
     client: &SensorId,
     stream: PhoneStream,
@@ -323,7 +320,6 @@ pub(crate) fn header_from_capture(capture: DroneCapture) -> drone::SubmitCapture
     }
 }
 
-/// A piece of a picture as chunks of the size that the contract allows.
 pub(crate) fn chunks(mut piece: Bytes) -> impl Stream<Item = drone::SubmitCaptureRequest> {
     const MAX_CHUNK_BYTES: usize = 1 << 20;
     stream::iter(std::iter::from_fn(move || {

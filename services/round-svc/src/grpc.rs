@@ -16,9 +16,7 @@ use crate::error::RoundError;
 use crate::ledger::Ledger;
 use crate::wire::{entry_from_record, record_from_round, wire_from_round};
 
-/// Records in an answer when the caller does not say.
 const DEFAULT_RECORDS: usize = 100;
-/// Records in an answer at most.
 const MAX_RECORDS: usize = 1000;
 
 #[derive(Debug)]

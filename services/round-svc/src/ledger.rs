@@ -80,7 +80,6 @@ impl Ledger {
         }
     }
 
-    /// Closes what is due; after how long the next is.
     async fn close_due(&self) -> Result<Option<Duration>, RoundError> {
         let store = self.store.clone();
         let (now, mut next) = (self.clock.now(), None);

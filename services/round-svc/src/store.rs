@@ -21,7 +21,6 @@ pub(crate) const MAX_ROUNDS_PER_ORIGIN: usize = 128;
 pub(crate) const MAX_PEERS: u64 = 256;
 /// Records kept in the log; the oldest goes, and a reader that was behind it is told so.
 const MAX_RECORDS: u64 = 65_536;
-/// Pages of the file kept in memory.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
 
 /// Model digest, participants, opened and closes in nanoseconds since the Unix epoch, node name, whether
@@ -54,7 +53,6 @@ pub(crate) enum Kept {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Records {
     pub(crate) entries: Vec<(u64, Round)>,
-    /// Smallest sequence kept, 0 when there is none.
     pub(crate) oldest_kept: u64,
 }
 
@@ -172,7 +170,6 @@ impl Store {
         read().map_err(failed("list the open rounds"))
     }
 
-    /// At most `limit` records of this node's rounds that come after `after`.
     pub(crate) fn records(&self, after: u64, limit: usize) -> Result<Records, StoreError> {
         let read = || -> Result<Records, redb::Error> {
             let log = self.database.begin_read()?.open_table(LOG)?;

@@ -15,9 +15,7 @@ use crate::error::CallError;
 use crate::judge::Judge;
 use crate::wire;
 
-/// Keyframes listed when the caller does not say how many.
 const DEFAULT_LIMIT: usize = 100;
-/// Keyframes listed at most; a larger wish gets this many.
 const MAX_LIMIT: usize = 1000;
 
 pub(crate) struct Api {

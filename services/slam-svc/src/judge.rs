@@ -42,7 +42,6 @@ pub(crate) struct Judge {
 struct Judged {
     keyframe: Keyframe,
     event: PoseEvent,
-    /// Preview of a picture whose pose fits its pixels.
     preview: Option<Vec<u8>>,
 }
 
@@ -196,7 +195,6 @@ impl Judge {
         Ok(wire::revision_of(current, fresh).map(|keyframe| (record.clone(), keyframe)))
     }
 
-    /// Sets a calibration; how many frames are judged again.
     pub(crate) async fn set_calibration(&self, said: Calibration) -> Result<u64, CallError> {
         let mut calibrations = self.calibrations.write().await;
         let (model, sensor) = (&said.camera.model, &said.sensor_id);
@@ -216,7 +214,6 @@ impl Judge {
         Ok(frames)
     }
 
-    /// Removes a calibration; how many frames are judged again.
     pub(crate) async fn remove_calibration(
         &self,
         model: String,
@@ -236,7 +233,6 @@ impl Judge {
         Ok(frames)
     }
 
-    /// The calibrations, by model, then by sensor, and how many frames wait for them.
     pub(crate) async fn calibrations(&self) -> Result<(Vec<Calibration>, u64), CallError> {
         let mut kept = self.calibrations.read().await.clone();
         kept.sort_by(|a, b| (&a.camera.model, &a.sensor_id).cmp(&(&b.camera.model, &b.sensor_id)));

@@ -5,7 +5,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-/// One label with a bounded set of values.
 pub(crate) type Label = [(&'static str, &'static str); 1];
 
 sovereign_service::metrics! {

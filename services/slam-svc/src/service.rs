@@ -23,7 +23,6 @@ use crate::store::{MAX_KEYFRAMES, Store};
 /// Deliveries of one topic held at once, each of another sensor; beyond it the bus keeps them. A capture
 /// holds the header of its picture, 8 MiB at most and mostly 64 KiB.
 const MAX_HELD: usize = 32;
-/// Name of the keyframe store in the service's folder.
 const STORE_FILE: &str = "keyframes.redb";
 
 sovereign_service::calls! {

@@ -30,7 +30,6 @@ const MAX_PREVIEWS_PER_SENSOR: usize = 64;
 
 /// Verdicts on a frame that are kept; the oldest go first.
 const MAX_VERDICTS: usize = 16;
-/// Memory for the file's own pages.
 const PAGE_CACHE_BYTES: usize = 16 << 20;
 
 /// What is known of a frame: the capture, and the verdicts on it, the newest first.
@@ -81,7 +80,6 @@ pub(crate) struct Store {
 enum Found {
     Record(Box<Record>),
     Nothing,
-    /// Something that is not what was written.
     Damaged,
 }
 
@@ -344,7 +342,6 @@ impl Store {
         Ok(frames)
     }
 
-    /// Removes a calibration; the frames that are judged again.
     pub(crate) fn remove_calibration(
         &self,
         model: &str,
@@ -361,7 +358,6 @@ impl Store {
         Ok(frames)
     }
 
-    /// Frames that wait to be judged again.
     pub(crate) fn waiting(&self) -> Result<u64, StoreError> {
         let read = self.database.begin_read().map_err(failed("begin"))?;
         let waiting = read.open_table(REJUDGE).map_err(failed("open a table"))?;

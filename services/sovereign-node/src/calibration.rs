@@ -16,7 +16,7 @@ use crate::running::{self, AskArgs, AskError, within};
 
 /// Commands of `camera calibration`.
 #[derive(Debug, Subcommand)]
-pub enum CalibrationCommand {
+pub(crate) enum CalibrationCommand {
     /// Say what a camera really is; replaces what was said of the same model and sensor.
     Set(SetArgs),
     /// Take it back: its pictures are placed as if nobody had said anything.
@@ -27,7 +27,7 @@ pub enum CalibrationCommand {
 
 /// Of one model, of all its sensors or of one.
 #[derive(Debug, Clone, Args)]
-pub struct OfCamera {
+pub(crate) struct OfCamera {
     /// Model as the EXIF of its pictures has it, such as FC6310.
     #[arg(long)]
     model: String,
@@ -38,7 +38,7 @@ pub struct OfCamera {
 
 /// Flags of `set`.
 #[derive(Debug, Clone, Args)]
-pub struct SetArgs {
+pub(crate) struct SetArgs {
     #[command(flatten)]
     camera: OfCamera,
     /// Focal length over the width of the picture, both in pixels.
@@ -66,7 +66,7 @@ pub struct SetArgs {
 
 /// Flags of `remove`.
 #[derive(Debug, Clone, Args)]
-pub struct RemoveArgs {
+pub(crate) struct RemoveArgs {
     #[command(flatten)]
     camera: OfCamera,
     #[command(flatten)]

@@ -35,7 +35,7 @@ const KINDS: [Kind; 8] = [
 ];
 
 /// Every service, by name: the sections of the configuration beside `[host]`.
-pub const SERVICES: [&str; 8] = {
+pub(crate) const SERVICES: [&str; 8] = {
     let mut names = [""; 8];
     let mut index = 0;
     while index < names.len() {
@@ -45,8 +45,7 @@ pub const SERVICES: [&str; 8] = {
     names
 };
 
-/// Channels to services, here or elsewhere, by name.
-pub type Channels = BTreeMap<&'static str, Channel>;
+pub(crate) type Channels = BTreeMap<&'static str, Channel>;
 
 type Mounting<'a> = Pin<Box<dyn Future<Output = Result<Channel, HostError>> + 'a>>;
 type Mount = Box<dyn for<'a> FnOnce(&'a mut Host, &'a Channels) -> Mounting<'a>>;
@@ -73,7 +72,7 @@ impl Kind {
 }
 
 /// What is to be mounted, understood in full before anything is bound.
-pub struct Plan {
+pub(crate) struct Plan {
     parts: Vec<(&'static str, Mount)>,
     elsewhere: Channels,
 }
@@ -81,10 +80,7 @@ pub struct Plan {
 impl Plan {
     /// Understands the section of every service and where the services are that run elsewhere. Must be
     /// called within a Tokio runtime.
-    ///
-    /// # Errors
-    /// The first key that cannot be used.
-    pub fn read(settings: &Settings, host: &HostConfig) -> Result<Self, ConfigError> {
+    pub(crate) fn read(settings: &Settings, host: &HostConfig) -> Result<Self, ConfigError> {
         let here = services_here(host)?;
         let elsewhere = channels_elsewhere(&here, &CallTable::new(host.calls.clone()))?;
         let mut parts = Vec::new();
@@ -98,18 +94,14 @@ impl Plan {
         Ok(Self { parts, elsewhere })
     }
 
-    /// Whether a service is to run here.
     #[must_use]
-    pub fn runs(&self, service: &str) -> bool {
+    pub(crate) fn runs(&self, service: &str) -> bool {
         self.parts.iter().any(|(name, _)| *name == service)
     }
 }
 
 /// Builds and mounts everything in the plan; the channels lead to all of it.
-///
-/// # Errors
-/// The first service that could not be built.
-pub async fn compose(plan: Plan, host: &mut Host) -> Result<Channels, HostError> {
+pub(crate) async fn compose(plan: Plan, host: &mut Host) -> Result<Channels, HostError> {
     let mut channels = plan.elsewhere;
     for (name, mount) in plan.parts {
         let channel = mount(host, &channels).await?;

@@ -12,14 +12,14 @@ use crate::visit::{Doors, Report, wait_until_painted};
 
 /// What `demo` takes beside the flags of every command.
 #[derive(Debug, Clone, Default, Args)]
-pub struct DemoOptions {
+pub(crate) struct DemoOptions {
     /// Fly for this many seconds, then stop; without it the demo runs until it is stopped.
     #[arg(long, value_name = "SECS")]
-    pub duration: Option<u64>,
+    pub(crate) duration: Option<u64>,
 }
 
 /// Adds the flight to a host that has all services mounted.
-pub fn attach(host: &mut Host, options: DemoOptions, report: Report) {
+pub(crate) fn attach(host: &mut Host, options: DemoOptions, report: Report) {
     let doors = Doors::of(host);
     host.attach("demo", OnEnd::Stop, move |stop| {
         fly(doors, options, report, stop)

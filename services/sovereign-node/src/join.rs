@@ -7,10 +7,8 @@ use sovereign_proto::mesh::v1::mesh_client::MeshClient;
 use sovereign_service::{Channel, RunError, Stop};
 use tokio::time::Instant;
 
-/// How often the gateway is asked for its peers.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Waits for the first peer, `limit` at most.
 pub(crate) async fn wait_for_a_peer(
     mesh: Channel,
     limit: Duration,

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sovereign_node::cli::main()
+    sovereign_node::main()
 }

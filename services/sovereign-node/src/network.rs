@@ -12,11 +12,9 @@ use sovereign_host::ConfigError;
 use toml::{Table, Value};
 
 /// Default path of the network description, relative to the working directory.
-pub const NETWORK_CONFIG: &str = "network/bootstrap/network_config.json";
-/// Default path of the bootstrap nodes.
-pub const BOOTSTRAP_NODES: &str = "network/bootstrap/bootstrap_nodes.json";
-/// Default path of the seed peers.
-pub const SEED_PEERS: &str = "network/bootstrap/seed_peers.json";
+pub(crate) const NETWORK_CONFIG: &str = "network/bootstrap/network_config.json";
+pub(crate) const BOOTSTRAP_NODES: &str = "network/bootstrap/bootstrap_nodes.json";
+pub(crate) const SEED_PEERS: &str = "network/bootstrap/seed_peers.json";
 
 /// Where nodes listen for peers unless told otherwise, QUIC and TCP. Peers are authenticated and the
 /// connection is encrypted, so every interface is a sound default.
@@ -28,18 +26,14 @@ const MAX_ROUND_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
 
 /// Which files to read; `None` is the default path.
 #[derive(Debug, Clone, Default)]
-pub struct NetworkFiles {
-    /// `network_config.json`.
-    pub network: Option<PathBuf>,
-    /// `bootstrap_nodes.json`.
-    pub bootstrap: Option<PathBuf>,
-    /// `seed_peers.json`.
-    pub seeds: Option<PathBuf>,
+pub(crate) struct NetworkFiles {
+    pub(crate) network: Option<PathBuf>,
+    pub(crate) bootstrap: Option<PathBuf>,
+    pub(crate) seeds: Option<PathBuf>,
 }
 
-/// What the files say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Network {
+pub(crate) struct Network {
     transport: Transport,
     /// Settings that the network description makes, with the file that makes them.
     described: Option<(String, Described)>,
@@ -91,10 +85,7 @@ struct WrittenNode {
 
 impl Network {
     /// Reads the files.
-    ///
-    /// # Errors
-    /// The file, and the key within it, that cannot be used.
-    pub fn read(files: &NetworkFiles) -> Result<Self, ConfigError> {
+    pub(crate) fn read(files: &NetworkFiles) -> Result<Self, ConfigError> {
         let written = read(files.network.as_deref(), NETWORK_CONFIG)?;
         let (transport, described) = match written {
             Some((file, written)) => {
@@ -136,7 +127,7 @@ impl Network {
     }
 
     /// What the files mean for the services: tables of settings with their origins, the last one winning.
-    pub fn settings(&self) -> Vec<(String, Table)> {
+    pub(crate) fn settings(&self) -> Vec<(String, Table)> {
         let mut tables = Vec::new();
         if let Some((file, described)) = &self.described {
             tables.push((file.clone(), described.settings()));
@@ -163,10 +154,7 @@ impl Network {
     }
 
     /// Checks addresses that were given by `--listen`.
-    ///
-    /// # Errors
-    /// An address that the network's transport excludes.
-    pub fn check_listen(&self, addresses: &[String]) -> Result<(), ConfigError> {
+    pub(crate) fn check_listen(&self, addresses: &[String]) -> Result<(), ConfigError> {
         match addresses.iter().find(|address| address.contains("/quic")) {
             Some(address) if self.transport == Transport::Tcp => Err(ConfigError::key(
                 "mesh-gateway.listen",

@@ -12,27 +12,29 @@ use crate::visit::{Doors, Report, wait_until_painted};
 
 /// What `replay` takes beside the flags of every command.
 #[derive(Debug, Clone, Args)]
-pub struct ReplayOptions {
+pub(crate) struct ReplayOptions {
     /// A folder or file: .jpg pictures with GPS, .tlog telemetry, .bin bytes or .jsonl packets.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// How fast recorded time passes: a number, or `max`.
     #[arg(long, value_name = "N|max", default_value = "1")]
-    pub speed: Speed,
+    pub(crate) speed: Speed,
     /// Stop when everything has been sent and painted; without it the node stays up.
     #[arg(long)]
-    pub exit_when_done: bool,
+    pub(crate) exit_when_done: bool,
 }
 
 /// Looks for recordings before anything is started.
-///
-/// # Errors
-/// When there is nothing to replay.
-pub fn find(options: &ReplayOptions) -> Result<Recording, RecordingError> {
+pub(crate) fn find(options: &ReplayOptions) -> Result<Recording, RecordingError> {
     Recording::find(&options.path)
 }
 
 /// Adds the replay to a host that has all services mounted.
-pub fn attach(host: &mut Host, options: ReplayOptions, recording: Recording, report: Report) {
+pub(crate) fn attach(
+    host: &mut Host,
+    options: ReplayOptions,
+    recording: Recording,
+    report: Report,
+) {
     let doors = Doors::of(host);
     let on_end = if options.exit_when_done {
         OnEnd::Stop

@@ -127,9 +127,6 @@ fn address(args: &AskArgs) -> Result<String, AskError> {
 }
 
 /// The gRPC address of the node that runs on a data folder, as `http://host:port`.
-///
-/// # Errors
-/// When no node runs there.
 pub fn address_from_data_dir(dir: &Path) -> Result<String, AskError> {
     let path = dir.join("addresses.json");
     let text = match std::fs::read_to_string(&path) {

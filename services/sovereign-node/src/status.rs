@@ -119,9 +119,6 @@ pub struct Vehicle {
 
 impl NodeStatus {
     /// Asks the node at `grpc`, `http://host:port`.
-    ///
-    /// # Errors
-    /// When it does not answer.
     pub async fn ask(grpc: &str) -> Result<Self, AskError> {
         let channel = Channel::connect(grpc)?;
         let fail = |what: &'static str| {

@@ -15,11 +15,8 @@ use tokio::time::Instant;
 use crate::feed::{Edge, EdgeError, Sent, Summary};
 use crate::running::reachable;
 
-/// A node that is not ready after this long will not be.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// How often the node is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Frames that make no progress for this long are stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// How long a node that was asked to stop may go on painting; the rest waits for the next start.
 const LEFT_AFTER_STOP: Duration = Duration::from_secs(5);
@@ -56,9 +53,6 @@ impl Doors {
     }
 
     /// A client of the edge, once the node is ready.
-    ///
-    /// # Errors
-    /// When it does not become ready, or its token or certificate is not there.
     pub async fn open(&self) -> Result<Edge, RunError> {
         let mut latches = self.readiness.watch();
         let ready = latches.wait_for(|latches| latches.values().all(|&set| set));
@@ -89,9 +83,6 @@ pub enum WaitError {
 
 /// Returns when the node has painted or refused `frames` frames since it started, or a little after a
 /// stop was asked for.
-///
-/// # Errors
-/// When nothing moves for a while, or the edge cannot be reached.
 pub async fn wait_until_painted(edge: &Edge, frames: u64, stop: &Stop) -> Result<(), WaitError> {
     let (mut decided, mut moved) = (0, Instant::now());
     let give_up = async {

@@ -11,7 +11,6 @@ pub(crate) struct Arrival {
     pub(crate) frame_id: String,
     pub(crate) sensor_id: String,
     pub(crate) revision: u32,
-    /// Arrival of the picture at its front door.
     pub(crate) received: Timestamp,
     pub(crate) simulated: bool,
     pub(crate) digest: Digest,

@@ -32,11 +32,8 @@ pub(crate) struct Canvas {
 
 struct Working {
     planes: Planes,
-    /// What is shown differs from the store here.
     shown: Option<Rect>,
-    /// What is remembered differs from the store.
     rewrite: bool,
-    /// What the store has of a tile that was begun anew.
     before: Option<Planes>,
 }
 
@@ -48,7 +45,6 @@ impl Working {
         Some(self.shown)
     }
 
-    /// Whether the store has something else.
     fn is_new(&self) -> bool {
         match &self.before {
             Some(before) => *before != self.planes,
@@ -74,13 +70,9 @@ impl Working {
 
 #[derive(Debug)]
 pub(crate) struct Finished {
-    /// Tiles to write, ordered by place.
     pub(crate) tiles: Vec<Fresh>,
-    /// Tiles that have nothing in them any more.
     pub(crate) removed: Vec<TileCoord>,
-    /// Of both, the ones that show something else than before.
     pub(crate) changed: Vec<TileCoord>,
-    /// Tiles that were found damaged, each once.
     pub(crate) damaged: Vec<TileCoord>,
 }
 
@@ -90,7 +82,6 @@ enum Taken {
 }
 
 impl Canvas {
-    /// A canvas over what the store holds; parents are made up to `min_zoom`.
     pub(crate) fn new(store: Arc<Store>, layer: Layer, min_zoom: u8) -> Self {
         Self {
             store,
@@ -212,7 +203,6 @@ impl Canvas {
         })
     }
 
-    /// Works out what is pending at one zoom; the zoom below it is done.
     fn derive_zoom(&mut self, zoom: u8) -> Result<(), StoreError> {
         // Reading a damaged tile makes more of it pending, at the same zoom: then once more around.
         loop {
@@ -282,7 +272,6 @@ impl Canvas {
     }
 }
 
-/// The tile as it is being worked on, or a copy of what the store has.
 fn take(store: &Store, place: Place, working: Option<Working>) -> Result<Taken, StoreError> {
     if let Some(working) = working {
         return Ok(Taken::Working(working));

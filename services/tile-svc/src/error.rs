@@ -66,13 +66,9 @@ pub(crate) enum Refusal {
     PictureDamaged(#[source] ObjectsError),
     #[error("the picture is {width} x {height}, its camera {camera_width} x {camera_height}")]
     SizeMismatch {
-        /// Pixels.
         width: u32,
-        /// Pixels.
         height: u32,
-        /// Pixels.
         camera_width: u32,
-        /// Pixels.
         camera_height: u32,
     },
     #[error("the picture {0}")]

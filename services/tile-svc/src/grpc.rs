@@ -20,9 +20,7 @@ use crate::served::{Served, ServedTile};
 use crate::store::{Map, StoreError};
 use crate::wire::{self, Wanted};
 
-/// Entries of a list when the caller does not say how many.
 const DEFAULT_ENTRIES: usize = 100;
-/// Most entries of a list given at once.
 const MAX_ENTRIES: usize = 1_000;
 /// A page of changes ends when it has this many bytes: half of what a gRPC message may have.
 const MAX_CHANGES_BYTES: usize = 8 << 20;

@@ -33,7 +33,6 @@ pub(crate) struct Intake {
     pub(crate) darkroom: Darkroom,
     pub(crate) meter: Arc<Meter>,
     pub(crate) painter: mpsc::Sender<Ready>,
-    /// Wakes the painter for ground that waits to be painted again.
     pub(crate) repaint: Arc<Notify>,
     pub(crate) pictures: Arc<Semaphore>,
     pub(crate) stop: Stop,

@@ -13,7 +13,6 @@ use crate::error::Refusal;
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 
-/// Newest frames whose latency is summarised; older ones are forgotten.
 const LATENCIES: usize = 1_024;
 
 sovereign_service::metrics! {
@@ -67,7 +66,6 @@ pub(crate) struct PaintStats {
     pub(crate) frames_painted: u64,
     pub(crate) frames_refused: BTreeMap<&'static str, u64>,
     pub(crate) tiles_written: u64,
-    /// Newest latencies in nanoseconds, ascending.
     pub(crate) latencies_nanos: Vec<i64>,
 }
 
@@ -79,7 +77,6 @@ impl Meter {
         }
     }
 
-    /// Counts a frame that was painted, and how long it took.
     pub(crate) fn painted(&self, latency_nanos: i64) {
         self.metrics.frames_painted.inc();
         let seconds = latency_nanos as f64 / 1e9;

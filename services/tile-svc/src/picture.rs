@@ -9,7 +9,6 @@ use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageError};
 
 use crate::domain::raster::{Raster, TILE_BYTES, TILE_PIXELS, TILE_SIDE, rgb, weight};
 
-/// Side of a tile as the encoders take it.
 const SIDE: u32 = TILE_SIDE as u32;
 
 /// Appends what a tile is kept as: a PNG whose fourth channel is the weight. Lossless.
@@ -50,9 +49,6 @@ impl Format {
 }
 
 /// Encodes a tile for a reader; `jpeg_quality` is 1 to 100.
-///
-/// # Errors
-/// When the encoder refuses.
 pub(crate) fn encode(
     raster: &Raster,
     format: Format,

@@ -12,7 +12,6 @@ use crate::domain::project::Frame;
 use crate::domain::sight::Sight;
 use crate::error::{Refusal, WorkError};
 
-/// Prepares frames; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Darkroom {
     pub(crate) objects: Objects,

@@ -46,7 +46,6 @@ pub struct TileService {
     ready: ReadyLatch,
 }
 
-/// Name of the store in the service's folder.
 const STORE_FILE: &str = "tiles.redb";
 
 impl Service for TileService {

@@ -33,7 +33,6 @@ const MAX_CHANGES: u64 = 100_000;
 /// again, and one that comes again is painted again.
 const MAX_FRAMES: u64 = 100_000;
 
-/// Memory for the file's own pages.
 const PAGE_CACHE_BYTES: usize = 32 << 20;
 
 /// Tiles painted again at once lie within a square of this many a side: frames over one of them are mostly
@@ -43,10 +42,8 @@ const GROUP_SIDE: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) layer: Layer,
-    /// Tiles with content, each place once.
     pub(crate) tiles: Vec<Fresh>,
     pub(crate) removed: Vec<TileCoord>,
-    /// Frames that were painted for the first time.
     pub(crate) frames: Vec<(String, FrameRecord)>,
     /// Frames that left some of their tiles because their picture is gone.
     pub(crate) left: Vec<(String, Vec<TileCoord>)>,
@@ -58,7 +55,6 @@ pub(crate) struct Commit {
 
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    /// Each with the number of its newest reason.
     pub(crate) tiles: Vec<(TileCoord, u64)>,
     pub(crate) causes: Vec<String>,
 }
@@ -98,7 +94,6 @@ impl Store {
         self.next_sequence.load(Ordering::Relaxed)
     }
 
-    /// A tile; what is read is kept in memory.
     pub(crate) fn load(&self, place: Place) -> Result<Found, StoreError> {
         if let Some(stored) = self.map.decoded.get(&place) {
             return Ok(Found::Tile(stored));
@@ -120,7 +115,6 @@ impl Store {
         read().map_err(StoreError::read)
     }
 
-    /// Frames with pixels in any of `tiles`, each once, by id.
     pub(crate) fn frames_on(
         &self,
         layer: Layer,
@@ -281,7 +275,6 @@ struct Next {
     reason: u64,
 }
 
-/// Makes the tables, so that readers find them.
 fn prepare(database: &Database) -> Result<Next, redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(TILES)?;
@@ -397,7 +390,6 @@ fn write_frame(
     Ok(is_new)
 }
 
-/// Forgets the oldest frames beyond [`MAX_FRAMES`].
 fn forget_frames(transaction: &WriteTransaction, layer: Layer) -> Result<(), redb::Error> {
     let mut order = transaction.open_table(ORDER)?;
     while order.len()? > MAX_FRAMES {

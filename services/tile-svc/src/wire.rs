@@ -50,7 +50,6 @@ pub(crate) fn digest_from_keyframe(keyframe: &Keyframe) -> Option<Digest> {
     Digest::from_slice(&keyframe.image_digest).ok()
 }
 
-/// What a verdict says of the camera; a reason where it places none.
 pub(crate) fn sighting_from_keyframe(keyframe: &Keyframe) -> Result<Sighting, Refusal> {
     if keyframe.source() == PoseSource::PositionOnly {
         return Err(Refusal::PositionOnly);
@@ -80,7 +79,6 @@ pub(crate) fn named_from_bytes(keyframe: &[u8]) -> Option<Arrival> {
     arrival_from_keyframe(&keyframe, key.as_ref()).ok()
 }
 
-/// A commit for the log; the message and what it is kept as.
 pub(crate) fn change_from_parts(
     sequence: u64,
     layer: Layer,

@@ -14,7 +14,6 @@ pub(crate) struct Pacer {
 }
 
 impl Pacer {
-    /// A pacer for `fps` frames per second, above 0.
     pub(crate) fn new(fps: f64) -> Self {
         Self {
             period: Duration::from_secs_f64(1.0 / fps),

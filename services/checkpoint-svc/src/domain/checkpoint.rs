@@ -14,9 +14,7 @@ pub(crate) struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     Store,
-    /// The version has these bytes already.
     Known,
-    /// The version has other bytes.
     Taken,
 }
 

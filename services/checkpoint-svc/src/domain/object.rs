@@ -53,7 +53,6 @@ pub(crate) struct Object {
     pub(crate) stored: Timestamp,
 }
 
-/// How long a class is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
     pub(crate) max_bytes: u64,

@@ -202,7 +202,6 @@ impl Pack {
         })
     }
 
-    /// Appends a record; says where it begins.
     pub(super) fn append(
         &mut self,
         files: &Files,

@@ -206,7 +206,6 @@ impl Index {
         })
     }
 
-    /// Packs and their bytes.
     pub(super) fn packs(&self) -> Result<Vec<(u64, u64)>, StoreError> {
         self.read("list the packs", |read| {
             let packs = read.open_table(PACKS)?;
@@ -247,7 +246,6 @@ impl Index {
         })
     }
 
-    /// At most `limit` versions stored after a sequence, oldest first.
     pub(super) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Logged>, StoreError> {
         self.read("read the log", |read| {
             let versions = read.open_table(VERSIONS)?;
@@ -317,7 +315,6 @@ impl<'t> Tables<'t> {
         self.occupy(row)
     }
 
-    /// Takes an object out; says which pack is of no more use.
     pub(super) fn remove(&mut self, row: &Row) -> Result<Option<u64>, redb::Error> {
         let digest = row.object.digest.as_bytes().as_slice();
         self.objects.remove(digest)?;

@@ -123,7 +123,6 @@ impl Upload {
         }
     }
 
-    /// Makes it an object, with a pin; on disk when it returns.
     pub(crate) fn finish(
         self,
         pin: Option<String>,
@@ -132,7 +131,6 @@ impl Upload {
         self.store_as(None, pin, None, now)
     }
 
-    /// Makes it a checkpoint; on disk when it returns.
     pub(crate) fn finish_as(
         self,
         version: Version,

@@ -8,7 +8,6 @@ use crate::domain::{CLASSES, Class, Rank};
 pub(crate) struct ClassUsage {
     pub(crate) objects: u64,
     pub(crate) size_bytes: u64,
-    /// Bytes of uploads under way.
     pub(crate) uploading: u64,
     /// Objects that nobody pinned and that went, since the start.
     pub(crate) expired: u64,

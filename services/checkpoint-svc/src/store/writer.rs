@@ -24,7 +24,6 @@ const MAX_WAITING: usize = 1024;
 const MAX_BATCH: usize = 256;
 /// Pins of one object; more are refused.
 const MAX_PINS: usize = 16;
-/// Objects that go with one request for room.
 const MAX_GOING: usize = 65_536;
 /// What goes beyond the room that is needed, as a part of the class: not a search for each object.
 const SPARE_PART: u64 = 200;
@@ -53,7 +52,6 @@ pub(super) struct Insert {
 pub(crate) struct Inserted {
     pub(crate) object: Object,
     pub(crate) known: bool,
-    /// Its version, and whether that is new.
     pub(crate) version: Option<(Logged, bool)>,
 }
 

@@ -5,26 +5,20 @@ use std::sync::LazyLock;
 use mavlink::Message;
 use mavlink::dialects::ardupilotmega::MavMessage;
 
-/// One message of the dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Definition {
-    /// Message id.
-    pub id: u32,
-    /// Name as the dialect writes it, `HEARTBEAT`.
-    pub name: &'static str,
+pub(crate) struct Definition {
+    pub(crate) id: u32,
+    pub(crate) name: &'static str,
     /// Seed that makes the checksum depend on the layout of the message.
-    pub crc_extra: u8,
-    /// Place in [`all`], for counters.
-    pub index: usize,
+    pub(crate) crc_extra: u8,
+    pub(crate) index: usize,
 }
 
-/// Every message of the dialect, by rising id.
-pub fn all() -> &'static [Definition] {
+pub(crate) fn all() -> &'static [Definition] {
     &TABLE.all
 }
 
-/// The message with this id; `None` when the dialect does not define it.
-pub fn of(id: u32) -> Option<&'static Definition> {
+pub(crate) fn of(id: u32) -> Option<&'static Definition> {
     let table = &*TABLE;
     let place = match table.low.get(id as usize) {
         Some(&place) => usize::from(place),

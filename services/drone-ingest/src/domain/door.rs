@@ -13,7 +13,7 @@
 
 mod pacing;
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,13 +27,13 @@ use super::sample::Sample;
 use super::signing::{SignaturePolicy, Signatures};
 use super::stats::{Accepted, Stats};
 use super::telemetry::{self, Telemetry};
-use super::vehicle::{Order, Snapshot, Source, Vehicle};
+use super::vehicle::{Snapshot, Source, Vehicle};
 
 #[cfg(test)]
 mod tests;
 
 /// Vehicles in the table; what a further one sends is refused and counted.
-pub const MAX_VEHICLES: usize = 4_096;
+pub(crate) const MAX_VEHICLES: usize = 4_096;
 /// A vehicle that was silent for longer is not waited for.
 const STILL_HEARD: Duration = Duration::from_secs(2);
 /// A vehicle that was silent for longer goes on under another port of its host: three heartbeats are
@@ -42,44 +42,34 @@ const PORT_CHANGED_AFTER: Duration = Duration::from_secs(3);
 /// The component that the protocol keeps for the autopilot.
 const AUTOPILOT_COMPONENT: u8 = 1;
 
-/// Times and policies of a door.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Least time between two publications of one vehicle.
-    pub publish_period: Duration,
-    /// Silence after which a vehicle is forgotten.
-    pub idle_timeout: Duration,
-    /// How far ahead of our clock a sender's may be.
-    pub max_clock_skew: Duration,
-    /// How old a JSON sample may be.
-    pub max_sample_age: Duration,
+    pub(crate) publish_period: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) max_clock_skew: Duration,
+    pub(crate) max_sample_age: Duration,
     /// How far telemetry may be from the exposure it is matched with.
-    pub max_match_offset: Duration,
-    /// What is demanded of senders.
-    pub signatures: SignaturePolicy,
+    pub(crate) max_match_offset: Duration,
+    pub(crate) signatures: SignaturePolicy,
 }
 
-/// What a datagram changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// Telemetry of some vehicle was merged.
-    pub telemetry: bool,
+pub(crate) struct Heard {
+    pub(crate) telemetry: bool,
     /// A vehicle became due for publishing that was not waiting before.
-    pub newly_due: bool,
+    pub(crate) newly_due: bool,
 }
 
-/// A state whose time has come.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Publication {
-    /// The state.
-    pub state: Snapshot,
+pub(crate) struct Publication {
+    pub(crate) state: Snapshot,
     /// Nothing of this vehicle was published before.
-    pub first: bool,
+    pub(crate) first: bool,
 }
 
-/// How the newest telemetry of a vehicle stands to a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Newest {
+pub(crate) enum Newest {
     /// Nothing is heard of the vehicle, or nothing any more.
     Silent,
     /// All that was heard is from before the moment.
@@ -88,9 +78,8 @@ pub enum Newest {
     Reached,
 }
 
-/// The door.
 #[derive(Debug)]
-pub struct Door {
+pub(crate) struct Door {
     rules: Rules,
     signatures: Signatures,
     slots: Vec<Slot>,
@@ -116,7 +105,6 @@ struct Tenant {
     waiting: bool,
 }
 
-/// A vehicle that is to be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     at: Timestamp,
@@ -134,8 +122,7 @@ enum Link {
 }
 
 impl Door {
-    /// An empty door.
-    pub fn new(rules: Rules) -> Door {
+    pub(crate) fn new(rules: Rules) -> Door {
         Door {
             signatures: Signatures::new(rules.signatures.clone()),
             rules,
@@ -148,18 +135,21 @@ impl Door {
         }
     }
 
-    /// The counters.
-    pub fn stats(&self) -> &Stats {
+    pub(crate) fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// The counters, for what is counted outside.
-    pub fn stats_mut(&mut self) -> &mut Stats {
+    pub(crate) fn stats_mut(&mut self) -> &mut Stats {
         &mut self.stats
     }
 
     /// Takes a datagram of MAVLink, which may hold several frames and anything else.
-    pub fn hear_mavlink(&mut self, now: Timestamp, from: SocketAddr, datagram: &[u8]) -> Heard {
+    pub(crate) fn hear_mavlink(
+        &mut self,
+        now: Timestamp,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Heard {
         let mut heard = Heard::default();
         for item in Frames::of(datagram) {
             match item {
@@ -182,10 +172,7 @@ impl Door {
 
     /// Whether a JSON sample may be accepted now. Changes nothing: a sample is accepted only after what
     /// it carries is durably queued.
-    ///
-    /// # Errors
-    /// The reject code of the contract.
-    pub fn check_sample(&self, sample: &Sample, arrived: Timestamp) -> Result<(), Reject> {
+    pub(crate) fn check_sample(&self, sample: &Sample, arrived: Timestamp) -> Result<(), Reject> {
         let timestamp = sample.timestamp.unwrap_or(arrived);
         if timestamp > self.latest_time(arrived) {
             return Err(Reject::FutureTimestamp);
@@ -201,27 +188,26 @@ impl Door {
         };
         let forget_after = self.rules.max_sample_age;
         match tenant.vehicle.order(timestamp, arrived, forget_after) {
-            Order::New => Ok(()),
-            Order::Duplicate => Err(Reject::DuplicateSample),
-            Order::OutOfOrder => Err(Reject::OutOfOrderSample),
+            Ordering::Greater => Ok(()),
+            Ordering::Equal => Err(Reject::DuplicateSample),
+            Ordering::Less => Err(Reject::OutOfOrderSample),
         }
     }
 
-    /// The latest time that a sender may give, for the skew of its clock.
-    pub fn latest_time(&self, now: Timestamp) -> Timestamp {
+    pub(crate) fn latest_time(&self, now: Timestamp) -> Timestamp {
         now.checked_add(self.rules.max_clock_skew).unwrap_or(now)
     }
 
-    /// Whether a sender that cannot sign may speak.
-    pub fn admits_unsigned(&self) -> bool {
+    pub(crate) fn admits_unsigned(&self) -> bool {
         self.signatures.admits_unsigned()
     }
 
     /// Merges a sample that [`Door::check_sample`] let pass.
-    ///
-    /// # Errors
-    /// When the table became full in between.
-    pub fn accept_sample(&mut self, sample: &Sample, arrived: Timestamp) -> Result<Heard, Reject> {
+    pub(crate) fn accept_sample(
+        &mut self,
+        sample: &Sample,
+        arrived: Timestamp,
+    ) -> Result<Heard, Reject> {
         let slot = match self.by_id.get(&sample.drone_id) {
             Some(&slot) => slot,
             None => self.admit(sample.drone_id.clone(), Source::Json, Link::Json, arrived)?,
@@ -236,8 +222,7 @@ impl Door {
         })
     }
 
-    /// Notes that a picture or a scan of a vehicle was accepted.
-    pub fn carry_payload(&mut self, vehicle_id: &SensorId) {
+    pub(crate) fn carry_payload(&mut self, vehicle_id: &SensorId) {
         if let Some(&slot) = self.by_id.get(vehicle_id)
             && let Some(tenant) = self.tenant_mut(slot)
         {
@@ -245,8 +230,7 @@ impl Door {
         }
     }
 
-    /// Forgets vehicles that were silent for too long; which.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<SensorId> {
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<SensorId> {
         let rules = &self.rules;
         // The order of samples is remembered for as long as an old sample could come again.
         let of_samples = rules.idle_timeout.max(rules.max_sample_age);
@@ -267,18 +251,7 @@ impl Door {
             .collect()
     }
 
-    /// Vehicles in the table.
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether the table is empty.
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
-    /// Every vehicle, by id, with the time it was last heard.
-    pub fn vehicles(&self) -> Vec<(Snapshot, Timestamp)> {
+    pub(crate) fn vehicles(&self) -> Vec<(Snapshot, Timestamp)> {
         let mut all: Vec<(Snapshot, Timestamp)> = self
             .slots
             .iter()
@@ -290,19 +263,18 @@ impl Door {
     }
 
     /// Where a vehicle was at `time`; `None` when it was not heard near enough to it.
-    pub fn fix_at(&self, vehicle_id: &SensorId, time: Timestamp) -> Option<Fix> {
+    pub(crate) fn fix_at(&self, vehicle_id: &SensorId, time: Timestamp) -> Option<Fix> {
         let history = self.tenant_of(vehicle_id)?.vehicle.history();
         history.at(time, self.rules.max_match_offset)
     }
 
-    /// Whether a vehicle that is heard says that it is a simulation.
-    pub fn is_simulated(&self, vehicle_id: &SensorId) -> bool {
+    pub(crate) fn is_simulated(&self, vehicle_id: &SensorId) -> bool {
         self.tenant_of(vehicle_id)
             .is_some_and(|tenant| tenant.vehicle.simulated())
     }
 
     /// Whether waiting could bring telemetry on the other side of `time`.
-    pub fn newest(&self, vehicle_id: &SensorId, time: Timestamp, now: Timestamp) -> Newest {
+    pub(crate) fn newest(&self, vehicle_id: &SensorId, time: Timestamp, now: Timestamp) -> Newest {
         let Some(tenant) = self.tenant_of(vehicle_id) else {
             return Newest::Silent;
         };
@@ -414,7 +386,6 @@ impl Door {
         silent.max().map(|(_, slot)| slot)
     }
 
-    /// The first name of this system that nobody has.
     fn free_id(&self, system_id: u8) -> Result<SensorId, Reject> {
         let first = format!("sys-{system_id}");
         let others = (2..=MAX_VEHICLES).map(|n| format!("sys-{system_id}-{n}"));

@@ -7,8 +7,7 @@ use std::borrow::Cow;
 
 use mavlink::dialects::ardupilotmega::{HEARTBEAT_DATA, MavAutopilot, MavModeFlag, MavType};
 
-/// Flight mode of an autopilot's heartbeat.
-pub fn flight_mode(heartbeat: &HEARTBEAT_DATA) -> Cow<'static, str> {
+pub(crate) fn flight_mode(heartbeat: &HEARTBEAT_DATA) -> Cow<'static, str> {
     let custom = heartbeat
         .base_mode
         .contains(MavModeFlag::MAV_MODE_FLAG_CUSTOM_MODE_ENABLED);

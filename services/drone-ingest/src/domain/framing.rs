@@ -21,76 +21,58 @@ use super::reject::Reject;
 mod tests;
 
 /// First byte of a MAVLink 1 frame.
-pub const MAGIC_V1: u8 = 0xFE;
+pub(crate) const MAGIC_V1: u8 = 0xFE;
 /// First byte of a MAVLink 2 frame.
-pub const MAGIC_V2: u8 = 0xFD;
+pub(crate) const MAGIC_V2: u8 = 0xFD;
 /// The only incompatibility flag we know: the frame carries a signature.
-pub const INCOMPAT_SIGNED: u8 = 0x01;
+pub(crate) const INCOMPAT_SIGNED: u8 = 0x01;
 /// Bytes of a signature: link id, 48-bit time, 48 bits of SHA-256.
-pub const SIGNATURE_LEN: usize = 13;
+pub(crate) const SIGNATURE_LEN: usize = 13;
 /// Bytes of checksum that may be computed for each byte of input. Real traffic needs two or three; when
 /// it is spent, the rest of the input is refused as garbage.
-pub const WORK_PER_BYTE: usize = 16;
+pub(crate) const WORK_PER_BYTE: usize = 16;
 
 const HEADER_V1: usize = 6;
 const HEADER_V2: usize = 10;
 const CHECKSUM_LEN: usize = 2;
 
-/// Protocol version of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// MAVLink 1.
+pub(crate) enum Version {
     V1,
-    /// MAVLink 2.
     V2,
 }
 
 /// A frame whose checksum is right. Borrows the bytes it was found in.
 #[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
-    /// The whole frame, from magic byte to checksum or signature.
-    pub bytes: &'a [u8],
-    /// Protocol version.
-    pub version: Version,
+pub(crate) struct Frame<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) version: Version,
     /// Sequence number of the sending component.
-    pub sequence: u8,
-    /// Sending system.
-    pub system_id: u8,
-    /// Sending component.
-    pub component_id: u8,
-    /// Message.
-    pub definition: &'static Definition,
+    pub(crate) sequence: u8,
+    pub(crate) system_id: u8,
+    pub(crate) component_id: u8,
+    pub(crate) definition: &'static Definition,
     /// Payload as sent: MAVLink 2 leaves out trailing zero bytes.
-    pub payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// Signature, unverified; `None` when the frame carries none.
-    pub signature: Option<&'a [u8; SIGNATURE_LEN]>,
+    pub(crate) signature: Option<&'a [u8; SIGNATURE_LEN]>,
 }
 
-/// One item of the input.
 #[derive(Clone, Copy, Debug)]
-pub enum Item<'a> {
-    /// A frame.
+pub(crate) enum Item<'a> {
     Frame(Frame<'a>),
-    /// Bytes that are no frame.
-    Refused {
-        /// Why.
-        reason: Reject,
-        /// How many bytes.
-        bytes: usize,
-    },
+    Refused { reason: Reject, bytes: usize },
 }
 
-/// Iterates over the items of a datagram, or of a whole recording.
 #[derive(Clone, Debug)]
-pub struct Frames<'a> {
+pub(crate) struct Frames<'a> {
     bytes: &'a [u8],
     position: usize,
     work_left: usize,
 }
 
 impl<'a> Frames<'a> {
-    /// Starts at the first byte.
-    pub fn of(bytes: &'a [u8]) -> Frames<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Frames<'a> {
         Frames {
             bytes,
             position: 0,
@@ -98,7 +80,6 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// What the magic byte at `at` begins.
     fn candidate(&mut self, at: usize) -> Candidate<'a> {
         let rest = &self.bytes[at..];
         let parsed = match rest[0] {
@@ -280,7 +261,7 @@ fn header_v2<'a>(rest: &[u8]) -> Result<Head, Candidate<'a>> {
 /// CRC-16/MCRF4XX over `bytes` and then the seed of the message.
 ///
 /// Eight bytes at a time, because every byte of every frame passes here.
-pub fn checksum(bytes: &[u8], crc_extra: u8) -> u16 {
+pub(crate) fn checksum(bytes: &[u8], crc_extra: u8) -> u16 {
     let mut crc = 0xFFFF_u16;
     let (blocks, tail) = bytes.as_chunks::<8>();
     for block in blocks {

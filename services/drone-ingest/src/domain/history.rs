@@ -13,78 +13,67 @@ use sovereign_model::geo::{Attitude, Position};
 use super::telemetry::{wrap_180, wrap_360};
 
 /// How far back a picture can be matched.
-pub const DEPTH: Duration = Duration::from_secs(30);
+pub(crate) const DEPTH: Duration = Duration::from_secs(30);
 /// Of three samples within this time the middle one is dropped, so that a fast sender does not fill a
 /// track: samples stay at least half of it apart, a thousand in all.
-pub const SPACING: Duration = Duration::from_millis(60);
+pub(crate) const SPACING: Duration = Duration::from_millis(60);
 /// Samples in one track; the oldest goes first. Reached only by samples inserted between others.
-pub const MAX_SAMPLES: usize = 1_024;
+pub(crate) const MAX_SAMPLES: usize = 1_024;
 
-/// A place in the history.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Place {
-    /// Where.
-    pub position: Position,
+pub(crate) struct Place {
+    pub(crate) position: Position,
     /// Metres above the take-off point.
-    pub relative_altitude_m: Option<f64>,
+    pub(crate) relative_altitude_m: Option<f64>,
 }
 
-/// Whose attitude it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Looking {
-    /// The camera's own, from its gimbal.
+pub(crate) enum Looking {
     Camera(Attitude),
     /// The body's; how the camera sits on it is not known here.
     Body(Attitude),
 }
 
-/// Where a vehicle was at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fix {
-    /// Where.
-    pub place: Place,
+pub(crate) struct Fix {
+    pub(crate) place: Place,
     /// How it looked; `None` when no attitude was near enough.
-    pub looking: Option<Looking>,
+    pub(crate) looking: Option<Looking>,
     /// From the moment to the nearest sample of the place.
-    pub offset: Duration,
+    pub(crate) offset: Duration,
 }
 
-/// What was heard, by time.
 #[derive(Clone, Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     places: Track<Place>,
     body: Track<Attitude>,
     camera: Track<Attitude>,
 }
 
 impl History {
-    /// Remembers a place.
-    pub fn add_place(&mut self, time: Timestamp, place: Place) {
+    pub(crate) fn add_place(&mut self, time: Timestamp, place: Place) {
         self.places.add(time, place);
     }
 
-    /// Remembers an attitude of the body.
-    pub fn add_body(&mut self, time: Timestamp, attitude: Attitude) {
+    pub(crate) fn add_body(&mut self, time: Timestamp, attitude: Attitude) {
         self.body.add(time, attitude);
     }
 
-    /// Remembers an attitude of the camera, yaw from true north.
-    pub fn add_camera(&mut self, time: Timestamp, attitude: Attitude) {
+    pub(crate) fn add_camera(&mut self, time: Timestamp, attitude: Attitude) {
         self.camera.add(time, attitude);
     }
 
     /// Forgets everything: times before and after cannot be compared.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = History::default();
     }
 
-    /// Time of the newest place.
-    pub fn newest_place(&self) -> Option<Timestamp> {
+    pub(crate) fn newest_place(&self) -> Option<Timestamp> {
         self.places.samples.back().map(|(time, _)| *time)
     }
 
     /// Where the vehicle was at `time`; `None` when no place was heard within `max_offset` of it.
-    pub fn at(&self, time: Timestamp, max_offset: Duration) -> Option<Fix> {
+    pub(crate) fn at(&self, time: Timestamp, max_offset: Duration) -> Option<Fix> {
         let (place, offset) = self.places.at(time, max_offset)?;
         let camera = self.camera.at(time, max_offset);
         let body = self.body.at(time, max_offset);
@@ -98,7 +87,6 @@ impl History {
     }
 }
 
-/// What can be interpolated.
 trait Interpolate {
     /// `self` at fraction 0, `later` at fraction 1.
     fn towards(&self, later: &Self, fraction: f64) -> Self;

@@ -6,18 +6,18 @@
 //! [`sample`] validates it, [`ply`] makes a file of its scan. [`door`] owns the table of vehicles, the order of samples, what is due for
 //! publishing, and every counter.
 
-pub mod definition;
-pub mod door;
-pub mod flight_mode;
-pub mod framing;
-pub mod history;
-pub mod ply;
-pub mod reject;
-pub mod sample;
-pub mod signing;
-pub mod stats;
-pub mod telemetry;
-pub mod vehicle;
+pub(crate) mod definition;
+pub(crate) mod door;
+pub(crate) mod flight_mode;
+pub(crate) mod framing;
+pub(crate) mod history;
+pub(crate) mod ply;
+pub(crate) mod reject;
+pub(crate) mod sample;
+pub(crate) mod signing;
+pub(crate) mod stats;
+pub(crate) mod telemetry;
+pub(crate) mod vehicle;
 
 #[cfg(test)]
 mod fixtures;

@@ -2,7 +2,7 @@
 //! 1994), one vertex a return.
 
 /// `points` are x, y, z triples in metres, in the frame of their sender.
-pub fn ply_from_points(points: &[f32]) -> Vec<u8> {
+pub(crate) fn ply_from_points(points: &[f32]) -> Vec<u8> {
     let header = format!(
         "ply\nformat binary_little_endian 1.0\nelement vertex {}\n\
          property float x\nproperty float y\nproperty float z\nend_header\n",

@@ -1,26 +1,19 @@
 //! Why something was refused: one code for each reason, the same in counters, metrics and logs.
 
-/// Reason of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(usize)]
-pub enum Reject {
+pub(crate) enum Reject {
     /// Bytes in which no frame begins.
     Garbage,
-    /// A frame that ends after the last byte.
     Truncated,
-    /// A MAVLink 2 frame with an incompatibility flag that we do not know.
     UnknownIncompatFlag,
-    /// A frame whose checksum is wrong.
     BadChecksum,
     /// A message id that the dialect does not define, so that its checksum cannot be verified.
     UnknownMessage,
-    /// An unsigned frame or sample where a signature is demanded.
     Unsigned,
-    /// A signature that the key did not make.
     BadSignature,
     /// A signature whose time is not later than the one before, or too old for a first one.
     ReplayedSignature,
-    /// More signing streams than are remembered.
     TooManySigners,
     /// An enum value that the dialect does not define.
     UnknownEnumValue,
@@ -34,13 +27,9 @@ pub enum Reject {
     InvalidAltitude,
     /// `ground_speed_ms` is no speed that anything flies with.
     InvalidGroundSpeed,
-    /// The table of vehicles is full.
     TooManyVehicles,
-    /// Not a JSON object of the contract.
     InvalidPayload,
-    /// `contract_version` is not `av-v1`.
     UnsupportedContractVersion,
-    /// `drone_id` is absent or empty.
     MissingDroneId,
     /// `drone_id` is not 1 to 64 of letters, digits, `-`, `_`.
     InvalidDroneId,
@@ -60,20 +49,15 @@ pub enum Reject {
     InvalidLidarPoints,
     /// The queue of JSON samples, or the part of it that the drone has, is full.
     BufferFull,
-    /// The durable queue did not take a picture or a scan.
     QueueFailed,
-    /// A submitted picture is not usable.
     InvalidCapture,
-    /// A submitted picture is larger than the limit.
     CaptureTooLarge,
 }
 
 impl Reject {
-    /// How many reasons there are.
-    pub const COUNT: usize = Reject::ALL.len();
+    pub(crate) const COUNT: usize = Reject::ALL.len();
 
-    /// Every reason, in the order of its number.
-    pub const ALL: [Reject; 31] = [
+    pub(crate) const ALL: [Reject; 31] = [
         Reject::Garbage,
         Reject::Truncated,
         Reject::UnknownIncompatFlag,
@@ -107,8 +91,7 @@ impl Reject {
         Reject::CaptureTooLarge,
     ];
 
-    /// The code as counters and answers show it.
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Reject::Garbage => "GARBAGE",
             Reject::Truncated => "TRUNCATED",

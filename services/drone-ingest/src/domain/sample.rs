@@ -18,43 +18,33 @@ use sovereign_model::{SensorId, Timestamp};
 use super::reject::Reject;
 use super::telemetry::{MAX_ALTITUDE_M, MAX_SPEED_MPS, wrap_360};
 
-/// The version we understand.
-pub const CONTRACT_VERSION: &str = "av-v1";
+pub(crate) const CONTRACT_VERSION: &str = "av-v1";
 /// How senders in Go write a time that was never set.
 const GO_ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 /// Longest flight mode and sensor health kept, in characters; the rest is cut. Control characters are
 /// left out: these texts reach terminals.
-pub const MAX_TEXT_CHARS: usize = 64;
+pub(crate) const MAX_TEXT_CHARS: usize = 64;
 
-/// A valid sample.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// Who.
-    pub drone_id: SensorId,
+pub(crate) struct Sample {
+    pub(crate) drone_id: SensorId,
     /// When, as the drone says; `None` when it does not.
-    pub timestamp: Option<Timestamp>,
-    /// Where.
-    pub position: Option<Position>,
+    pub(crate) timestamp: Option<Timestamp>,
+    pub(crate) position: Option<Position>,
     /// Clockwise from north.
-    pub heading_deg: Option<f64>,
-    /// Over ground.
-    pub ground_speed_mps: Option<f64>,
+    pub(crate) heading_deg: Option<f64>,
+    pub(crate) ground_speed_mps: Option<f64>,
     /// 0 to 100.
-    pub battery_percent: Option<f64>,
-    /// Flight mode as text.
-    pub flight_mode: Option<String>,
-    /// Health as text.
-    pub sensor_health: Option<String>,
-    /// JPEG.
-    pub image: Option<Vec<u8>>,
+    pub(crate) battery_percent: Option<f64>,
+    pub(crate) flight_mode: Option<String>,
+    pub(crate) sensor_health: Option<String>,
+    pub(crate) image: Option<Vec<u8>>,
     /// x, y, z triples, metres.
-    pub lidar_points: Option<Vec<f32>>,
-    /// The sender says that it is a simulation.
-    pub simulated: bool,
+    pub(crate) lidar_points: Option<Vec<f32>>,
+    pub(crate) simulated: bool,
 }
 
-/// Whether a datagram is a JSON sample (or tries to be one) rather than MAVLink.
-pub fn looks_like_json(datagram: &[u8]) -> bool {
+pub(crate) fn looks_like_json(datagram: &[u8]) -> bool {
     matches!(
         datagram.iter().find(|b| !b.is_ascii_whitespace()),
         Some(b'{')
@@ -62,10 +52,7 @@ pub fn looks_like_json(datagram: &[u8]) -> bool {
 }
 
 /// Reads a sample; times and order are judged elsewhere, against the clock and the drone's last sample.
-///
-/// # Errors
-/// The reject code of the contract.
-pub fn parse(datagram: &[u8]) -> Result<Sample, Reject> {
+pub(crate) fn parse(datagram: &[u8]) -> Result<Sample, Reject> {
     let wire: Wire<'_> = serde_json::from_slice(datagram).map_err(|_| Reject::InvalidPayload)?;
     if wire.contract_version.as_deref() != Some(CONTRACT_VERSION) {
         return Err(Reject::UnsupportedContractVersion);

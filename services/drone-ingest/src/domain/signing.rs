@@ -14,7 +14,7 @@ use super::framing::Frame;
 use super::reject::Reject;
 
 /// Streams remembered; a further one is refused. Only holders of the key get here.
-pub const MAX_STREAMS: usize = 4_096;
+pub(crate) const MAX_STREAMS: usize = 4_096;
 
 /// 2015-01-01T00:00:00Z, where signature time begins.
 const EPOCH_UNIX_NANOS: i64 = 1_420_070_400_000_000_000;
@@ -22,9 +22,8 @@ const NANOS_PER_UNIT: i64 = 10_000;
 /// A minute, in units of signature time.
 const FIRST_FRAME_AGE: u64 = 6_000_000;
 
-/// Secret shared with the vehicles. Its `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SigningKey(pub [u8; 32]);
+pub(crate) struct SigningKey(pub [u8; 32]);
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,35 +31,30 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// What is demanded of a sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SignaturePolicy {
+pub(crate) enum SignaturePolicy {
     /// No key: signatures are not looked at.
     Unchecked,
     /// Signatures are verified, and what is unsigned passes.
     Verified(SigningKey),
-    /// Only what is signed passes.
     Required(SigningKey),
 }
 
-/// Verifies signatures and remembers the time of each stream.
 #[derive(Debug)]
-pub struct Signatures {
+pub(crate) struct Signatures {
     policy: SignaturePolicy,
     streams: HashMap<(u8, u8, u8), u64>,
 }
 
 impl Signatures {
-    /// Nothing seen yet.
-    pub fn new(policy: SignaturePolicy) -> Signatures {
+    pub(crate) fn new(policy: SignaturePolicy) -> Signatures {
         Signatures {
             policy,
             streams: HashMap::new(),
         }
     }
 
-    /// Whether a sender that cannot sign (MAVLink 1, JSON) may speak.
-    pub fn admits_unsigned(&self) -> bool {
+    pub(crate) fn admits_unsigned(&self) -> bool {
         match self.policy {
             SignaturePolicy::Unchecked | SignaturePolicy::Verified(_) => true,
             SignaturePolicy::Required(_) => false,
@@ -68,10 +62,7 @@ impl Signatures {
     }
 
     /// Whether the frame may pass; true when its signature was verified.
-    ///
-    /// # Errors
-    /// Unsigned where a signature is demanded, a wrong signature, a replayed one, or too many streams.
-    pub fn admit(&mut self, frame: &Frame<'_>, now: Timestamp) -> Result<bool, Reject> {
+    pub(crate) fn admit(&mut self, frame: &Frame<'_>, now: Timestamp) -> Result<bool, Reject> {
         let key = match (&self.policy, frame.signature) {
             (SignaturePolicy::Unchecked, _) | (SignaturePolicy::Verified(_), None) => {
                 return Ok(false);
@@ -100,14 +91,13 @@ impl Signatures {
     }
 }
 
-/// Units of signature time that have passed at `now`.
-pub fn signature_time(now: Timestamp) -> u64 {
+pub(crate) fn signature_time(now: Timestamp) -> u64 {
     let since_epoch = now.as_unix_nanos().saturating_sub(EPOCH_UNIX_NANOS);
     u64::try_from(since_epoch / NANOS_PER_UNIT).unwrap_or(0)
 }
 
 /// The six bytes that sign `signed` (frame, link id and time).
-pub fn expected(key: &SigningKey, signed: &[u8]) -> [u8; 6] {
+pub(crate) fn expected(key: &SigningKey, signed: &[u8]) -> [u8; 6] {
     let mut digest = sovereign_model::DigestBuilder::new();
     digest.update(&key.0);
     digest.update(signed);

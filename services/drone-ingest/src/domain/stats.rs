@@ -7,30 +7,21 @@ use super::framing::Version;
 use super::reject::Reject;
 
 /// MAVLink sources counted by themselves; further ones are counted together, as `other`.
-pub const MAX_SOURCES: usize = 1_024;
+pub(crate) const MAX_SOURCES: usize = 1_024;
 
-/// What is accepted beside MAVLink messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// A JSON sample.
+pub(crate) enum Accepted {
     Sample,
-    /// A picture, durably queued.
     Capture,
-    /// A LiDAR scan, durably queued.
     Lidar,
 }
 
-/// Every counter.
 #[derive(Clone, Debug)]
-pub struct Stats {
-    /// Datagrams received.
-    pub datagrams: u64,
-    /// Bytes received.
-    pub bytes: u64,
-    /// Bytes in which no frame was found.
-    pub refused_bytes: u64,
-    /// MAVLink messages with a verified signature.
-    pub signed: u64,
+pub(crate) struct Stats {
+    pub(crate) datagrams: u64,
+    pub(crate) bytes: u64,
+    pub(crate) refused_bytes: u64,
+    pub(crate) signed: u64,
     messages: Vec<u64>,
     versions: [u64; 2],
     sources: BTreeMap<(u8, u8), u64>,
@@ -63,8 +54,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// Counts a MAVLink message.
-    pub fn accept_message(
+    pub(crate) fn accept_message(
         &mut self,
         message: &Definition,
         version: Version,
@@ -87,7 +77,7 @@ impl Stats {
     }
 
     /// Counts something else that was accepted.
-    pub fn accept(&mut self, what: Accepted) {
+    pub(crate) fn accept(&mut self, what: Accepted) {
         match what {
             Accepted::Sample => self.samples += 1,
             Accepted::Capture => self.captures += 1,
@@ -95,18 +85,16 @@ impl Stats {
         }
     }
 
-    /// Counts a picture that had been accepted before.
-    pub fn duplicate_capture(&mut self) {
+    pub(crate) fn duplicate_capture(&mut self) {
         self.duplicate_captures += 1;
     }
 
-    /// Counts a refusal.
-    pub fn reject(&mut self, reason: Reject) {
+    pub(crate) fn reject(&mut self, reason: Reject) {
         self.rejected[reason as usize] += 1;
     }
 
     /// What was accepted, by name; names that never occurred are left out.
-    pub fn accepted_by_type(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    pub(crate) fn accepted_by_type(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let messages = definition::all().iter().map(|d| d.name);
         let others = [
             ("av-v1", self.samples),
@@ -121,7 +109,7 @@ impl Stats {
     }
 
     /// What was refused, by reason; reasons that never occurred are left out.
-    pub fn rejected_by_reason(&self) -> impl Iterator<Item = (Reject, u64)> + '_ {
+    pub(crate) fn rejected_by_reason(&self) -> impl Iterator<Item = (Reject, u64)> + '_ {
         let counts = self.rejected.iter().copied();
         Reject::ALL
             .into_iter()
@@ -129,8 +117,7 @@ impl Stats {
             .filter(|(_, count)| *count > 0)
     }
 
-    /// MAVLink messages by `<system>/<component>`.
-    pub fn messages_by_source(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+    pub(crate) fn messages_by_source(&self) -> impl Iterator<Item = (String, u64)> + '_ {
         let other = (self.other_sources > 0).then(|| ("other".to_owned(), self.other_sources));
         self.sources
             .iter()
@@ -138,8 +125,7 @@ impl Stats {
             .chain(other)
     }
 
-    /// MAVLink messages by version, `v1` and `v2`.
-    pub fn messages_by_version(&self) -> [(&'static str, u64); 2] {
+    pub(crate) fn messages_by_version(&self) -> [(&'static str, u64); 2] {
         [("v1", self.versions[0]), ("v2", self.versions[1])]
     }
 }

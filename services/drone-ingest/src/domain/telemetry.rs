@@ -21,113 +21,80 @@ use super::reject::Reject;
 #[expect(deprecated, reason = "gimbals in the field still send it")]
 const MOUNT_ID: u32 = Mount::ID;
 
-/// Velocity over ground, metres per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Velocity {
-    /// North.
-    pub north_mps: f64,
-    /// East.
-    pub east_mps: f64,
-    /// Down.
-    pub down_mps: f64,
+pub(crate) struct Velocity {
+    pub(crate) north_mps: f64,
+    pub(crate) east_mps: f64,
+    pub(crate) down_mps: f64,
 }
 
-/// What the yaw of a gimbal is measured from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum YawFrame {
-    /// True north.
+pub(crate) enum YawFrame {
     Earth,
-    /// The heading of the vehicle.
     Vehicle,
 }
 
 /// What one message says. Times since boot are in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Telemetry {
-    /// HEARTBEAT.
+pub(crate) enum Telemetry {
     Heartbeat {
         /// True for an autopilot of a vehicle; false for ground stations, radios, cameras.
         is_vehicle: bool,
-        /// Flight mode as text.
         flight_mode: Cow<'static, str>,
-        /// Motors may turn.
         armed: bool,
         /// Hardware in the loop: the vehicle is simulated and says so.
         simulated: bool,
     },
-    /// SYS_STATUS.
     SystemStatus {
         /// 0 to 100.
         battery_percent: Option<f64>,
     },
-    /// BATTERY_STATUS of the first battery.
     Battery {
         /// 0 to 100.
         battery_percent: Option<f64>,
     },
-    /// SYSTEM_TIME.
     SystemTime {
         /// Nanoseconds since the Unix epoch; `None` when the vehicle does not know.
         unix_nanos: Option<i64>,
-        /// The same moment since boot.
         boot_ms: u32,
     },
-    /// GPS_RAW_INT.
     Gps {
-        /// At least a two-dimensional fix.
         fix: bool,
-        /// Where, whatever the fix.
         position: Option<Position>,
-        /// Over ground.
         ground_speed_mps: Option<f64>,
     },
-    /// GLOBAL_POSITION_INT.
     GlobalPosition {
-        /// When.
         boot_ms: u32,
         /// Where; may be zero on both axes, see [`Position::is_zero`].
         position: Option<Position>,
-        /// Above the take-off point.
         relative_altitude_m: f64,
-        /// Over ground.
         velocity: Velocity,
         /// Clockwise from north.
         heading_deg: Option<f64>,
     },
-    /// ATTITUDE or ATTITUDE_QUATERNION.
     Attitude {
-        /// When.
         boot_ms: u32,
-        /// Of the body.
         attitude: Attitude,
     },
-    /// VFR_HUD.
     Hud {
-        /// Over ground.
         ground_speed_mps: f64,
         /// Clockwise from north.
         heading_deg: Option<f64>,
-        /// Above mean sea level.
         altitude_m: f64,
     },
-    /// MOUNT_ORIENTATION or GIMBAL_DEVICE_ATTITUDE_STATUS.
     Gimbal {
         /// When; `None` when it is not known on the autopilot's clock.
         boot_ms: Option<u32>,
         /// Of the camera; its yaw is measured as `yaw_frame` says.
         attitude: Attitude,
-        /// What yaw is measured from.
         yaw_frame: YawFrame,
     },
-    /// CAMERA_IMAGE_CAPTURED, of a capture that succeeded.
     ImageCaptured {
         /// Exposure, nanoseconds since the Unix epoch.
         unix_nanos: Option<i64>,
         /// Exposure since boot; `None` when it is not known on the autopilot's clock.
         boot_ms: Option<u32>,
-        /// Where.
         position: Option<Position>,
-        /// Above ground.
         relative_altitude_m: f64,
         /// Of the camera, in the earth frame.
         attitude: Option<Attitude>,
@@ -136,7 +103,7 @@ pub enum Telemetry {
 
 impl Telemetry {
     /// The same without its time since boot: said by a component that booted by itself.
-    pub fn undated(mut self) -> Telemetry {
+    pub(crate) fn undated(mut self) -> Telemetry {
         match &mut self {
             Telemetry::Gimbal { boot_ms, .. } | Telemetry::ImageCaptured { boot_ms, .. } => {
                 *boot_ms = None;
@@ -156,11 +123,7 @@ impl Telemetry {
 }
 
 /// Decodes the messages that say something about a vehicle; `None` for every other message.
-///
-/// # Errors
-/// An enum value that the dialect does not define, a place that is not on Earth, a number that
-/// cannot be what it stands for.
-pub fn decode(frame: &Frame<'_>) -> Result<Option<Telemetry>, Reject> {
+pub(crate) fn decode(frame: &Frame<'_>) -> Result<Option<Telemetry>, Reject> {
     match frame.definition.id {
         dialect::HEARTBEAT_DATA::ID => heartbeat(&parse(frame)?).map(Some),
         dialect::SYS_STATUS_DATA::ID => {
@@ -340,9 +303,9 @@ fn percent(remaining: i8) -> Option<f64> {
 }
 
 /// A speed beyond this is damage, not a measurement.
-pub const MAX_SPEED_MPS: f64 = 10_000.0;
+pub(crate) const MAX_SPEED_MPS: f64 = 10_000.0;
 /// An altitude beyond this, up or down, is damage, not a measurement.
-pub const MAX_ALTITUDE_M: f64 = 1_000_000.0;
+pub(crate) const MAX_ALTITUDE_M: f64 = 1_000_000.0;
 /// Senders count angles to 180 or 360; beyond two turns it is no angle any more.
 const MAX_ANGLE_DEG: f64 = 720.0;
 
@@ -383,14 +346,14 @@ fn place(lat_e7: i32, lon_e7: i32, alt_mm: Option<i32>) -> Result<Option<Positio
 }
 
 /// The same direction in 0 to 360, 360 excluded.
-pub fn wrap_360(degrees: f64) -> f64 {
+pub(crate) fn wrap_360(degrees: f64) -> f64 {
     let wrapped = degrees.rem_euclid(360.0);
     // A tiny negative angle rounds up to 360.
     if wrapped < 360.0 { wrapped } else { 0.0 }
 }
 
 /// The same direction in -180 to 180, 180 excluded.
-pub fn wrap_180(degrees: f64) -> f64 {
+pub(crate) fn wrap_180(degrees: f64) -> f64 {
     wrap_360(degrees + 180.0) - 180.0
 }
 

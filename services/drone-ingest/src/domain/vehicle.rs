@@ -14,6 +14,7 @@
 mod state;
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use sovereign_model::geo::{Attitude, Position};
@@ -24,7 +25,7 @@ use super::history::{History, Place};
 use super::sample::Sample;
 use super::telemetry::{Telemetry, YawFrame, wrap_360};
 
-pub use state::{LinkCounts, Snapshot, Source};
+pub(crate) use state::{LinkCounts, Snapshot, Source};
 
 /// GPS_RAW_INT is the place only while the better GLOBAL_POSITION_INT has been silent for this long;
 /// height above the take-off point and velocity, which only the latter says, are unknown then.
@@ -37,9 +38,8 @@ const CLOCK_STEP: Duration = Duration::from_secs(1);
 /// A frame this far behind the newest came late; farther behind, the sender started anew.
 const REORDER_WINDOW: u8 = 16;
 
-/// Everything known of one vehicle.
 #[derive(Clone, Debug)]
-pub struct Vehicle {
+pub(crate) struct Vehicle {
     state: Snapshot,
     last_heard: Timestamp,
     position_heard: Option<Timestamp>,
@@ -64,34 +64,20 @@ enum TimeBase {
     Vehicle,
 }
 
-/// When a message was measured, and when it arrived.
 #[derive(Clone, Copy, Debug)]
 struct Dated {
     measured: Timestamp,
     arrived: Timestamp,
 }
 
-/// The sample that later ones are ordered after.
 #[derive(Clone, Copy, Debug)]
 struct AcceptedSample {
     timestamp: Timestamp,
     arrived: Timestamp,
 }
 
-/// How a sample stands to the last accepted one of its drone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Later, or there is none to compare with.
-    New,
-    /// The same time.
-    Duplicate,
-    /// Earlier.
-    OutOfOrder,
-}
-
 impl Vehicle {
-    /// A vehicle of which nothing is known but its name.
-    pub fn new(
+    pub(crate) fn new(
         vehicle_id: SensorId,
         source: Source,
         now: Timestamp,
@@ -133,28 +119,23 @@ impl Vehicle {
         }
     }
 
-    /// Its name.
-    pub fn id(&self) -> &SensorId {
+    pub(crate) fn id(&self) -> &SensorId {
         &self.state.vehicle_id
     }
 
-    /// When anything last arrived.
-    pub fn last_heard(&self) -> Timestamp {
+    pub(crate) fn last_heard(&self) -> Timestamp {
         self.last_heard
     }
 
-    /// Whether it says that it is a simulation.
-    pub fn simulated(&self) -> bool {
+    pub(crate) fn simulated(&self) -> bool {
         self.state.simulated
     }
 
-    /// What it did lately.
-    pub fn history(&self) -> &History {
+    pub(crate) fn history(&self) -> &History {
         &self.history
     }
 
-    /// The state, complete with what follows from its parts.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let mut state = self.state.clone();
         state.battery_percent = state.battery_percent.or(self.battery_of_system);
         if let Some(position) = &mut state.position {
@@ -164,15 +145,14 @@ impl Vehicle {
         state
     }
 
-    /// Counts an accepted message.
-    pub fn count_message(&mut self, version: Version, signed: bool) {
+    pub(crate) fn count_message(&mut self, version: Version, signed: bool) {
         self.state.source = Source::from_version(version);
         self.state.link.messages += 1;
         self.state.link.signed += u64::from(signed);
     }
 
     /// Counts what is missing before a message, accepted or not: it arrived.
-    pub fn follow_sequence(&mut self, component_id: u8, sequence: u8) {
+    pub(crate) fn follow_sequence(&mut self, component_id: u8, sequence: u8) {
         let known = self.sequences.iter_mut().find(|(c, _)| *c == component_id);
         let Some((_, last)) = known else {
             self.sequences.push((component_id, sequence));
@@ -192,22 +172,20 @@ impl Vehicle {
         }
     }
 
-    /// Notes that something arrived, whatever it says.
-    pub fn hear(&mut self, now: Timestamp) {
+    pub(crate) fn hear(&mut self, now: Timestamp) {
         if self.last_heard.since(now) > CLOCK_STEP {
             self.history.clear();
         }
         self.last_heard = now;
     }
 
-    /// Notes that a picture or a scan of this vehicle was accepted.
-    pub fn carry_payload(&mut self) {
+    pub(crate) fn carry_payload(&mut self) {
         self.carries_payload = true;
     }
 
     /// For how long nothing arrived. After the clock stepped back that is counted anew, or the silence of
     /// a vehicle that is gone would begin only when the old time is reached.
-    pub fn silence(&mut self, now: Timestamp) -> Duration {
+    pub(crate) fn silence(&mut self, now: Timestamp) -> Duration {
         if self.last_heard.since(now) > CLOCK_STEP {
             self.hear(now);
         }
@@ -216,7 +194,7 @@ impl Vehicle {
 
     /// Merges what a message says. A time since boot in it is on the autopilot's clock, see
     /// [`Telemetry::undated`].
-    pub fn merge(&mut self, telemetry: Telemetry, now: Timestamp) {
+    pub(crate) fn merge(&mut self, telemetry: Telemetry, now: Timestamp) {
         self.state.observed = now;
         match telemetry {
             Telemetry::Heartbeat {
@@ -334,24 +312,24 @@ impl Vehicle {
     /// The last one is forgotten `forget_after` its arrival: a drone whose clock stepped back is heard
     /// again, at the latest then. One that arrived in what is the future now, because our clock stepped
     /// back, is forgotten at once.
-    pub fn order(&self, timestamp: Timestamp, now: Timestamp, forget_after: Duration) -> Order {
+    pub(crate) fn order(
+        &self,
+        timestamp: Timestamp,
+        now: Timestamp,
+        forget_after: Duration,
+    ) -> Ordering {
         match self.last_sample {
             Some(last)
                 if now.since(last.arrived) <= forget_after
                     && last.arrived.since(now) <= CLOCK_STEP =>
             {
-                match timestamp.cmp(&last.timestamp) {
-                    std::cmp::Ordering::Greater => Order::New,
-                    std::cmp::Ordering::Equal => Order::Duplicate,
-                    std::cmp::Ordering::Less => Order::OutOfOrder,
-                }
+                timestamp.cmp(&last.timestamp)
             }
-            Some(_) | None => Order::New,
+            Some(_) | None => Ordering::Greater,
         }
     }
 
-    /// Merges an accepted sample.
-    pub fn merge_sample(&mut self, sample: &Sample, arrived: Timestamp) {
+    pub(crate) fn merge_sample(&mut self, sample: &Sample, arrived: Timestamp) {
         let timestamp = sample.timestamp.unwrap_or(arrived);
         self.hear(arrived);
         self.last_sample = Some(AcceptedSample { timestamp, arrived });
@@ -404,7 +382,6 @@ impl Vehicle {
             .map(|time| time.as_unix_nanos() - i64::from(boot_ms) * 1_000_000);
     }
 
-    /// When something was measured, see the text at the top of this file.
     fn measured(&mut self, boot_ms: u32, now: Timestamp) -> Timestamp {
         let (base, time) = match self.near(self.since_boot(boot_ms), now) {
             Some(time) => (TimeBase::Vehicle, time),
@@ -424,7 +401,6 @@ impl Vehicle {
         time
     }
 
-    /// Where something belongs among the dated messages that does not say when it was measured.
     fn undated(&self, now: Timestamp) -> Timestamp {
         self.last_dated
             .and_then(|last| last.measured.checked_add(now.since(last.arrived)))
@@ -437,7 +413,6 @@ impl Vehicle {
         boot.checked_add(i64::from(boot_ms) * 1_000_000)
     }
 
-    /// The time, when it is within the allowed clock skew of now.
     fn near(&self, unix_nanos: Option<i64>, now: Timestamp) -> Option<Timestamp> {
         let time = Timestamp::from_unix_nanos(unix_nanos?);
         let apart = time.since(now).max(now.since(time));

@@ -31,7 +31,6 @@ use self::transport::NatsTransport;
 /// Longest wait between two attempts to connect again.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// How often a silent server is asked whether it is there.
 const PING_PERIOD: Duration = Duration::from_secs(20);
 
 /// Messages of one subscription between the socket and the mailbox. The client refuses the newest when

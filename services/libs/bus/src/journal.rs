@@ -340,7 +340,6 @@ impl Shared {
         }
     }
 
-    /// Refuses all that waits and all that comes.
     fn fail(&self, error: &Arc<redb::Error>) -> Vec<Reply> {
         let mut state = self.lock();
         // There is one writer, and it ends with its first failure.

@@ -75,7 +75,6 @@ struct Line {
     length: usize,
 }
 
-/// A place for one waiting message.
 struct Slot {
     message: Option<RawMessage>,
     line: usize,
@@ -186,7 +185,6 @@ impl MailboxSource {
     }
 }
 
-/// What a waiting reader finds.
 enum Found {
     Message(RawMessage),
     End,

@@ -8,7 +8,6 @@ use sovereign_disk::{Readers, write_whole};
 
 use crate::HostError;
 
-/// The bound addresses on disk, as long as the host runs.
 pub(crate) struct AddressesFile {
     path: PathBuf,
 }

@@ -9,7 +9,6 @@ use sovereign_disk::private_dir;
 
 use crate::HostError;
 
-/// Only the owner may look inside.
 const MODE: u32 = 0o700;
 /// What anybody else may do, among the bits of a mode.
 const OTHERS: u32 = 0o077;

@@ -21,7 +21,6 @@ use crate::{ConfigError, HostError};
 /// taken by then is lost.
 const LAST_SPANS_GRACE: Duration = Duration::from_secs(2);
 
-/// Installed telemetry; [`Telemetry::finish`] writes what is pending.
 pub(crate) struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }

@@ -25,7 +25,6 @@ pub enum RenderError {
     Encode(#[source] image::ImageError),
 }
 
-/// Camera pitch relative to the body: straight down.
 pub(crate) const MOUNT_PITCH_DEG: f64 = -90.0;
 /// Attitude of a camera that is mounted on a body, as a gimbal would report it: the aerospace angles of
 /// the camera's own axes (forward along the optical axis, right along the rows).
@@ -40,7 +39,6 @@ pub(crate) fn gimbal_attitude(body: Attitude, mount_pitch_deg: f64) -> Attitude 
     }
 }
 
-/// Colour beyond the edge of the world.
 const HAZE: [u8; 3] = [188, 196, 204];
 
 impl Camera {

@@ -46,7 +46,6 @@ pub struct VehicleTruth {
 
 /// Half the stretch of path that the heading looks over, metres: corners are turned smoothly.
 const HEADING_REACH_M: f64 = 5.0;
-/// Sway of the body, degrees.
 const SWAY_DEG: f64 = 1.8;
 
 impl Survey {

@@ -13,7 +13,6 @@ use crate::camera::MOUNT_PITCH_DEG;
 /// `Software` of every picture made here: whoever reads it knows that the flight was simulated.
 pub const SIMULATOR: &str = "Sovereign Map simulator";
 
-/// Focal length of [`survey_camera`] on 35 mm film, millimetres.
 const FOCAL_35MM: u16 = 29;
 
 /// A tag could not be written.

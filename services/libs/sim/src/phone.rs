@@ -30,11 +30,8 @@ pub struct PhoneTruth {
     pub acceleration_mps2: [f64; 3],
 }
 
-/// Height at which a phone is carried, metres.
 const CARRIED_AT_M: f64 = 1.5;
-/// Steps per second of a walking person.
 const CADENCE_HZ: f64 = 1.8;
-/// Standard gravity, metres per second squared.
 const GRAVITY_MPS2: f64 = 9.806_65;
 
 impl Walk {

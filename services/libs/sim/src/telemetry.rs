@@ -164,7 +164,6 @@ fn degrees_e7(degrees: f64) -> i32 {
     (degrees * 1e7).round() as i32
 }
 
-/// Heading in hundredths of a degree, 0 to 35,999.
 fn heading_cdeg(truth: &VehicleTruth) -> u16 {
     (truth.attitude.yaw_deg.rem_euclid(360.0) * 100.0).round() as u16 % 36_000
 }

@@ -55,11 +55,8 @@ pub struct World {
     marks: Vec<ControlMark>,
 }
 
-/// Half the black square of a control mark, metres.
 const MARK_HALF_SIDE_M: f64 = 1.2;
-/// Radius of the white disc of a control mark, metres.
 const MARK_RADIUS_M: f64 = 0.6;
-/// Distance between control marks, metres.
 const MARK_SPACING_M: f64 = 60.0;
 
 impl World {
@@ -176,9 +173,7 @@ struct Tree {
     radius: f64,
 }
 
-/// Distance between the roads of the grid, metres.
 const BLOCK_M: f64 = 80.0;
-/// Width of a road, metres.
 const ROAD_M: f64 = 6.0;
 
 fn buildings_of(config: &WorldConfig) -> Vec<Building> {
@@ -230,7 +225,6 @@ fn road_distance(along: f64) -> f64 {
     (offset - BLOCK_M / 2.0).abs()
 }
 
-/// Metres to the middle of the river.
 fn river_distance(east: f64, north: f64) -> f64 {
     (north - 52.0 - 14.0 * (east / 46.0).sin() - 0.18 * east).abs()
 }

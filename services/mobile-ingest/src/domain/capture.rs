@@ -4,16 +4,13 @@ use sovereign_model::{Intrinsics, Timestamp};
 
 use super::frame::Place;
 
-/// Of a phone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PictureNote {
-    /// Exposure, when the sender said it.
     pub(crate) captured: Option<Timestamp>,
     pub(crate) place: Place,
     pub(crate) simulated: bool,
 }
 
-/// Of a drone.
 #[derive(Debug, Clone)]
 pub(crate) struct DroneCapture {
     pub(crate) vehicle_id: String,

@@ -24,7 +24,6 @@ const MAX_STREAMS: usize = 16;
 /// Longest name of a stream or device, bytes; a registration with a longer one is refused.
 const MAX_TEXT: usize = 128;
 
-/// What a phone says about itself when it registers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Announcement {
     pub(crate) device_model: String,
@@ -33,9 +32,6 @@ pub(crate) struct Announcement {
 
 impl Announcement {
     /// Checks the bounds.
-    ///
-    /// # Errors
-    /// A sentence that names the field.
     pub(crate) fn check(self) -> Result<Self, String> {
         if self.device_model.len() > MAX_TEXT {
             return Err(format!("device_model is longer than {MAX_TEXT} bytes"));
@@ -59,51 +55,41 @@ impl Announcement {
     }
 }
 
-/// The table is full of phones that are all in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{MAX_CLIENTS} clients are registered, which is the limit")]
 pub(crate) struct TableFull;
 
-/// The newest accepted sample of a stream.
 #[derive(Debug, Clone, Copy)]
 struct Newest {
     observed: Timestamp,
     arrived: Timestamp,
 }
 
-/// Whether `arrived` is in the future by more than tasks can disagree about.
 fn before_clock_step(arrived: Timestamp, now: Timestamp) -> bool {
     arrived.since(now) > CLOCK_STEP
 }
 
-/// A phone. `L` is what the owner of the table keeps with each of them.
 #[derive(Debug)]
 pub(crate) struct Client<L> {
     pub(crate) announcement: Announcement,
     pub(crate) registered: Timestamp,
-    /// Arrival of the last accepted sample.
     pub(crate) last_seen: Option<Timestamp>,
-    /// Samples and pictures accepted.
     pub(crate) accepted: u64,
     /// Last known place, with the time it was observed, at most that of its arrival.
     pub(crate) place: Option<(Place, Timestamp)>,
-    /// Whether the last accepted sample was simulated.
     pub(crate) simulated: bool,
     /// Newest accepted sample of each stream, by [`Stream::index`].
     newest: [Option<Newest>; Stream::ALL.len()],
-    /// Last arrival time given to a picture.
     last_received: Option<Timestamp>,
     lanes: Arc<L>,
 }
 
 impl<L> Client<L> {
-    /// Newest accepted timestamp over all streams.
     pub(crate) fn newest(&self) -> Option<Timestamp> {
         let observed = self.newest.iter().flatten().map(|newest| newest.observed);
         observed.max()
     }
 
-    /// Newest accepted timestamp of a stream that later ones have to be after.
     fn newest_of(&self, stream: Stream, now: Timestamp) -> Option<Timestamp> {
         self.newest[stream.index()]
             .filter(|newest| !before_clock_step(newest.arrived, now))
@@ -117,7 +103,6 @@ impl<L> Client<L> {
     }
 }
 
-/// What is remembered of a sample once it is durably queued.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Accepted {
     /// The stream and its new newest timestamp; absent for pictures without a promise of order.
@@ -126,7 +111,6 @@ pub(crate) struct Accepted {
     pub(crate) simulated: bool,
 }
 
-/// Every known phone.
 #[derive(Debug)]
 pub(crate) struct ClientTable<L> {
     clients: BTreeMap<SensorId, Client<L>>,
@@ -143,9 +127,6 @@ impl<L: Default> ClientTable<L> {
     }
 
     /// Adds a phone, or renews one: its order and place stay.
-    ///
-    /// # Errors
-    /// [`TableFull`] when there is no room even after forgetting the silent ones.
     pub(crate) fn register(
         &mut self,
         id: SensorId,
@@ -182,17 +163,11 @@ impl<L: Default> ClientTable<L> {
     }
 
     /// What the owner keeps with a phone.
-    ///
-    /// # Errors
-    /// `CLIENT_NOT_REGISTERED`.
     pub(crate) fn lanes(&self, id: &SensorId) -> Result<Arc<L>, Reject> {
         self.client(id).map(|client| client.lanes.clone())
     }
 
     /// Whether a sample of this time may follow what was accepted on its stream.
-    ///
-    /// # Errors
-    /// `CLIENT_NOT_REGISTERED`, `DUPLICATE_FRAME`, `OUT_OF_ORDER_FRAME`.
     pub(crate) fn check_order(
         &self,
         id: &SensorId,
@@ -214,9 +189,6 @@ impl<L: Default> ClientTable<L> {
     }
 
     /// The time of a sample whose sender said none: now, but later than what was accepted on its stream.
-    ///
-    /// # Errors
-    /// `CLIENT_NOT_REGISTERED`.
     pub(crate) fn next_observed(
         &self,
         id: &SensorId,
@@ -240,7 +212,6 @@ impl<L: Default> ClientTable<L> {
         received
     }
 
-    /// Remembers a sample that is durably queued.
     pub(crate) fn accept(&mut self, id: &SensorId, accepted: Accepted, now: Timestamp) {
         self.remember_order(id, accepted.order, now);
         // The phone may have been forgotten while its sample was being queued; the sample is safe.
@@ -279,19 +250,16 @@ impl<L: Default> ClientTable<L> {
         }
     }
 
-    /// Forgets the silent ones.
     pub(crate) fn expire(&mut self, now: Timestamp) {
         self.clients
             .retain(|_, client| now.since(client.last_active()) <= CLIENT_EXPIRY);
         self.changed.retain(|id| self.clients.contains_key(id));
     }
 
-    /// Every phone, by id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&SensorId, &Client<L>)> {
         self.clients.iter()
     }
 
-    /// One phone.
     pub(crate) fn get(&self, id: &SensorId) -> Option<&Client<L>> {
         self.clients.get(id)
     }
@@ -300,7 +268,6 @@ impl<L: Default> ClientTable<L> {
         self.clients.len()
     }
 
-    /// Phones with news since the last call.
     pub(crate) fn take_changed(&mut self) -> BTreeSet<SensorId> {
         std::mem::take(&mut self.changed)
     }
@@ -319,7 +286,6 @@ fn just_after(time: Timestamp) -> Timestamp {
     time.checked_add(Duration::from_nanos(1)).unwrap_or(time)
 }
 
-/// The refusal of a sample whose timestamp was accepted before.
 pub(crate) fn duplicate(stream: Stream) -> Reject {
     Reject::new(
         RejectCode::DuplicateFrame,

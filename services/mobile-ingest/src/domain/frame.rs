@@ -32,7 +32,6 @@ use super::json;
 pub(crate) use reject::{Reject, RejectCode};
 use values::Values;
 
-/// The only contract version there is.
 pub(crate) const CONTRACT_VERSION: &str = "av-v1";
 
 /// How Go writes a time that was never set.
@@ -56,7 +55,6 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Every stream, in the order of [`Stream::index`].
     pub(crate) const ALL: [Self; 6] = [
         Self::Camera,
         Self::Gps,
@@ -66,7 +64,6 @@ impl Stream {
         Self::Barometer,
     ];
 
-    /// Name in the contract.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Camera => "camera",
@@ -78,7 +75,6 @@ impl Stream {
         }
     }
 
-    /// Place in [`Stream::ALL`].
     pub(crate) fn index(self) -> usize {
         self as usize
     }
@@ -88,7 +84,6 @@ impl Stream {
     }
 }
 
-/// Position and what goes with it, not checked yet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct WrittenPlace {
     pub(crate) latitude: Option<f64>,
@@ -98,7 +93,6 @@ pub(crate) struct WrittenPlace {
     pub(crate) heading_deg: Option<f64>,
 }
 
-/// Position and what goes with it, checked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Place {
     pub(crate) position: Option<Position>,
@@ -108,18 +102,13 @@ pub(crate) struct Place {
     pub(crate) heading_deg: Option<f64>,
 }
 
-/// What a frame carries.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Payload {
-    /// A JPEG.
     Picture(Vec<u8>),
-    /// A position and nothing else.
     Fix,
-    /// Numbers of an IMU or barometer by name.
     Values(BTreeMap<String, f64>),
 }
 
-/// A frame that may enter, as far as it can be judged by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) client: SensorId,
@@ -131,22 +120,15 @@ pub(crate) struct Frame {
     pub(crate) simulated: bool,
 }
 
-/// How far a timestamp may be from now, and how large a picture may be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// How far ahead of our clock a phone may be.
     pub(crate) max_clock_skew: Duration,
-    /// How old a sample may be.
     pub(crate) max_frame_age: Duration,
-    /// Largest picture, bytes.
     pub(crate) max_picture: usize,
 }
 
 impl Limits {
     /// Checks that a time is not ahead of `now` by more than a phone's clock may be.
-    ///
-    /// # Errors
-    /// `FUTURE_TIMESTAMP`.
     pub(crate) fn check_skew(&self, time: Timestamp, now: Timestamp) -> Result<(), Reject> {
         if time.since(now) > self.max_clock_skew {
             return Err(Reject::new(
@@ -221,9 +203,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 /// Reads a frame.
-///
-/// # Errors
-/// `INVALID_PAYLOAD` with the path of the field that does not parse.
 pub(crate) fn parse(body: &[u8]) -> Result<Written<'_>, Reject> {
     json::read_object(body, "frame")
         .map_err(|message| Reject::new(RejectCode::InvalidPayload, message))
@@ -231,9 +210,6 @@ pub(crate) fn parse(body: &[u8]) -> Result<Written<'_>, Reject> {
 
 impl Written<'_> {
     /// Checks every value, in the order of the contract.
-    ///
-    /// # Errors
-    /// The first fault.
     pub(crate) fn check(self, now: Timestamp, limits: &Limits) -> Result<Frame, Reject> {
         let version = self.contract_version.as_ref().map_or("", |text| &text.0);
         if version != CONTRACT_VERSION {
@@ -305,9 +281,6 @@ impl Written<'_> {
 
 impl WrittenPlace {
     /// Checks ranges, and that a position is whole.
-    ///
-    /// # Errors
-    /// The field at fault.
     pub(crate) fn check(self, stream: Stream) -> Result<Place, Reject> {
         let payload = |message: &str| Err(Reject::new(RejectCode::InvalidPayload, message));
         let latitude = |message: &str| Err(Reject::new(RejectCode::InvalidLatitude, message));
@@ -378,9 +351,6 @@ impl WrittenPlace {
 }
 
 /// Checks a client id.
-///
-/// # Errors
-/// `MISSING_CLIENT_ID` when empty, `INVALID_CLIENT_ID` when it cannot name a phone here.
 pub(crate) fn client_id_from_text(text: &str) -> Result<SensorId, Reject> {
     if text.is_empty() {
         return Err(Reject::new(
@@ -393,9 +363,6 @@ pub(crate) fn client_id_from_text(text: &str) -> Result<SensorId, Reject> {
 }
 
 /// Reads an RFC 3339 time.
-///
-/// # Errors
-/// A sentence that names `timestamp`.
 pub(crate) fn timestamp_from_rfc3339(text: &str) -> Result<Timestamp, String> {
     let time: jiff::Timestamp = text
         .parse()

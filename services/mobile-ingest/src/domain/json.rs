@@ -7,9 +7,6 @@ use serde::Deserialize;
 const MAX_SENTENCE: usize = 256;
 
 /// Reads one JSON object; `what` names it in errors.
-///
-/// # Errors
-/// A sentence that names the field that does not parse.
 pub(crate) fn read_object<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, String> {
     // A struct would also be read from an array of its fields, which no sender means.
     if body.trim_ascii_start().first() != Some(&b'{') {

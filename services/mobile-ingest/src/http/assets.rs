@@ -8,7 +8,6 @@ use sovereign_model::Digest;
 
 static WEB: Dir<'static> = include_dir!("$OUT_DIR/web");
 
-/// One embedded file.
 #[derive(Debug, Clone)]
 pub(crate) struct Asset {
     pub(crate) bytes: &'static [u8],
@@ -18,14 +17,12 @@ pub(crate) struct Asset {
     pub(crate) immutable: bool,
 }
 
-/// The embedded files by path, without leading slash.
 #[derive(Debug)]
 pub(crate) struct Console {
     assets: BTreeMap<String, Asset>,
 }
 
 impl Console {
-    /// What the build embedded.
     pub(crate) fn embedded() -> Self {
         let mut assets = BTreeMap::new();
         collect(&WEB, &mut assets);

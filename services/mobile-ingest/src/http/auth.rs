@@ -32,10 +32,8 @@ const FORWARDING: [&str; 5] = [
     "via",
 ];
 
-/// Proof that the sender may read.
 pub(crate) struct Reader;
 
-/// Proof that the sender may write.
 pub(crate) struct Writer;
 
 impl FromRequestParts<Arc<Edge>> for Reader {
@@ -70,7 +68,6 @@ impl FromRequestParts<Arc<Edge>> for Writer {
     }
 }
 
-/// Whether the request may read.
 pub(crate) fn may_read(parts: &Parts, edge: &Edge) -> bool {
     edge.settings.read_access == ReadAccess::Public
         || is_loopback(parts)
@@ -78,7 +75,6 @@ pub(crate) fn may_read(parts: &Parts, edge: &Edge) -> bool {
         || has_session(&parts.headers, edge)
 }
 
-/// Whether the request carries the token.
 pub(crate) fn has_token(headers: &HeaderMap, edge: &Edge) -> bool {
     headers
         .get(header::AUTHORIZATION)

@@ -29,11 +29,9 @@ const ON_THE_WAY: usize = 4 << 20;
 /// A body in memory, with its share of the budget.
 pub(crate) struct Held<'a> {
     pub(crate) bytes: Bytes,
-    /// Given back when the request has been handled.
     pub(crate) room: SemaphorePermit<'a>,
 }
 
-/// Reads the whole body.
 pub(crate) async fn read<'a>(
     body: Body,
     headers: &HeaderMap,

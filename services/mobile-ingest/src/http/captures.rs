@@ -20,7 +20,6 @@ use crate::domain::capture::DroneCapture;
 use crate::error::CallError;
 use crate::upstream::SubmitError;
 
-/// Accepts one picture; 202 once it is durably queued.
 pub(crate) async fn submit(
     writer: Result<Writer, Problem>,
     State(edge): State<Arc<Edge>>,

@@ -17,7 +17,6 @@ use crate::metrics::Metrics;
 /// Open connections; one more is closed at once and counted.
 pub(crate) const MAX_CONNECTIONS: usize = 4096;
 
-/// Lets `inner` accept only while there is room.
 #[derive(Clone)]
 pub(crate) struct Bounded<A> {
     inner: A,
@@ -26,7 +25,6 @@ pub(crate) struct Bounded<A> {
 }
 
 impl<A> Bounded<A> {
-    /// `inner` with room for `connections`.
     pub(crate) fn new(inner: A, connections: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             inner,

@@ -18,11 +18,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self'; \
      media-src 'self' blob:; style-src 'self' 'unsafe-inline'; font-src 'self' data:; \
      connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; \
      frame-ancestors 'none'";
-/// The console asks for no device.
 const PERMISSIONS_POLICY: &str = "camera=(), geolocation=(), accelerometer=(), gyroscope=(), \
      magnetometer=(), microphone=(), payment=(), usb=()";
 
-/// Everything that no route takes: a file of the console, or nothing.
 pub(crate) async fn file(
     State(edge): State<Arc<Edge>>,
     method: Method,

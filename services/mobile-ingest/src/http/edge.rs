@@ -14,7 +14,6 @@ use crate::metrics::Metrics;
 use crate::secrets::AccessToken;
 use crate::upstream::Upstream;
 
-/// Everything a request may need.
 pub(crate) struct Edge {
     pub(crate) node: String,
     pub(crate) address: SocketAddr,
@@ -25,9 +24,7 @@ pub(crate) struct Edge {
     pub(crate) events: Arc<Events>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) console: Console,
-    /// Places for event readers.
     pub(crate) readers: Arc<Semaphore>,
-    /// Memory for request bodies, in KiB.
     pub(crate) bodies: Semaphore,
     pub(crate) clock: Clock,
     pub(crate) stop: Stop,

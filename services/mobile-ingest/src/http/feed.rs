@@ -36,7 +36,6 @@ const CLIENTS_BEAT: Duration = Duration::from_secs(5);
 /// What a browser waits before it connects again, milliseconds.
 const RETRY_MS: u32 = 2000;
 
-/// A place among the readers.
 struct Place {
     _permit: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
@@ -64,7 +63,6 @@ impl Drop for Place {
     }
 }
 
-/// `GET /api/v1/events`.
 pub(crate) async fn events(_: Reader, State(edge): State<Arc<Edge>>) -> Result<Response, Problem> {
     let hello = events::private("hello", &json!({"node": edge.node}));
     let mut first = format!("retry: {RETRY_MS}\n").into_bytes();
@@ -100,7 +98,6 @@ impl FeedReader {
     }
 }
 
-/// One phone in the client list, as the contract writes it.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListedClient {

@@ -25,9 +25,7 @@ use crate::domain::frame::{Reject, RejectCode, Stream, WrittenPlace, client_id_f
 use crate::domain::json;
 use crate::error::{IngestError, code_from_reject};
 
-/// Largest registration, bytes; a larger one is refused.
 const MAX_REGISTRATION: usize = 16 << 10;
-/// The only media type of pictures.
 pub(crate) const JPEG: &str = "image/jpeg";
 
 #[derive(Deserialize)]
@@ -82,7 +80,6 @@ async fn admit(edge: &Edge, headers: &HeaderMap, body: Body) -> Result<String, I
     Ok(client_id)
 }
 
-/// A plain answer.
 fn text(status: StatusCode, message: &str) -> Response {
     let mut response = (status, format!("{message}\n")).into_response();
     let headers = response.headers_mut();
@@ -146,7 +143,6 @@ pub(crate) async fn upload(State(edge): State<Arc<Edge>>, request: Request) -> R
     }
 }
 
-/// What could not be queued is logged by the intake.
 fn log_refusal(error: &IngestError) {
     match error {
         IngestError::Refused(reject) => {
@@ -192,7 +188,6 @@ pub(crate) async fn health(State(edge): State<Arc<Edge>>, request: Request) -> R
     .into_response()
 }
 
-/// Seconds since the Unix epoch of the newest sample of each phone.
 fn last_accepted(edge: &Edge, parts: &Parts) -> BTreeMap<String, i64> {
     if !auth::may_read(parts, edge) {
         return BTreeMap::new();
@@ -259,16 +254,12 @@ async fn take_picture(
     Ok(accepted(&receipt.frame_id, receipt.duplicate))
 }
 
-/// The answer to a picture whose bytes and record are on disk.
 pub(crate) fn accepted(frame_id: &str, duplicate: bool) -> Response {
     let document = json!({"frame_id": frame_id, "duplicate": duplicate});
     (StatusCode::ACCEPTED, Json(document)).into_response()
 }
 
 /// Refuses a body that is announced as something else than a JPEG.
-///
-/// # Errors
-/// 415.
 pub(crate) fn require_jpeg(headers: &HeaderMap) -> Result<(), Problem> {
     let media_type = headers
         .get(header::CONTENT_TYPE)

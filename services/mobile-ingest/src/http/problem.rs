@@ -12,7 +12,6 @@ use crate::error::{BodyFault, CallError, IngestError};
 /// Seconds after which a refused request is worth another try.
 pub(crate) const RETRY_AFTER_SECS: &str = "1";
 
-/// An answer that says what went wrong.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -34,7 +33,6 @@ struct Document<'a> {
 }
 
 impl Problem {
-    /// `code` tells problems of one status apart for programs, `detail` is a sentence for people.
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -45,7 +43,6 @@ impl Problem {
         }
     }
 
-    /// What tells it from other problems, as counters name it.
     pub(crate) fn code(&self) -> &'static str {
         self.code
     }
@@ -59,12 +56,10 @@ impl Problem {
         })
     }
 
-    /// A problem with the status of `code`.
     pub(crate) fn from_code(code: Code, detail: impl Into<String>) -> Self {
         Self::new(code.http(), name(code), detail)
     }
 
-    /// A request that is wrong in one field.
     pub(crate) fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
         let mut problem = Self::from_code(Code::InvalidArgument, detail);
         problem.field = Some(field.into());
@@ -162,7 +157,6 @@ impl From<BodyFault> for Problem {
     }
 }
 
-/// A route of the API that is none.
 pub(crate) fn unknown_route(path: &str) -> Problem {
     Problem::from_code(Code::NotFound, format!("there is nothing at {path}"))
 }
@@ -185,7 +179,6 @@ impl From<Reject> for Problem {
     }
 }
 
-/// A code of the contract as problems write it.
 fn problem_code(code: RejectCode) -> &'static str {
     match code {
         RejectCode::InvalidPayload => "invalid_payload",

@@ -10,9 +10,6 @@ use super::problem::Problem;
 use crate::domain::frame::timestamp_from_rfc3339;
 
 /// Reads `query`.
-///
-/// # Errors
-/// A problem that names the key.
 pub(crate) fn checked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|Query(value)| value).map_err(|rejection| {
         let text = rejection.body_text();
@@ -40,9 +37,6 @@ fn key(detail: &str) -> Option<String> {
 
 /// Reads an optional `timestamp`. The epoch itself and what is before it is no time of a picture: on the
 /// wire it would read as unknown.
-///
-/// # Errors
-/// A problem that names it.
 pub(crate) fn timestamp(text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     let wrong = |message: String| Problem::field("timestamp", message);
     let time = text
@@ -57,7 +51,6 @@ pub(crate) fn timestamp(text: Option<&str>) -> Result<Option<Timestamp>, Problem
     Ok(time)
 }
 
-/// Query of `GET /api/v1/keyframes`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyframesQuery {
@@ -65,7 +58,6 @@ pub(crate) struct KeyframesQuery {
     pub(crate) limit: Option<u32>,
 }
 
-/// Query of a picture of a phone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PictureQuery {
@@ -78,7 +70,6 @@ pub(crate) struct PictureQuery {
     pub(crate) simulated: Option<bool>,
 }
 
-/// Query of a picture of a drone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CaptureQuery {

@@ -24,9 +24,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(8);
 
 /// Serves `edge` on `listener` until its stop, then finishes what is open.
-///
-/// # Errors
-/// The listener failed.
 pub(crate) async fn serve(
     edge: Arc<Edge>,
     listener: TcpListener,

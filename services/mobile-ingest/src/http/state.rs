@@ -15,12 +15,9 @@ use super::problem::Problem;
 use super::query::{self, KeyframesQuery};
 use crate::error::CallError;
 
-/// Keyframes answered when the reader names no limit.
 const DEFAULT_KEYFRAMES: u32 = 100;
-/// Most keyframes one answer holds.
 const MAX_KEYFRAMES: u32 = 1000;
 
-/// `GET /api/v1/vehicles`.
 pub(crate) async fn vehicles(
     _: Reader,
     State(edge): State<Arc<Edge>>,
@@ -29,12 +26,10 @@ pub(crate) async fn vehicles(
     Ok(Json(json!({"vehicles": vehicles})).into_response())
 }
 
-/// `GET /api/v1/phones`.
 pub(crate) async fn phones(_: Reader, State(edge): State<Arc<Edge>>) -> Response {
     Json(json!({"phones": edge.intake.phones()})).into_response()
 }
 
-/// `GET /api/v1/keyframes`.
 pub(crate) async fn keyframes(
     _: Reader,
     State(edge): State<Arc<Edge>>,
@@ -57,7 +52,6 @@ pub(crate) async fn keyframes(
     Ok(Json(json!({"keyframes": keyframes})).into_response())
 }
 
-/// `GET /api/v1/mesh`.
 pub(crate) async fn mesh(_: Reader, State(edge): State<Arc<Edge>>) -> Result<Response, Problem> {
     Ok(Json(edge.upstream.mesh().await?).into_response())
 }

@@ -19,7 +19,6 @@ use crate::config::is_authority_byte;
 use crate::upstream::{Tile, TileAnswer, TileFormat};
 use crate::views::Layer;
 
-/// `GET /tiles`: the layers.
 pub(crate) async fn list(
     _: Reader,
     State(edge): State<Arc<Edge>>,
@@ -47,7 +46,6 @@ pub(crate) async fn list(
     Ok(([no_cache()], Json(json!({"layers": layers}))).into_response())
 }
 
-/// `GET /tiles/{layer}`: its TileJSON.
 pub(crate) async fn describe(
     _: Reader,
     State(edge): State<Arc<Edge>>,
@@ -115,7 +113,6 @@ fn html_from_text(text: &str) -> String {
     html
 }
 
-/// `GET /tiles/{layer}/{z}/{x}/{y}.{png|jpg|webp}`.
 pub(crate) async fn tile(
     _: Reader,
     State(edge): State<Arc<Edge>>,
@@ -187,7 +184,6 @@ fn tile_answer(tile: Tile, format: TileFormat, headers: &HeaderMap) -> Result<Re
     Ok(([media_type, etag, no_cache()], Body::from(tile.data)).into_response())
 }
 
-/// Whether the client holds what `etag` (with quotes) names.
 pub(crate) fn matches(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get_all(header::IF_NONE_MATCH)

@@ -17,7 +17,6 @@ pub(crate) struct CameraModel {
     /// First radial distortion coefficient (OpenCV's k1, which is COLMAP's k of SIMPLE_RADIAL).
     pub(crate) k1: f64,
     pub(crate) k2: f64,
-    /// Which heading to believe.
     pub(crate) heading: Heading,
 }
 
@@ -115,7 +114,6 @@ impl Sensor {
     }
 }
 
-/// Why a picture has no usable camera.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum NoCamera {
     #[error(
@@ -126,13 +124,9 @@ pub(crate) enum NoCamera {
         "intrinsics are for {given_width} x {given_height} pixels, the picture has {width} x {height}"
     )]
     OtherSize {
-        /// Pixels.
         given_width: u32,
-        /// Pixels.
         given_height: u32,
-        /// Pixels.
         width: u32,
-        /// Pixels.
         height: u32,
     },
     #[error("the camera that the picture describes cannot be: {0}")]
@@ -148,9 +142,6 @@ pub(crate) fn model_of<'a>(
 }
 
 /// The camera that took a picture.
-///
-/// # Errors
-/// Nothing says which, or what says it does not fit the picture.
 pub(crate) fn intrinsics(
     metadata: &Header,
     given: Option<Intrinsics>,
@@ -194,7 +185,6 @@ pub(crate) fn intrinsics(
     found.map_err(NoCamera::Impossible)
 }
 
-/// How much of its sensor's longer side a picture shows.
 fn seen_mm(metadata: &Header) -> Option<f64> {
     let model = metadata.model.as_deref()?;
     let (_, sensor) = SENSORS.iter().find(|(name, _)| *name == model)?;

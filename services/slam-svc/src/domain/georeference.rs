@@ -22,7 +22,6 @@ const MAX_HEIGHT_M: f64 = 1.0e6;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Telemetry {
     pub(crate) position: Option<Position>,
-    /// Metres above the take-off point.
     pub(crate) relative_altitude_m: Option<f64>,
     pub(crate) attitude: Option<TelemetryAttitude>,
 }
@@ -65,27 +64,17 @@ impl Source {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
     Tracking {
-        /// Camera pose of the pixels as stored.
         pose: CameraPose,
         intrinsics: Intrinsics,
-        /// Where all of it is from.
         source: Source,
         attitude_from: Source,
     },
     /// Where, but not how the camera looked.
-    PositionOnly {
-        position: Position,
-        /// Why not more.
-        reason: Reason,
-    },
+    PositionOnly { position: Position, reason: Reason },
     /// Not even where.
-    Lost {
-        /// Why not.
-        reason: Reason,
-    },
+    Lost { reason: Reason },
 }
 
-/// Why a picture has no pose.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Reason {
     #[error("the picture is not in the content store any more")]
@@ -113,10 +102,7 @@ pub(crate) enum Reason {
     )]
     NoHeight,
     #[error("height above ground is {height_m:.1} m, at least {MIN_HEIGHT_M:.1} m is needed")]
-    TooLow {
-        /// Metres.
-        height_m: f64,
-    },
+    TooLow { height_m: f64 },
     #[error("{field} is out of range")]
     OutOfRange { field: &'static str },
     #[error("{0}")]

@@ -139,9 +139,6 @@ struct Layer {
 
 impl Edge {
     /// A client of the edge at `address`, with the token and certificate that the node keeps in `folder`.
-    ///
-    /// # Errors
-    /// When either cannot be read.
     pub fn open(address: std::net::SocketAddr, folder: &Path) -> Result<Self, EdgeError> {
         let read = |name: &str, what| {
             std::fs::read_to_string(folder.join(name))
@@ -174,9 +171,6 @@ impl Edge {
     }
 
     /// Uploads one picture of a drone.
-    ///
-    /// # Errors
-    /// When the edge cannot be reached or refuses it.
     pub async fn upload_capture(
         &self,
         drone_id: &str,
@@ -218,9 +212,6 @@ impl Edge {
     }
 
     /// Registers a phone.
-    ///
-    /// # Errors
-    /// When the edge cannot be reached or refuses it.
     pub async fn register(&self, client_id: &str, model: &str) -> Result<(), EdgeError> {
         let body = json!({
             "client_id": client_id,
@@ -237,9 +228,6 @@ impl Edge {
     }
 
     /// Uploads one simulated GPS fix of a phone.
-    ///
-    /// # Errors
-    /// When the edge cannot be reached or refuses it.
     pub async fn upload_fix(
         &self,
         client_id: &str,
@@ -255,9 +243,6 @@ impl Edge {
     }
 
     /// Uploads one simulated accelerometer sample of a phone, metres per second squared.
-    ///
-    /// # Errors
-    /// When the edge cannot be reached or refuses it.
     pub async fn upload_acceleration(
         &self,
         client_id: &str,
@@ -270,9 +255,6 @@ impl Edge {
     }
 
     /// The node's own measurements.
-    ///
-    /// # Errors
-    /// When the edge cannot be reached.
     pub async fn stats(&self) -> Result<Stats, EdgeError> {
         let url = format!("{}/api/v1/stats", self.base);
         let reply = self.send("question", || self.client.get(&url)).await?;
@@ -280,9 +262,6 @@ impl Edge {
     }
 
     /// Where the layer `imagery` has content: west, south, east, north; `None` while it is empty.
-    ///
-    /// # Errors
-    /// When the edge cannot be reached.
     pub async fn imagery_bounds(&self) -> Result<Option<[f64; 4]>, EdgeError> {
         let url = format!("{}/tiles", self.base);
         let reply = self.send("question", || self.client.get(&url)).await?;
@@ -295,9 +274,6 @@ impl Edge {
     }
 
     /// What happens at the node from now on.
-    ///
-    /// # Errors
-    /// When the edge cannot be reached.
     pub async fn events(&self) -> Result<Events, EdgeError> {
         let url = format!("{}/api/v1/events", self.base);
         let reply = self.send("question", || self.client.get(&url)).await?;
@@ -376,9 +352,6 @@ pub struct Event {
 
 impl Events {
     /// The next event; `None` when the node ends the stream.
-    ///
-    /// # Errors
-    /// When the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Event>, EdgeError> {
         loop {
             while let Some((block, rest)) = self.text.split_once("\n\n") {

@@ -16,9 +16,7 @@ use super::{CaptureNotes, Counts, Edge, EdgeError, Fix};
 /// Drones of the demo. Each surveys its own half of the world.
 const DRONES: u8 = 2;
 const PHONES: usize = 2;
-/// Position and attitude messages a second of each drone.
 const TELEMETRY_HZ: u32 = 20;
-/// Pictures a second of each drone.
 const PICTURES_HZ: f64 = 2.0;
 const JPEG_QUALITY: u8 = 88;
 /// Survey height above ground, metres, and speed, metres per second.
@@ -79,9 +77,6 @@ impl Flight {
     }
 
     /// Flies and walks until `stop`.
-    ///
-    /// # Errors
-    /// When a front door cannot be reached.
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let mut tasks = Tasks::new(stop.clone());
         let start = Instant::now();

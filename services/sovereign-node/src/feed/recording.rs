@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use super::flight::any_address_like;
 use super::{CaptureNotes, Edge, EdgeError, Record, records_from_tlog};
 
-/// Files of one replay at most.
 const MAX_FILES: usize = 100_000;
 /// Datagrams that may be on their way when time does not pace them: they fit the node's receive buffer
 /// also where the kernel grants it no more than its default of 208 KiB.
@@ -132,9 +131,6 @@ pub struct Recording {
 
 impl Recording {
     /// Finds what can be replayed at `path`, a file or a folder with folders.
-    ///
-    /// # Errors
-    /// When there is nothing, too much, or it cannot be read.
     pub fn find(path: &Path) -> Result<Self, RecordingError> {
         let mut files = Vec::new();
         collect(path, &mut files)?;
@@ -175,9 +171,6 @@ impl Recording {
 
     /// Sends everything: telemetry, packets, then pictures; `progress` hears of each file that is done.
     /// A stop ends it between two of them.
-    ///
-    /// # Errors
-    /// When a file cannot be read or a front door cannot be reached.
     pub async fn send(
         &self,
         edge: &Edge,

@@ -60,9 +60,6 @@ impl From<Latency> for LatencyMs {
 
 impl Summary {
     /// Asks the node what became of what was sent to it.
-    ///
-    /// # Errors
-    /// When the edge, or a service that measures, cannot be reached: what is unknown is not zero.
     pub async fn measured(
         edge: &Edge,
         sent: &Counts,

@@ -14,11 +14,8 @@ pub struct Record {
     pub bytes: Vec<u8>,
 }
 
-/// Length of the time before each frame.
 const TIME: usize = 8;
-/// Start byte of MAVLink 1.
 const V1: u8 = 0xFE;
-/// Start byte of MAVLink 2.
 const V2: u8 = 0xFD;
 /// Records of one log are no further apart than this: a day.
 const PLAUSIBLE_GAP: Duration = Duration::from_secs(24 * 3600);

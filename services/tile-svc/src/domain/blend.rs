@@ -4,7 +4,6 @@
 //! twice, ends in the same pixels. Degenerate case: equal weights are decided by colour, which picks
 //! the brighter red first; along a seam of two frames that is a line one weight step wide.
 
-/// Merges pixels into `base`; whether any changed.
 #[inline(always)]
 pub(super) fn blend<const N: usize>(base: &mut [u32; N], pixels: &[u32; N]) -> bool {
     let mut changed = false;

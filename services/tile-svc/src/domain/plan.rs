@@ -25,19 +25,14 @@ pub(crate) struct ZoomRange {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) zoom: u8,
-    /// Tiles that the frame may touch, ordered, without repetition.
     pub(crate) tiles: Vec<TileCoord>,
     /// How often the picture is to be halved before it is sampled, so that a tile that is coarser
     /// than the picture shows averages and not chance pixels.
     pub(crate) halvings: u32,
-    /// Box around the ground that is seen.
     pub(crate) bounds: Bounds,
 }
 
 /// Decides where a frame goes.
-///
-/// # Errors
-/// When nothing of it is on the map.
 pub(crate) fn plan(sight: &Sight, zooms: ZoomRange) -> Result<Plan, Unpaintable> {
     let latitude = sight.pose().position.latitude_deg;
     let sample = sight.ground_sample_m();

@@ -78,7 +78,6 @@ impl Frame {
         }
     }
 
-    /// Lays what the tile shows of this frame onto `raster`, where it wins.
     pub(crate) fn lay(&self, tile: TileCoord, raster: &mut Raster) -> Laid {
         // A sample is between two pixels, across and down.
         if self.picture.width < 2 || self.picture.height < 2 {
@@ -92,10 +91,8 @@ impl Frame {
     }
 }
 
-/// What came of laying a frame onto a tile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Laid {
-    /// The frame has pixels there, won or lost.
     pub(crate) covers: bool,
     /// Where pixels changed, by whole spans.
     pub(crate) changed: Option<Rect>,
@@ -204,7 +201,6 @@ impl Patch {
     }
 }
 
-/// Pixels of a row that are worked on together.
 const SPAN: usize = 16;
 
 /// Where in the picture each pixel of a span comes from, as whole pixels from the centre of the first one
@@ -244,7 +240,6 @@ struct Lens {
     height: f32,
 }
 
-/// Weight of a pixel in the middle of a picture that looks straight down.
 const MAX_WEIGHT: f32 = 255.0;
 
 impl Lens {

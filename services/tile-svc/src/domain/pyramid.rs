@@ -8,7 +8,6 @@
 
 use super::raster::{Raster, Rect, TILE_SIDE, weight};
 
-/// Pixels of a parent along one side of a child.
 const HALF: usize = TILE_SIDE / 2;
 
 /// Where in the parent the pixels `changed` of its child at `quadrant` show.

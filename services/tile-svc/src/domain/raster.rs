@@ -2,11 +2,8 @@
 
 use sovereign_model::{Digest, DigestBuilder};
 
-/// Pixels along one side of a tile.
 pub(crate) const TILE_SIDE: usize = 256;
-/// Pixels of a tile.
 pub(crate) const TILE_PIXELS: usize = TILE_SIDE * TILE_SIDE;
-/// Bytes of a tile's pixels.
 pub(crate) const TILE_BYTES: usize = TILE_PIXELS * 4;
 
 /// The pixels of one tile, rows from the north. A pixel is `weight << 24 | red << 16 | green << 8 | blue`,
@@ -40,7 +37,6 @@ impl Raster {
             .then_some(Self(pixels))
     }
 
-    /// Red, green, blue and weight of every pixel.
     pub(crate) fn write_rgbw(&self, bytes: &mut [u8; TILE_BYTES]) {
         let (pixels, _) = bytes.as_chunks_mut();
         for (rgbw, pixel) in pixels.iter_mut().zip(&self.0) {
@@ -58,7 +54,6 @@ impl Raster {
         &self.0[y * TILE_SIDE..(y + 1) * TILE_SIDE]
     }
 
-    /// As [`Raster::row`], to write.
     pub(crate) fn row_mut(&mut self, y: usize) -> &mut [u32] {
         &mut self.0[y * TILE_SIDE..(y + 1) * TILE_SIDE]
     }
@@ -89,7 +84,6 @@ pub(crate) fn digest_of_rgbw(bytes: &[u8]) -> Digest {
     digest.finish()
 }
 
-/// Weight of a pixel, 0 where there is nothing.
 #[must_use]
 pub(crate) fn weight(pixel: u32) -> u32 {
     pixel >> 24

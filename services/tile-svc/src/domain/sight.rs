@@ -20,7 +20,6 @@ pub(crate) struct SightLimits {
     pub(crate) max_distance_m: f64,
 }
 
-/// Why nothing of a frame can be painted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub(crate) enum Unpaintable {
     #[error("the camera is not above its ground")]
@@ -38,7 +37,6 @@ pub(crate) struct Sight {
     pose: CameraPose,
     view: View,
     camera_from_enu: Matrix3<f64>,
-    /// Cosine of the largest angle from straight down.
     min_cos: f64,
     /// Squared undistorted radius, in focal lengths, beyond which nothing is on the picture.
     max_r2: f64,
@@ -50,9 +48,6 @@ const EDGE_POINTS: u32 = 16;
 
 impl Sight {
     /// The ground that `intrinsics` at `pose` sees within `limits`.
-    ///
-    /// # Errors
-    /// When it sees none that can be painted.
     pub(crate) fn new(
         pose: &CameraPose,
         intrinsics: &Intrinsics,
@@ -108,7 +103,6 @@ impl Sight {
         self.min_cos
     }
 
-    /// Squared undistorted radius, in focal lengths, beyond which nothing is on the picture.
     #[must_use]
     pub(super) fn max_r2(&self) -> f64 {
         self.max_r2

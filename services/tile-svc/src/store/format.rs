@@ -116,7 +116,6 @@ pub(crate) struct FrameRecord {
     pub(crate) bounds: Option<Bounds>,
     /// Tiles of its own zoom that it may have pixels in.
     pub(crate) tiles: Vec<TileCoord>,
-    /// The verdict that it was painted by, encoded.
     pub(crate) keyframe: Vec<u8>,
 }
 
@@ -172,9 +171,7 @@ pub(crate) struct LayerSummary {
     /// Finest zoom with content; 0 for an empty layer.
     pub(crate) max_zoom: u8,
     pub(crate) bounds: Option<Bounds>,
-    /// Sequence of the newest change, 0 for an empty layer.
     pub(crate) last_change: u64,
-    /// Whether any of it was painted from simulated frames.
     pub(crate) simulated: bool,
 }
 

@@ -20,7 +20,6 @@ use crate::domain::raster::TILE_BYTES;
 pub(crate) enum Found {
     Tile(Arc<Stored>),
     Nothing,
-    /// Something that is not what was written.
     Damaged,
 }
 
@@ -29,11 +28,9 @@ pub(crate) struct Page {
     pub(crate) messages: Vec<Vec<u8>>,
     /// The smallest sequence still kept, 0 when there is none.
     pub(crate) oldest_kept: u64,
-    /// Damaged changes that were passed over.
     pub(crate) damaged: u64,
 }
 
-/// Reads the map; clones read the same one.
 #[derive(Clone)]
 pub(crate) struct Map {
     pub(super) database: Arc<Database>,
@@ -72,7 +69,6 @@ impl Map {
             .unwrap_or(LayerSummary::EMPTY)
     }
 
-    /// A tile; `None` when there is nothing.
     pub(crate) fn read(&self, place: Place) -> Result<Option<Arc<Stored>>, StoreError> {
         if let Some(stored) = self.decoded.get(&place) {
             return Ok(Some(stored));

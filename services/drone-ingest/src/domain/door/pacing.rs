@@ -8,17 +8,16 @@ use super::{Door, Due, Publication, Slot};
 
 impl Door {
     /// States whose time to be published has come, each counted as published now.
-    pub fn take_due(&mut self, now: Timestamp) -> Vec<Publication> {
+    pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<Publication> {
         self.take(now, false)
     }
 
     /// States that changed since they were published, due or not: for the end of the process.
-    pub fn take_all(&mut self, now: Timestamp) -> Vec<Publication> {
+    pub(crate) fn take_all(&mut self, now: Timestamp) -> Vec<Publication> {
         self.take(now, true)
     }
 
-    /// When the next state is due.
-    pub fn next_due(&self) -> Option<Timestamp> {
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
         self.due.peek().map(|Reverse(due)| due.at)
     }
 

@@ -99,7 +99,7 @@ fn only_autopilots_make_a_vehicle() {
     for bytes in hears {
         assert_eq!(door.hear_mavlink(ms(0), from, &bytes), Heard::default());
     }
-    assert!(door.is_empty());
+    assert!(door.by_id.is_empty());
     let messages: u64 = door.stats().messages_by_version().iter().map(|v| v.1).sum();
     assert_eq!(messages, 4);
     // Telemetry of the autopilot's component, before its first heartbeat.
@@ -175,7 +175,7 @@ fn a_sender_whose_port_changed_goes_on_as_the_vehicle_it_was() {
     assert_eq!(ids(&door), ["sys-7", "sys-7-2", "sys-7-3", "sys-7-4"]);
     // Of two that are silent, the one that was heard last.
     hear(&mut door, 20_001, address(5), 1);
-    assert_eq!(door.len(), 4);
+    assert_eq!(door.by_id.len(), 4);
     let heard: Vec<Timestamp> = door.vehicles().iter().map(|(_, heard)| *heard).collect();
     assert_eq!(heard, [7_000, 20_001, 20_000, 20_000].map(ms));
     assert_eq!(door.expire(ms(60_000)).len(), 4);
@@ -189,7 +189,7 @@ fn the_table_is_bounded_and_a_refusal_is_counted() {
         let (system, port) = ((n % 200) as u8, (n / 200) as u16);
         door.hear_mavlink(ms(0), address(port), &frame_v1(system, 1, 0, &copter()));
     }
-    assert_eq!(door.len(), MAX_VEHICLES);
+    assert_eq!(door.by_id.len(), MAX_VEHICLES);
     assert_eq!(rejected(&door, Reject::TooManyVehicles), 1);
     let refusal = door.check_sample(&sample("one-more", None), ms(0));
     assert_eq!(refusal, Err(Reject::TooManyVehicles));
@@ -297,7 +297,7 @@ fn the_state_advances_only_after_a_sample_is_accepted() {
     for _ in 0..3 {
         // Checked again after whatever it carries could not be queued.
         assert_eq!(door.check_sample(&one, ms(0)), Ok(()));
-        assert!(door.is_empty());
+        assert!(door.by_id.is_empty());
     }
     assert_eq!(offer(&mut door, &one, ms(0)), Ok(()));
     assert_eq!(door.check_sample(&one, ms(0)), Err(Reject::DuplicateSample));
@@ -338,7 +338,11 @@ fn when_our_clock_steps_back_samples_are_taken_and_vehicles_expire() {
     let frame = frame_v2(1, 1, 0, &copter());
     door.hear_mavlink(ms(3_600_000), address(1), &frame);
     assert_eq!(door.expire(ms(1_000)), []);
-    assert_eq!(door.len(), 3, "the step is not the silence of a vehicle");
+    assert_eq!(
+        door.by_id.len(),
+        3,
+        "the step is not the silence of a vehicle"
+    );
     assert_eq!(door.expire(ms(30_000)), []);
     assert_eq!(heard(&mut door, 30_500), Ok(()));
     let gone = ["gone", "sys-1"].map(|id| SensorId::parse(id).unwrap());
@@ -461,7 +465,7 @@ fn a_key_admits_what_it_signed_and_counts_it() {
     let plain = frame_v2(1, 1, 0, &copter());
     door.hear_mavlink(now, address(1), &plain);
     door.hear_mavlink(now, address(1), &frame_v1(1, 1, 0, &copter()));
-    assert!(door.is_empty());
+    assert!(door.by_id.is_empty());
     assert_eq!(rejected(&door, Reject::Unsigned), 2);
     let signed = sign(0, &plain);
     door.hear_mavlink(now, address(1), &signed);
@@ -560,6 +564,6 @@ fn whatever_a_vehicle_says_its_state_holds_only_numbers_that_can_be() {
             assert!(altitude.as_ref().is_none_or(finite));
         }
     }
-    assert_eq!(door.len(), 1);
+    assert_eq!(door.by_id.len(), 1);
     assert!(door.vehicles()[0].0.link.messages > 600);
 }

@@ -37,7 +37,6 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a new member waits for the others to answer before it asks for partitions.
 const ANSWER_TIME: Duration = Duration::from_millis(150);
 
-/// Consumers that are made at a time.
 const OPENED_AT_ONCE: usize = 16;
 
 /// Members that one knows of; more do not get a share.
@@ -51,7 +50,6 @@ pub(super) struct Group {
     me: String,
     subject: String,
     heard: Subscriber,
-    /// The others, and when they were heard last.
     others: BTreeMap<String, Instant>,
     view: watch::Sender<View>,
     accounts: Accounts,
@@ -60,7 +58,6 @@ pub(super) struct Group {
 #[derive(Default)]
 struct Accounts {
     made: i128,
-    /// First sequence when the sum was drawn last.
     first: u64,
     /// The last sum; `None` before there was a quiet moment to draw one.
     removed: Option<i128>,

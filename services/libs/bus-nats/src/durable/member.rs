@@ -14,7 +14,6 @@ use crate::connection::{Connection, REQUEST_LIMIT, Stream};
 /// How long an operation that failed rests before it is tried again.
 pub(super) const RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// What the tasks of one member share.
 pub(super) struct Member {
     pub(super) connection: Arc<Connection>,
     pub(super) spec: DurableSpec,
@@ -41,7 +40,6 @@ pub(super) struct View {
     pub(super) place: usize,
     /// Zero until it is known who is there.
     pub(super) members: usize,
-    /// First sequence that the stream still has.
     pub(super) first: u64,
 }
 

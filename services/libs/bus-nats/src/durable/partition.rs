@@ -130,9 +130,7 @@ struct InHand {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Here, to be delivered from then on.
     Waiting(Instant),
-    /// With the reader, or its acknowledgement is on the way.
     Out,
 }
 
@@ -141,9 +139,7 @@ enum Settled {
     Acknowledged(u64, bool),
 }
 
-/// Why a partition is not served any more.
 enum End {
-    /// It falls to another member, or this one leaves.
     Yielded,
     Reconnected,
 }

@@ -31,7 +31,6 @@ const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 pub(super) struct EntryRecord {
     #[prost(string, tag = "1")]
     pub(super) subject: String,
-    /// Key, empty for a keyless topic.
     #[prost(string, tag = "2")]
     pub(super) key: String,
     #[prost(string, tag = "3")]
@@ -43,7 +42,6 @@ pub(super) struct EntryRecord {
     /// When it was stored, ns since the Unix epoch by this machine's clock.
     #[prost(int64, tag = "6")]
     pub(super) stored_unix_nanos: i64,
-    /// Bytes of the payload.
     #[prost(uint64, tag = "7")]
     pub(super) payload_bytes: u64,
 }
@@ -74,7 +72,6 @@ pub(super) enum Write {
         topic: Arc<str>,
         group: String,
     },
-    /// A group acknowledged a key up to a number.
     Cursor {
         topic: Arc<str>,
         group: String,

@@ -73,7 +73,6 @@ struct Group {
     stored: bool,
     members: BTreeMap<u64, Member>,
     keys: HashMap<Arc<str>, Cursor>,
-    /// Keys whose acknowledgements are not on disk yet.
     unwritten: HashSet<Arc<str>>,
 }
 
@@ -116,7 +115,6 @@ pub(super) struct Taken {
     pub(super) key: Arc<str>,
     pub(super) number: u64,
     pub(super) redelivered: bool,
-    /// Where it is still in memory.
     pub(super) message: Option<RawMessage>,
 }
 
@@ -460,7 +458,6 @@ impl Index {
         false
     }
 
-    /// Wakes every member, so that it sees that the journal closed.
     pub(super) fn wake_all(&self) {
         let groups = self.topics.values().flat_map(|topic| topic.groups.values());
         for member in groups.flat_map(|group| group.members.values()) {

@@ -1,6 +1,5 @@
 //! Why a frame is refused.
 
-/// Why a frame was refused, as the contract names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum RejectCode {
     InvalidPayload,
@@ -22,7 +21,6 @@ pub(crate) enum RejectCode {
 }
 
 impl RejectCode {
-    /// Every code.
     pub(crate) const ALL: [Self; 16] = [
         Self::InvalidPayload,
         Self::UnsupportedContractVersion,
@@ -42,7 +40,6 @@ impl RejectCode {
         Self::Unauthorized,
     ];
 
-    /// The code as it is sent and counted.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::InvalidPayload => "INVALID_PAYLOAD",
@@ -65,7 +62,6 @@ impl RejectCode {
     }
 }
 
-/// A refusal: the code, and a sentence that names the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Reject {

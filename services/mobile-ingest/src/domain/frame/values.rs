@@ -19,7 +19,6 @@ const MAX_NAME: usize = 64;
 /// Deepest nesting; a sample nested deeper is refused.
 const MAX_DEPTH: usize = 4;
 
-/// Numbers by flattened name.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Values(pub(crate) BTreeMap<String, f64>);
 
@@ -35,7 +34,6 @@ impl<'de> Deserialize<'de> for Values {
     }
 }
 
-/// What was read so far.
 #[derive(Default)]
 struct Taken {
     values: BTreeMap<String, f64>,
@@ -43,7 +41,6 @@ struct Taken {
 }
 
 impl Taken {
-    /// Counts a member or element before anything is made of it.
     fn element<E: de::Error>(&mut self) -> Result<(), E> {
         if self.elements >= MAX_ELEMENTS {
             return Err(E::custom(format_args!(
@@ -69,7 +66,6 @@ fn nested_name(prefix: &str, key: &str) -> String {
     name
 }
 
-/// Reads one value under a name.
 struct Leaf<'v> {
     name: String,
     depth: usize,
@@ -178,7 +174,6 @@ impl<'de> Visitor<'de> for Leaf<'_> {
     }
 }
 
-/// Reads the members of one object.
 struct Object<'v> {
     prefix: &'v str,
     depth: usize,
