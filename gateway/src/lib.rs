@@ -17,11 +17,11 @@
 //!   again, under the same id and still signed by its author.
 //! * Export reads only logs of this node's own services, import writes only under `mesh.`, and none of
 //!   these logs holds what came from there: loops are impossible by construction.
-//! * An island loses nothing that the logs still keep: what could not be published waits there, in order,
-//!   and what was published while every link turned out to be dead is published again. One link that held is enough:
-//!   a peer whose own link was dead meanwhile misses what was published then, but for what GossipSub
-//!   still tells it of, a few seconds. A peer that is connected and too slow for what waits for it does
-//!   lose messages; they are counted.
+//! * An island loses nothing that the logs still keep: what could not be published waits there, in order, and
+//!   what was published while every link turned out to be dead is published again. One link that held is
+//!   enough: a peer whose own link was dead meanwhile misses what was published then, but for what GossipSub
+//!   still tells it of, a few seconds. A peer that is connected and too slow for what waits for it does lose
+//!   messages; they are counted.
 //! * The identity is kept in a file that only its owner may read.
 //!
 //! Absent on purpose: pictures, tiles and model weights. They are announced by content id.

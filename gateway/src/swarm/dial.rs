@@ -1,10 +1,10 @@
 //! Whom to dial, and when.
 //!
-//! Two kinds of targets: seeds, which the operator named and which are redialled for ever, and peers
-//! learned from hellos, identify and mDNS, which are dialled only while fewer peers are connected or
-//! being dialled than wanted and are dropped after some failures. Every failure doubles the wait before the next try.
-//! While the node has fewer than `min_peers` the wait is kept short, because an island has nothing
-//! better to do. Time is the time since the swarm started, so a clock that is set changes nothing.
+//! Two kinds of targets: seeds, which the operator named and which are redialled for ever, and peers learned
+//! from hellos, identify and mDNS, which are dialled only while fewer peers are connected or being dialled
+//! than wanted and are dropped after some failures. Every failure doubles the wait before the next try. While
+//! the node has fewer than `min_peers` the wait is kept short, because an island has nothing better to do.
+//! Time is the time since the swarm started, so a clock that is set changes nothing.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;

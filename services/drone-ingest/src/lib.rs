@@ -19,8 +19,8 @@
 //!   anything advance; the same picture sent twice is one frame.
 //! * Every refusal is counted under a code; every table, queue and track is bounded.
 //!
-//! Absent on purpose: commands to vehicles (nothing is ever sent), poses, maps. A JSON sender can name itself anything but a MAVLink vehicle: on a door
-//! that others reach, demand signatures, which JSON cannot give.
+//! Absent on purpose: commands to vehicles (nothing is ever sent), poses, maps. A JSON sender can name itself
+//! anything but a MAVLink vehicle: on a door that others reach, demand signatures, which JSON cannot give.
 
 mod capture;
 mod config;

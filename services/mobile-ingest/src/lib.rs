@@ -1,12 +1,12 @@
 //! The HTTPS edge: what phones, browsers and map clients talk to.
 //!
-//! In: `av-v1` samples and pictures of phones, pictures of drones, requests for tiles and state, all
-//! over TLS. Topics read for the live feed: `drone.*.state`, `slam.*.pose`, `tile.changed`,
-//! `mesh.*.tile`, `mesh.*.message`. Calls: checkpoint-svc, drone-ingest, tile-svc, slam-svc and, where there is one,
-//! mesh-gateway.
+//! In: `av-v1` samples and pictures of phones, pictures of drones, requests for tiles and state, all over
+//! TLS. Topics read for the live feed: `drone.*.state`, `slam.*.pose`, `tile.changed`, `mesh.*.tile`,
+//! `mesh.*.message`. Calls: checkpoint-svc, drone-ingest, tile-svc, slam-svc and, where there is one, mesh-
+//! gateway.
 //!
-//! Out: `mobile.<id>.capture` and `mobile.<id>.sample` (durable; the bytes of pictures are in the content store), tiles and
-//! TileJSON, state as JSON, server-sent events, the console, and the gRPC service `Mobile`.
+//! Out: `mobile.<id>.capture` and `mobile.<id>.sample` (durable; the bytes of pictures are in the content
+//! store), tiles and TileJSON, state as JSON, server-sent events, the console, and the gRPC service `Mobile`.
 //!
 //! State: token and certificate on disk, phones and sessions in memory. One declared writer: the process
 //! that holds the data folder; a phone that reaches another replica is told to register there.

@@ -3,8 +3,8 @@
 //! A datagram takes one of two ways. MAVLink: [`framing`] finds frames and verifies their checksum,
 //! [`signing`] their signature, [`telemetry`] decodes the messages that say something about a vehicle,
 //! [`vehicle`] merges them into one state, [`history`] remembers them for matching with pictures. JSON:
-//! [`sample`] validates it, [`ply`] makes a file of its scan. [`door`] owns the table of vehicles, the order of samples, what is due for
-//! publishing, and every counter.
+//! [`sample`] validates it, [`ply`] makes a file of its scan. [`door`] owns the table of vehicles, the order
+//! of samples, what is due for publishing, and every counter.
 
 pub(crate) mod definition;
 pub(crate) mod door;

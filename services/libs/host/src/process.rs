@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{HOST, LogFormat};
-use crate::memory::share_arenas;
+use crate::memory::tune_allocator;
 use crate::telemetry::Telemetry;
 use crate::{CallTable, ConfigError, Environment, Host, HostConfig, HostError, Settings};
 
@@ -163,7 +163,7 @@ pub fn execute<P>(
     plan: impl FnOnce(&Settings, &HostConfig) -> Result<P, ConfigError>,
     compose: impl AsyncFnOnce(P, &mut Host) -> Result<(), HostError>,
 ) -> ExitCode {
-    share_arenas();
+    tune_allocator();
     // Whoever came first installed the same provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match Runtime::new() {
