@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use sovereign_model::geo::{Bounds, TileCoord};
-use sovereign_model::{Digest, SEAL_BYTES, seal};
+use sovereign_model::{Digest, SEAL_BYTES, seal, unsealed};
 
 use crate::domain::layer::{Layer, Place};
 use crate::domain::planes::{Own, Planes};
-use crate::domain::raster::{TILE_BYTES, digest_of_rgbw};
-use crate::picture::{raster_from_png, write_png};
+use crate::domain::raster::{Raster, TILE_BYTES, digest_of_rgbw};
+use crate::picture::{rgbw_from_png, write_png};
 
 #[derive(Debug)]
 pub(crate) struct Stored {
@@ -24,30 +24,31 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    /// `rgbw` is room for the pixels of one tile.
+    /// Seal over place, kind, digest and what lies beneath; then the picture, which the digest is of: so
+    /// nothing is hashed twice. `rgbw` is room for the pixels of one tile.
     pub(crate) fn encode(place: Place, planes: Planes, rgbw: &mut [u8; TILE_BYTES]) -> Self {
-        planes.shown().write_rgbw(rgbw);
-        let digest = digest_of_rgbw(rgbw);
         // About what an aerial tile compresses to.
         let mut sealed = Vec::with_capacity(TILE_BYTES / 2);
-        sealed.resize(SEAL_BYTES, 0);
-        sealed.push(match planes.own() {
-            Own::Nothing => KIND_DERIVED,
-            Own::Shown => KIND_PAINTED,
-            Own::Beneath(_) => KIND_BOTH,
-        });
-        sealed.extend(digest.as_bytes());
-        let length_at = sealed.len();
-        sealed.extend([0; 4]);
-        write_png(rgbw, &mut sealed);
-        // A tile is at most a few hundred kibibytes.
-        let length = (sealed.len() - length_at - 4) as u32;
-        sealed[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        sealed.resize(HEADER_BYTES, 0);
         if let Own::Beneath(own) = planes.own() {
             own.write_rgbw(rgbw);
             write_png(rgbw, &mut sealed);
         }
+        planes.shown().write_rgbw(rgbw);
+        let digest = digest_of_rgbw(rgbw);
+        let header = Header {
+            kind: match planes.own() {
+                Own::Nothing => KIND_DERIVED,
+                Own::Shown => KIND_PAINTED,
+                Own::Beneath(_) => KIND_BOTH,
+            },
+            digest,
+            // A tile is at most a few hundred kibibytes.
+            beneath: (sealed.len() - HEADER_BYTES) as u32,
+        };
+        header.write(&mut sealed[SEAL_BYTES..HEADER_BYTES]);
         seal(&seal_of(place), &mut sealed);
+        write_png(rgbw, &mut sealed);
         Self {
             place,
             stored: Arc::new(Stored { planes, digest }),
@@ -61,20 +62,52 @@ const KIND_PAINTED: u8 = 1;
 /// Own plane and children: a second picture follows.
 const KIND_BOTH: u8 = 2;
 
-pub(super) fn stored_from_bytes(body: &[u8]) -> Option<Stored> {
-    let (&kind, rest) = body.split_first()?;
-    let (digest, rest) = rest.split_first_chunk::<32>()?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (shown, beneath) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    let own = match kind {
+const HEADER_BYTES: usize = SEAL_BYTES + 1 + 32 + 4;
+
+struct Header {
+    kind: u8,
+    digest: Digest,
+    /// Bytes of the second picture.
+    beneath: u32,
+}
+
+impl Header {
+    fn write(&self, bytes: &mut [u8]) {
+        bytes[0] = self.kind;
+        bytes[1..33].copy_from_slice(self.digest.as_bytes());
+        bytes[33..].copy_from_slice(&self.beneath.to_le_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (&kind, rest) = bytes.split_first()?;
+        let (digest, rest) = rest.split_first_chunk::<32>()?;
+        Some(Self {
+            kind,
+            digest: Digest::from_slice(digest).ok()?,
+            beneath: u32::from_le_bytes(*rest.first_chunk()?),
+        })
+    }
+}
+
+/// A tile as it was written; `None` when the bytes are not what was written there.
+pub(super) fn stored_from_bytes(place: Place, bytes: &[u8]) -> Option<Stored> {
+    let header = Header::read(bytes.get(SEAL_BYTES..HEADER_BYTES)?)?;
+    let sealed = HEADER_BYTES.checked_add(header.beneath as usize)?;
+    let (sealed, picture) = bytes.split_at_checked(sealed)?;
+    unsealed(&seal_of(place), sealed)?;
+    let own = match header.kind {
         KIND_DERIVED => Own::Nothing,
         KIND_PAINTED => Own::Shown,
-        KIND_BOTH => Own::Beneath(raster_from_png(beneath)?),
+        KIND_BOTH => Own::Beneath(Raster::from_rgbw(&rgbw_from_png(&sealed[HEADER_BYTES..])?)?),
         _ => return None,
     };
+    let rgbw = rgbw_from_png(picture)?;
+    if digest_of_rgbw(&rgbw) != header.digest {
+        return None;
+    }
     Some(Stored {
-        planes: Planes::from_parts(raster_from_png(shown)?, own),
-        digest: Digest::from_slice(digest).ok()?,
+        planes: Planes::from_parts(Raster::from_rgbw(&rgbw)?, own),
+        digest: header.digest,
     })
 }
 
@@ -101,7 +134,7 @@ fn coord_of(number: u64) -> Option<TileCoord> {
     TileCoord::new(zoom, (number >> 24 & LOW) as u32, (number & LOW) as u32)
 }
 
-pub(super) fn seal_of(place: Place) -> [u8; 9] {
+fn seal_of(place: Place) -> [u8; 9] {
     let (layer, number) = key_of(place);
     let mut key = [layer; 9];
     key[1..].copy_from_slice(&number.to_le_bytes());

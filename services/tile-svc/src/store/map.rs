@@ -11,7 +11,7 @@ use sovereign_model::geo::TileCoord;
 use sovereign_model::{Digest, unsealed};
 
 use super::error::StoreError;
-use super::format::{LayerSummary, Stored, key_of, place_of, seal_of, stored_from_bytes};
+use super::format::{LayerSummary, Stored, key_of, place_of, stored_from_bytes};
 use super::tables::{CHANGES, DIGESTS, LAYERS, PLACES, TILES};
 use crate::domain::layer::{Layer, Place};
 use crate::domain::raster::TILE_BYTES;
@@ -161,7 +161,7 @@ impl Map {
         let Some(sealed) = read().map_err(StoreError::read)? else {
             return Ok(Found::Nothing);
         };
-        let stored = unsealed(&seal_of(place), sealed.value()).and_then(stored_from_bytes);
+        let stored = stored_from_bytes(place, sealed.value());
         Ok(stored.map_or(Found::Damaged, |stored| Found::Tile(Arc::new(stored))))
     }
 }
