@@ -6,9 +6,11 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use scopeguard::{ScopeGuard, guard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::problem::Problem;
 use crate::error::{BodyFault, PAUSE};
 
 /// Memory that bodies being read or handled may hold together, KiB. A request past it waits for
@@ -88,6 +90,17 @@ async fn room(bytes: usize, budget: &Semaphore) -> Result<SemaphorePermit<'_>, B
         Ok(Ok(room)) => Ok(room),
         Ok(Err(_)) | Err(_) => Err(BodyFault::NoRoom),
     }
+}
+
+/// The answer to a request, with what is refused counted. A sender that goes away takes the handler of its
+/// request with it, wherever that waits: it broke off, and counts too.
+pub(crate) async fn counted<T>(
+    handling: impl Future<Output = Result<T, Problem>>,
+    count: impl FnOnce(&Problem),
+) -> Result<T, Problem> {
+    let unanswered = guard(count, |count| count(&BodyFault::BrokeOff.into()));
+    let answer = handling.await;
+    answer.inspect_err(ScopeGuard::into_inner(unanswered))
 }
 
 struct Arriving {

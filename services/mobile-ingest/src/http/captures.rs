@@ -32,9 +32,8 @@ pub(crate) async fn submit(
         writer?;
         take(&edge, path?.0, query::checked(query)?, &headers, body).await
     };
-    taken
-        .await
-        .inspect_err(|problem| edge.metrics.capture_refused(problem.code()))
+    let count = |problem: &Problem| edge.metrics.capture_refused(problem.code());
+    body::counted(taken, count).await
 }
 
 async fn take(

@@ -215,9 +215,8 @@ pub(crate) async fn picture(
         writer?;
         take_picture(&edge, path?.0, query::checked(query)?, &headers, body).await
     };
-    taken
-        .await
-        .inspect_err(|problem| edge.metrics.rejected(problem.reject_code()))
+    let count = |problem: &Problem| edge.metrics.rejected(problem.reject_code());
+    body::counted(taken, count).await
 }
 
 async fn take_picture(
