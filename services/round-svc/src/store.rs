@@ -21,7 +21,7 @@ pub(crate) const MAX_ROUNDS_PER_ORIGIN: usize = 128;
 pub(crate) const MAX_PEERS: u64 = 256;
 /// Records kept in the log; the oldest goes, and a reader that was behind it is told so.
 const MAX_RECORDS: u64 = 65_536;
-const PAGE_CACHE_BYTES: usize = 8 << 20;
+const PAGE_CACHE_BYTES: usize = 2 << 20;
 
 /// Model digest, participants, opened and closes in nanoseconds since the Unix epoch, node name, whether
 /// it is closed.

@@ -30,7 +30,7 @@ const MAX_PREVIEWS_PER_SENSOR: usize = 64;
 
 /// Verdicts on a frame that are kept; the oldest go first.
 const MAX_VERDICTS: usize = 16;
-const PAGE_CACHE_BYTES: usize = 16 << 20;
+const PAGE_CACHE_BYTES: usize = 8 << 20;
 
 /// What is known of a frame: the capture, and the verdicts on it, the newest first.
 #[derive(Clone, PartialEq, Message)]

@@ -22,7 +22,7 @@ pub struct Config {
     pub max_view_distance_m: f64,
     /// Quality of tiles served as JPEG, 1 to 100. Default 80.
     pub jpeg_quality: u8,
-    /// Memory for tiles that are painted over and over, MiB, 1 to 65,536. Default 64.
+    /// Memory for tiles that are painted over and over, MiB, 1 to 65,536. Default 48.
     pub paint_cache_mib: usize,
     /// Memory for encoded tiles being served, MiB, 1 to 65,536. Default 64.
     pub serve_cache_mib: usize,
@@ -36,7 +36,7 @@ impl Default for Config {
             max_view_angle_deg: 60.0,
             max_view_distance_m: 2_000.0,
             jpeg_quality: 80,
-            paint_cache_mib: 64,
+            paint_cache_mib: 48,
             serve_cache_mib: 64,
         }
     }

@@ -33,7 +33,7 @@ const MAX_CHANGES: u64 = 100_000;
 /// again, and one that comes again is painted again.
 const MAX_FRAMES: u64 = 100_000;
 
-const PAGE_CACHE_BYTES: usize = 32 << 20;
+const PAGE_CACHE_BYTES: usize = 24 << 20;
 
 /// Tiles painted again at once lie within a square of this many a side: frames over one of them are mostly
 /// over the others too.

@@ -15,7 +15,7 @@ use redb::{
 use crate::{OpenError, transport::Headers};
 
 /// Pages that redb keeps in memory: recent payloads are served from the journal's own cache.
-const PAGE_CACHE_BYTES: usize = 16 << 20;
+const PAGE_CACHE_BYTES: usize = 8 << 20;
 
 /// Payloads are cut at this size: redb gives each value its own run of a power of two of pages, so that
 /// a whole 5 MiB payload would take and write 8 MiB. The rest of the 64 KiB is for the page's header.
