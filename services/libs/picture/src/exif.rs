@@ -2,14 +2,19 @@
 //!
 //! A position of exactly (0, 0) is what makers write before the first fix, and counts as none.
 
-use exif::{Exif, In, Tag, Value};
+use exif::{Context, Exif, In, Tag, Value};
 use jiff::civil;
 use sovereign_model::Timestamp;
 
-use crate::Header;
+use crate::{Direction, Header};
 
-/// Reads a TIFF structure into `header`; what is damaged is noted there.
-pub(crate) fn read(tiff: &[u8], header: &mut Header) {
+/// Exif 2.31, not among the names of the parser.
+const CAMERA_ELEVATION_ANGLE: Tag = Tag(Context::Exif, 0x9405);
+/// XMP inside of the TIFF structure (Adobe, "XMP Specification Part 3").
+const XMP: Tag = Tag(Context::Tiff, 700);
+
+/// Reads a TIFF structure into `header`; what is damaged is noted there. Returns the XMP packet in it.
+pub(crate) fn read(tiff: &[u8], header: &mut Header) -> Option<Vec<u8>> {
     let mut reader = exif::Reader::new();
     reader.continue_on_error(true);
     let parsed = reader
@@ -17,11 +22,12 @@ pub(crate) fn read(tiff: &[u8], header: &mut Header) {
         .or_else(|error| error.distill_partial_result(|_ignored| header.damaged.push("exif")));
     let Ok(exif) = parsed else {
         header.damaged.push("exif");
-        return;
+        return None;
     };
     header.orientation = number(&exif, Tag::Orientation)
         .filter(|value| (1.0..=8.0).contains(value))
         .map(|value| value as u8);
+    header.make = text(&exif, Tag::Make);
     header.model = text(&exif, Tag::Model);
     header.exposed = original_time(&exif).or_else(|| gps_time(&exif));
     header.camera_clock = civil_time(&exif, Tag::DateTimeOriginal)
@@ -31,17 +37,27 @@ pub(crate) fn read(tiff: &[u8], header: &mut Header) {
     header.focal_35mm = positive(&exif, Tag::FocalLengthIn35mmFilm);
     // Zero says that there was none, and so does one.
     header.digital_zoom = number(&exif, Tag::DigitalZoomRatio).filter(|ratio| *ratio > 1.0);
-    header.gps = gps(&exif);
-    header.altitude_m = number(&exif, Tag::GPSAltitude).map(|metres| {
-        let reference = exif.get_field(Tag::GPSAltitudeRef, In::PRIMARY);
-        let below = matches!(
-            reference.map(|field| &field.value),
-            Some(Value::Byte(bytes)) if bytes.first() == Some(&1)
-        );
-        if below { -metres } else { metres }
-    });
+    header.pixel_mm = pixel_mm(&exif, header.width_px);
+    match gps(&exif) {
+        Ok(place) => header.gps = place,
+        Err(fault) => header.gps_fault = Some(fault),
+    }
+    altitude(&exif, header);
+    header.direction = direction(&exif);
+    header.elevation_deg =
+        number(&exif, CAMERA_ELEVATION_ANGLE).filter(|degrees| degrees.abs() <= 90.0);
     header.edited = edited(&exif);
     header.preview = preview(&exif);
+    packet(&exif)
+}
+
+fn packet(exif: &Exif) -> Option<Vec<u8>> {
+    let (Value::Byte(bytes) | Value::Undefined(bytes, _)) =
+        &exif.get_field(XMP, In::PRIMARY)?.value
+    else {
+        return None;
+    };
+    Some(bytes.clone())
 }
 
 fn text(exif: &Exif, tag: Tag) -> Option<String> {
@@ -80,20 +96,118 @@ fn positive(exif: &Exif, tag: Tag) -> Option<f64> {
     number(exif, tag).filter(|value| *value > 0.0)
 }
 
-fn gps(exif: &Exif) -> Option<(f64, f64)> {
-    let degrees = |tag, reference, negative: &str, limit: f64| {
-        let parts = numbers(exif, tag)?;
-        let &[d, m, s] = parts.as_slice() else {
-            return None;
-        };
-        let magnitude = d + m / 60.0 + s / 3600.0;
-        let is_negative = text(exif, reference)?.eq_ignore_ascii_case(negative);
-        let sign = if is_negative { -1.0 } else { 1.0 };
-        (magnitude.abs() <= limit).then_some(sign * magnitude)
+/// Where the picture was taken. Half a position is none, and one whose parts contradict each other could
+/// be on the wrong half of the world.
+fn gps(exif: &Exif) -> Result<Option<(f64, f64)>, &'static str> {
+    let latitude = axis(
+        exif,
+        Tag::GPSLatitude,
+        Tag::GPSLatitudeRef,
+        ['N', 'S'],
+        90.0,
+    );
+    let longitude = axis(
+        exif,
+        Tag::GPSLongitude,
+        Tag::GPSLongitudeRef,
+        ['E', 'W'],
+        180.0,
+    );
+    let faults = match (latitude, longitude) {
+        (Axis::Absent, _) | (_, Axis::Absent) => return Ok(None),
+        (Axis::Degrees(latitude), Axis::Degrees(longitude)) => {
+            return Ok((latitude != 0.0 || longitude != 0.0).then_some((latitude, longitude)));
+        }
+        faults => faults,
     };
-    let latitude = degrees(Tag::GPSLatitude, Tag::GPSLatitudeRef, "S", 90.0)?;
-    let longitude = degrees(Tag::GPSLongitude, Tag::GPSLongitudeRef, "W", 180.0)?;
-    (latitude != 0.0 || longitude != 0.0).then_some((latitude, longitude))
+    Err(match faults {
+        (Axis::NoReference, _) => "has no GPSLatitudeRef, which says north or south",
+        (_, Axis::NoReference) => "has no GPSLongitudeRef, which says east or west",
+        (Axis::Contradiction, _) | (_, Axis::Contradiction) => {
+            "has a negative number and a letter for the hemisphere, which cannot both be meant"
+        }
+        _ => "is no place on Earth",
+    })
+}
+
+enum Axis {
+    Absent,
+    Degrees(f64),
+    NoReference,
+    Contradiction,
+    Impossible,
+}
+
+fn axis(exif: &Exif, tag: Tag, reference: Tag, [plus, minus]: [char; 2], limit: f64) -> Axis {
+    let Some(parts) = numbers(exif, tag) else {
+        return Axis::Absent;
+    };
+    // Degrees, minutes, seconds; some writers leave the last ones out.
+    let magnitude = match parts[..] {
+        [] => return Axis::Absent,
+        [d] => d,
+        [d, m] => d + m / 60.0,
+        [d, m, s, ..] => d + m / 60.0 + s / 3600.0,
+    };
+    if parts.iter().any(|part| *part < 0.0) {
+        return Axis::Contradiction;
+    }
+    if !(0.0..=limit).contains(&magnitude) {
+        return Axis::Impossible;
+    }
+    // A letter, or the word that begins with it.
+    let letter = text(exif, reference).and_then(|text| text.chars().next());
+    match letter.map(|letter| letter.to_ascii_uppercase()) {
+        Some(letter) if letter == minus => Axis::Degrees(-magnitude),
+        Some(letter) if letter == plus => Axis::Degrees(magnitude),
+        Some(_) | None => Axis::NoReference,
+    }
+}
+
+/// Exif 3.0 has four references: above and below, counted from the ellipsoid (0, 1) or from the sea (2, 3).
+/// Before it there were two, both counted from the sea.
+fn altitude(exif: &Exif, header: &mut Header) {
+    let Some(metres) = number(exif, Tag::GPSAltitude) else {
+        return;
+    };
+    let reference = exif.get_field(Tag::GPSAltitudeRef, In::PRIMARY);
+    let reference = reference.and_then(|field| field.value.get_uint(0));
+    let below = matches!(reference, Some(1 | 3));
+    header.altitude_m = Some(if below { -metres } else { metres });
+    header.altitude_is_ellipsoidal =
+        matches!(reference, Some(0 | 1)) && version(exif).is_some_and(|v| v >= *b"0300");
+}
+
+fn version(exif: &Exif) -> Option<[u8; 4]> {
+    let Value::Undefined(bytes, _) = &exif.get_field(Tag::ExifVersion, In::PRIMARY)?.value else {
+        return None;
+    };
+    bytes.first_chunk().copied()
+}
+
+fn direction(exif: &Exif) -> Option<Direction> {
+    let degrees = number(exif, Tag::GPSImgDirection).filter(|d| (0.0..=360.0).contains(d))?;
+    let reference = text(exif, Tag::GPSImgDirectionRef)?;
+    Some(Direction {
+        degrees: degrees.rem_euclid(360.0),
+        is_magnetic: !reference.starts_with(['T', 't']),
+    })
+}
+
+/// The focal plane resolution counts pixels of the picture as the camera took it; of one that was scaled
+/// since, it says so through `PixelXDimension`.
+fn pixel_mm(exif: &Exif, width_px: u32) -> Option<f64> {
+    let per_unit = positive(exif, Tag::FocalPlaneXResolution)?;
+    let unit_mm = match number(exif, Tag::FocalPlaneResolutionUnit).unwrap_or(2.0) as u32 {
+        2 => 25.4,
+        3 => 10.0,
+        // Two that are in no standard, and in many cameras.
+        4 => 1.0,
+        5 => 0.001,
+        _ => return None,
+    };
+    let taken_px = positive(exif, Tag::PixelXDimension).unwrap_or_else(|| f64::from(width_px));
+    Some(unit_mm / per_unit * taken_px / f64::from(width_px))
 }
 
 fn civil_time(exif: &Exif, tag: Tag) -> Option<civil::DateTime> {

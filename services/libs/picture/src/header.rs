@@ -76,6 +76,56 @@ pub struct Attitude {
     pub yaw_deg: Option<f64>,
 }
 
+/// How a picture shows the world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Projection {
+    /// Straight lines stay straight, as far as the lens goes.
+    #[default]
+    Perspective,
+    /// A fisheye lens.
+    Fisheye,
+    /// Stitched from several, over the whole sphere or a part of it.
+    Panorama,
+}
+
+/// Where a compass saw the camera look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Direction {
+    /// Clockwise from north, degrees.
+    pub degrees: f64,
+    /// From magnetic north instead of true north.
+    pub is_magnetic: bool,
+}
+
+/// What a maker measured of one lens, pixels; absent parts were not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Calibrated {
+    /// Focal length along x.
+    pub fx_px: Option<f64>,
+    /// Focal length along y; absent means the same.
+    pub fy_px: Option<f64>,
+    /// Principal point, from the left edge.
+    pub cx_px: Option<f64>,
+    /// Principal point, from the top edge.
+    pub cy_px: Option<f64>,
+    /// DJI's calibration for taking the distortion out, which comes before the others.
+    pub dewarp: Option<Dewarp>,
+    /// k1, k2, p1, p2, k3 of Brown's model as OpenCV has it; all zero when there is none, or it was taken
+    /// out of the picture already.
+    pub distortion: [f64; 5],
+}
+
+/// Focal lengths and principal point of DJI's `DewarpData`, pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dewarp {
+    /// Focal length along x.
+    pub fx_px: f64,
+    /// Focal length along y.
+    pub fy_px: f64,
+    /// Principal point, right of and below the middle of the picture.
+    pub from_centre_px: [f64; 2],
+}
+
 /// What a picture says about itself. Absent is not zero.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
@@ -85,6 +135,8 @@ pub struct Header {
     pub height_px: u32,
     /// How a viewer turns the stored pixels, 1 to 8 (Exif `Orientation`).
     pub orientation: Option<u8>,
+    /// Maker of the camera, trimmed.
+    pub make: Option<String>,
     /// Camera model, trimmed.
     pub model: Option<String>,
     /// Exposure: its original time when that comes with an offset from UTC, else the time of the GPS fix. A
@@ -98,18 +150,40 @@ pub struct Header {
     pub focal_mm: Option<f64>,
     /// Focal length that has the same angle of view on 35 mm film, millimetres.
     pub focal_35mm: Option<f64>,
+    /// Millimetres on the sensor that a stored pixel covers, by the focal plane resolution.
+    pub pixel_mm: Option<f64>,
+    /// What the maker measured of this very lens.
+    pub calibrated: Calibrated,
+    /// How it shows the world.
+    pub projection: Projection,
     /// How much the middle of the picture was enlarged to make it whole, above 1.
     pub digital_zoom: Option<f64>,
     /// Degrees north and east.
     pub gps: Option<(f64, f64)>,
-    /// Metres above mean sea level.
+    /// Why the picture has no `gps` though it has numbers for one; completes "the picture's position".
+    pub gps_fault: Option<&'static str>,
+    /// Metres above mean sea level, or above the ellipsoid.
     pub altitude_m: Option<f64>,
+    /// `altitude_m` counts from the WGS 84 ellipsoid.
+    pub altitude_is_ellipsoidal: bool,
     /// Metres above the take-off point.
     pub relative_altitude_m: Option<f64>,
-    /// Attitude of the camera.
+    /// Metres above the ground.
+    pub above_ground_m: Option<f64>,
+    /// Attitude of the camera in the words of DJI, Autel, Skydio, Parrot or Teal: pitch 0 looks to the
+    /// horizon, -90 straight down.
     pub gimbal: Attitude,
     /// Attitude of the airframe.
     pub flight: Attitude,
+    /// Attitude of the camera in Pix4D's words, or in words that look like them: pitch 0 looks straight
+    /// down for most makers, and to the horizon for some.
+    pub camera: Attitude,
+    /// Attitude of the camera in Google's words: pitch 0 looks to the horizon, -90 straight down.
+    pub pano: Attitude,
+    /// Where the camera looked by its compass (Exif `GPSImgDirection`).
+    pub direction: Option<Direction>,
+    /// How far above the horizon the camera looked, degrees (Exif `CameraElevationAngle`).
+    pub elevation_deg: Option<f64>,
     /// Written again long after the exposure: the pixels may not be as the camera stored them.
     pub edited: bool,
     /// Small JPEG preview that the camera embedded.
@@ -155,11 +229,12 @@ impl Header {
                 height: header.height_px,
             });
         }
-        if let Some(tiff) = decoder.exif() {
-            exif::read(tiff, &mut header);
-        }
-        if let Some(packet) = decoder.xmp() {
-            xmp::read(packet, &mut header);
+        let inner = decoder
+            .exif()
+            .and_then(|tiff| exif::read(tiff, &mut header));
+        // A packet of its own comes before one inside of the Exif part.
+        if let Some(packet) = decoder.xmp().cloned().or(inner) {
+            xmp::read(&packet, &mut header);
         }
         drop(decoder);
         let scan = usize::try_from(cursor.position()).unwrap_or(bytes.len());

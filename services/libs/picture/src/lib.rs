@@ -14,7 +14,7 @@ mod inspect;
 mod pixels;
 mod xmp;
 
-pub use header::{Attitude, Header, NotAPicture};
+pub use header::{Attitude, Calibrated, Dewarp, Direction, Header, NotAPicture, Projection};
 pub use inspect::Inspector;
 pub use pixels::decode;
 

@@ -3,9 +3,8 @@ use ::exif::{Field, In, Rational, Tag, Value};
 use proptest::prelude::*;
 
 use super::*;
-use crate::xmp::{DRONE_DJI, MAX_ATTRIBUTES};
-
 const EXIF_HEADER: &[u8] = b"Exif\0\0";
+const DRONE_DJI: &str = "http://www.dji.com/drone-dji/1.0/";
 const XMP_HEADER: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 /// A picture as an encoder writes it.
@@ -176,7 +175,7 @@ fn attitude_is_read_from_attributes_and_from_elements() {
 #[test]
 fn damaged_parts_are_noted_and_the_rest_is_used() {
     let mut broken = XMP_HEADER.to_vec();
-    broken.extend(b"<x:xmpmeta xmlns:x='a'><open></x:xmpmeta>");
+    broken.extend(b"<x:xmpmeta><rdf:Description drone-dji:RelativeAltitude=");
     let garbage = [EXIF_HEADER, b"not a tiff"].concat();
     let read = Header::read(&jpeg(64, 48, &[broken, garbage, exif(&gps_fields())])).unwrap();
     assert_eq!(read.damaged, ["xmp"]);
@@ -186,7 +185,7 @@ fn damaged_parts_are_noted_and_the_rest_is_used() {
     let words = xmp("drone-dji:GimbalYawDegree=\"north\" drone-dji:GimbalPitchDegree=\"NaN\">");
     let read = Header::read(&jpeg(64, 48, &[words])).unwrap();
     assert_eq!(read.gimbal, Attitude::default());
-    assert_eq!(read.damaged, ["xmp", "xmp"]);
+    assert_eq!(read.damaged, ["xmp"]);
 }
 
 #[test]
@@ -204,7 +203,7 @@ fn a_number_beyond_a_whole_turn_is_no_angle() {
     assert_eq!(read.gimbal, roll);
     assert_eq!(read.flight, Attitude::default());
     assert_eq!(read.relative_altitude_m, Some(4000.0));
-    assert_eq!(read.damaged, ["xmp", "xmp", "xmp"]);
+    assert_eq!(read.damaged, ["xmp"]);
 }
 
 #[test]
@@ -237,22 +236,253 @@ fn of_several_parts_of_a_kind_the_last_counts() {
     assert_eq!(read.gimbal, Attitude::default());
 }
 
+/// An attitude of all three angles.
+fn angles(roll_deg: f64, pitch_deg: f64, yaw_deg: f64) -> Attitude {
+    Attitude {
+        roll_deg: Some(roll_deg),
+        pitch_deg: Some(pitch_deg),
+        yaw_deg: Some(yaw_deg),
+    }
+}
+
+fn with_packet(inside: &str) -> Header {
+    let mut payload = XMP_HEADER.to_vec();
+    payload.extend(format!("<x:xmpmeta><rdf:RDF>{inside}</rdf:RDF></x:xmpmeta>").bytes());
+    Header::read(&jpeg(64, 48, &[payload])).unwrap()
+}
+
 #[test]
-fn a_packet_of_too_many_attributes_is_not_parsed() {
-    let with = |attributes: usize| {
-        let mut properties = String::from("drone-dji:RelativeAltitude=\"+4\"");
-        for i in 0..attributes {
-            properties.push_str(&format!(" a{i}=\"\""));
-        }
-        properties.push('>');
-        Header::read(&jpeg(64, 48, &[xmp(&properties)])).unwrap()
-    };
-    assert_eq!(with(500).relative_altitude_m, Some(4.0));
-    let read = with(MAX_ATTRIBUTES);
-    assert_eq!(
-        (read.relative_altitude_m, read.damaged),
-        (None, vec!["xmp"])
+fn each_maker_is_read_in_its_own_words() {
+    // Skydio, a structure in both ways that RDF has.
+    for orientation in [
+        "<drone-skydio:CameraOrientationNED drone-skydio:Roll=\"0.19\" drone-skydio:Pitch=\"-74.5\" \
+         drone-skydio:Yaw=\"127.4\"/>",
+        "<drone-skydio:CameraOrientationNED rdf:parseType=\"Resource\">\
+         <drone-skydio:Roll>0.19</drone-skydio:Roll><drone-skydio:Pitch>-74.5</drone-skydio:Pitch>\
+         <drone-skydio:Yaw>127.4</drone-skydio:Yaw></drone-skydio:CameraOrientationNED>",
+    ] {
+        let read = with_packet(&format!(
+            "<rdf:Description xmlns:drone-skydio=\"https://www.skydio.com/drone-skydio/1.0/\" \
+             drone-skydio:AbsoluteAltitude=\"1034.44\" drone-skydio:Latitude=\"32.5\" \
+             drone-skydio:Longitude=\"-110.9\">{orientation}\
+             <drone-skydio:CameraOrientationFLU drone-skydio:Roll=\"9\" drone-skydio:Pitch=\"9\" \
+             drone-skydio:Yaw=\"9\"/></rdf:Description>"
+        ));
+        assert_eq!(read.gimbal, angles(0.19, -74.5, 127.4), "{orientation}");
+        assert_eq!(read.gps, Some((32.5, -110.9)));
+        assert_eq!(read.altitude_m, Some(1034.44));
+    }
+    let parrot = with_packet(
+        "<rdf:Description drone-parrot:CameraRollDegree=\"-0.32\" drone-parrot:CameraPitchDegree=\"-78.36\" \
+         drone-parrot:CameraYawDegree=\"176.31\" Camera:Pitch=\"11.64\"/>",
     );
+    assert_eq!(parrot.gimbal, angles(-0.32, -78.36, 176.31));
+    assert_eq!(parrot.camera.pitch_deg, Some(11.64));
+    // Teal: a camera on a platform, fractions.
+    let teal = with_packet(
+        "<rdf:Description xmlns:exif=\"http://ns.adobe.com/exif/1.0/\">\
+         <exif:CameraPitch>-86831/1600</exif:CameraPitch><exif:PlatformPitch>-785007/200000</exif:PlatformPitch>\
+         <exif:CameraYaw>359986359/1000000</exif:CameraYaw><exif:PlatformYaw>31901593/100000</exif:PlatformYaw>\
+         <exif:CameraRoll>16501/1000000</exif:CameraRoll><exif:PlatformRoll>-1044397/1000000</exif:PlatformRoll>\
+         </rdf:Description>",
+    );
+    let [roll, pitch, yaw] = [
+        teal.gimbal.roll_deg,
+        teal.gimbal.pitch_deg,
+        teal.gimbal.yaw_deg,
+    ];
+    for (angle, expected) in [(roll, -1.027896), (pitch, -58.19441), (yaw, 319.002289)] {
+        assert!((angle.unwrap() - expected).abs() < 1e-5, "{angle:?}");
+    }
+    // Autel writes DJI's words, one of them with DJI's spelling mistake.
+    let autel = with_packet(
+        "<rdf:Description xmlns:drone=\"http://www.autelrobotics.com/drone/1.0/\" \
+         drone:GimbalPitchDegree=\"-60\" drone:GimbalYawDegree=\"10\" drone:GimbalRollDegree=\"0\" \
+         drone:GpsLatitude=\"47.1\" drone:GpsLongtitude=\"8.5\" drone:RelativeAltitude=\"+31.5\"/>",
+    );
+    assert_eq!(autel.gimbal, angles(0.0, -60.0, 10.0));
+    assert_eq!(
+        (autel.gps, autel.relative_altitude_m),
+        (Some((47.1, 8.5)), Some(31.5))
+    );
+    let sensefly = with_packet(
+        "<rdf:Description xmlns:a=\"http://ns.sensefly.com/Camera/1.0/\" a:Roll=\"3.1\" a:Pitch=\"-4\" \
+         a:Yaw=\"200\"/>",
+    );
+    assert_eq!(sensefly.camera, angles(3.1, -4.0, 200.0));
+    assert_eq!(sensefly.gimbal, Attitude::default());
+    let sphere = with_packet(
+        "<rdf:Description GPano:ProjectionType=\"equirectangular\" GPano:PoseHeadingDegrees=\"12\" \
+         GPano:PosePitchDegrees=\"-5\" GPano:PoseRollDegrees=\"1\"/>",
+    );
+    assert_eq!(sphere.pano, angles(1.0, -5.0, 12.0));
+    assert_eq!(sphere.projection, Projection::Panorama);
+}
+
+#[test]
+fn what_a_maker_measured_of_a_lens_is_read() {
+    let dji = with_packet(
+        "<rdf:Description drone-dji:CalibratedFocalLength=\"3666.67\" drone-dji:CalibratedOpticalCenterX=\"2736\" \
+         drone-dji:CalibratedOpticalCenterY=\"1824\" \
+         drone-dji:DewarpData=\"2020-08-04;3713.29,3708.36,7.47,-10.1,-0.26,0.11,0.0001,-0.0002,-0.04\"/>",
+    );
+    assert_eq!(dji.calibrated.fx_px, Some(3666.67));
+    let dewarp = dji.calibrated.dewarp.unwrap();
+    assert_eq!((dewarp.fx_px, dewarp.fy_px), (3713.29, 3708.36));
+    assert_eq!(dewarp.from_centre_px, [7.47, -10.1]);
+    assert_eq!(
+        dji.calibrated.distortion,
+        [-0.26, 0.11, 0.0001, -0.0002, -0.04]
+    );
+    let flattened = with_packet(
+        "<rdf:Description drone-dji:DewarpFlag=\"1\" \
+         drone-dji:DewarpData=\"2020-08-04;3713.29,3708.36,7.47,-10.1,-0.26,0.11,0.0001,-0.0002,-0.04\"/>",
+    );
+    assert_eq!(flattened.calibrated.distortion, [0.0; 5]);
+    let skydio = with_packet(
+        "<rdf:Description drone-skydio:DewarpData=\"0.13,-0.24,0.104\">\
+         <drone-skydio:CalibratedFocalLength drone-skydio:X=\"2376.5\" drone-skydio:Y=\"2377.5\"/>\
+         <drone-skydio:CalibratedOpticalCenter drone-skydio:X=\"2027.5\" drone-skydio:Y=\"1519.5\"/>\
+         </rdf:Description>",
+    );
+    let expected = Calibrated {
+        fx_px: Some(2376.5),
+        fy_px: Some(2377.5),
+        cx_px: Some(2027.5),
+        cy_px: Some(1519.5),
+        dewarp: None,
+        distortion: [0.13, -0.24, 0.0, 0.0, 0.104],
+    };
+    assert_eq!(skydio.calibrated, expected);
+}
+
+#[test]
+fn a_packet_that_no_strict_parser_takes_is_read() {
+    const SAID: &str = "drone-dji:GimbalPitchDegree=\"-90\" drone-dji:RelativeAltitude=\"+60\"";
+    for properties in [
+        format!("{SAID} GPano:PoseHeadingDegrees=\"3\""),
+        format!("drone-dji:CamReverse=\"0\" {SAID} drone-dji:CamReverse=\"0\""),
+        format!("drone-dji:SelfData=\"R&D\" {SAID}"),
+        format!("drone-dji:SelfData=\"a\0b\" {SAID}"),
+        format!("{SAID} xmlns:drone-dji=\"{DRONE_DJI}\""),
+        format!("{SAID} {}", "a:b=\"\" ".repeat(9_000)),
+    ] {
+        let read = with_packet(&format!("<rdf:Description {properties}/>"));
+        assert_eq!(read.gimbal.pitch_deg, Some(-90.0), "{properties:.200}");
+        assert_eq!(read.relative_altitude_m, Some(60.0), "{properties:.200}");
+        let nested = format!("<rdf:Description {properties}>R & D</b></rdf:Description>");
+        assert_eq!(with_packet(&nested).gimbal.pitch_deg, Some(-90.0));
+    }
+    // A prefix means what it is bound to, whatever it looks like.
+    let rebound = with_packet(&format!(
+        "<rdf:Description xmlns:a=\"{DRONE_DJI}\" a:RelativeAltitude=\"+61\"/>"
+    ));
+    assert_eq!(rebound.relative_altitude_m, Some(61.0));
+    // Without a frame around it, and inside of the Exif part.
+    let bare = [
+        XMP_HEADER,
+        format!("<rdf:RDF><rdf:Description {SAID}/></rdf:RDF>").as_bytes(),
+    ]
+    .concat();
+    let inside = exif(&[field(
+        Tag(::exif::Context::Tiff, 700),
+        Value::Byte(bare[XMP_HEADER.len()..].to_vec()),
+    )]);
+    for part in [bare, inside] {
+        let read = Header::read(&jpeg(64, 48, &[part])).unwrap();
+        assert_eq!(read.relative_altitude_m, Some(60.0));
+    }
+}
+
+#[test]
+fn half_a_position_and_one_that_contradicts_itself_are_none() {
+    let signed = |tag, degrees| {
+        let part = |num, denom| ::exif::SRational { num, denom };
+        field(
+            tag,
+            Value::SRational(vec![part(degrees, 1), part(30, 1), part(0, 1)]),
+        )
+    };
+    let read = |latitude: Field, letter: Option<&str>| {
+        let mut fields = vec![
+            latitude,
+            text(Tag::GPSLongitudeRef, "East"),
+            rational(Tag::GPSLongitude, &[(151, 1)]),
+        ];
+        fields.extend(letter.map(|letter| text(Tag::GPSLatitudeRef, letter)));
+        Header::read(&jpeg(64, 48, &[exif(&fields)])).unwrap()
+    };
+    let plus = || rational(Tag::GPSLatitude, &[(33, 1), (30, 1)]);
+    assert_eq!(read(plus(), Some("South")).gps, Some((-33.5, 151.0)));
+    for (latitude, letter, fault) in [
+        (plus(), None, "GPSLatitudeRef"),
+        (plus(), Some("?"), "GPSLatitudeRef"),
+        (signed(Tag::GPSLatitude, -33), Some("N"), "both"),
+        (signed(Tag::GPSLatitude, -33), Some("S"), "both"),
+        (
+            rational(Tag::GPSLatitude, &[(91, 1)]),
+            Some("N"),
+            "no place",
+        ),
+    ] {
+        let read = read(latitude, letter);
+        assert_eq!(read.gps, None, "{fault}");
+        assert!(read.gps_fault.unwrap().contains(fault), "{fault}");
+    }
+}
+
+#[test]
+fn an_altitude_says_what_it_counts_from() {
+    for (version, reference, metres, is_ellipsoidal) in [
+        ("0230", 0, 10.1, false),
+        ("0230", 1, -10.1, false),
+        ("0300", 0, 10.1, true),
+        ("0300", 1, -10.1, true),
+        ("0300", 2, 10.1, false),
+        ("0300", 3, -10.1, false),
+    ] {
+        let fields = [
+            field(Tag::ExifVersion, Value::Undefined(version.into(), 0)),
+            field(Tag::GPSAltitudeRef, Value::Byte(vec![reference])),
+            rational(Tag::GPSAltitude, &[(101, 10)]),
+        ];
+        let read = Header::read(&jpeg(64, 48, &[exif(&fields)])).unwrap();
+        assert_eq!(read.altitude_m, Some(metres), "{version} {reference}");
+        assert_eq!(
+            read.altitude_is_ellipsoidal, is_ellipsoidal,
+            "{version} {reference}"
+        );
+    }
+    let rtk = xmp("drone-dji:RtkFlag=\"50\" drone-dji:AbsoluteAltitude=\"+90.5\">");
+    assert!(
+        Header::read(&jpeg(64, 48, &[rtk]))
+            .unwrap()
+            .altitude_is_ellipsoidal
+    );
+}
+
+#[test]
+fn direction_and_sensor_are_read_from_exif() {
+    let fields = [
+        text(Tag::GPSImgDirectionRef, "T"),
+        rational(Tag::GPSImgDirection, &[(3600, 10)]),
+        field(
+            Tag(::exif::Context::Exif, 0x9405),
+            Value::SRational(vec![::exif::SRational { num: -90, denom: 1 }]),
+        ),
+        rational(Tag::FocalPlaneXResolution, &[(4_000_000, 1_320)]),
+        field(Tag::FocalPlaneResolutionUnit, Value::Short(vec![3])),
+        field(Tag::PixelXDimension, Value::Long(vec![128])),
+    ];
+    let read = Header::read(&jpeg(64, 48, &[exif(&fields)])).unwrap();
+    let north = Direction {
+        degrees: 0.0,
+        is_magnetic: false,
+    };
+    assert_eq!(read.direction, Some(north));
+    assert_eq!(read.elevation_deg, Some(-90.0));
+    // 3.3 micrometres, and every second pixel was left out since.
+    assert!((read.pixel_mm.unwrap() - 0.0066).abs() < 1e-9);
 }
 
 #[test]
