@@ -6,7 +6,7 @@
 
 use nalgebra::{Quaternion, UnitQuaternion};
 use sovereign_model::geo::{Attitude, Bounds, Geodetic, OutOfRange, Position, TileCoord};
-use sovereign_model::{CameraPose, Digest, Intrinsics, InvalidIntrinsics};
+use sovereign_model::{CameraPose, Digest, Distortion, Intrinsics, InvalidIntrinsics};
 
 use crate::geo::v1 as wire;
 
@@ -195,6 +195,7 @@ impl TryFrom<&wire::Quaternion> for UnitQuaternion<f64> {
 
 impl From<Intrinsics> for wire::Intrinsics {
     fn from(camera: Intrinsics) -> wire::Intrinsics {
+        let Distortion { k1, k2, k3, p1, p2 } = *camera.distortion();
         wire::Intrinsics {
             width_px: camera.width_px(),
             height_px: camera.height_px(),
@@ -202,8 +203,11 @@ impl From<Intrinsics> for wire::Intrinsics {
             fy_px: camera.fy_px(),
             cx_px: camera.cx_px(),
             cy_px: camera.cy_px(),
-            k1: camera.k1(),
-            k2: camera.k2(),
+            k1,
+            k2,
+            k3,
+            p1,
+            p2,
         }
     }
 }
@@ -219,9 +223,16 @@ impl TryFrom<&wire::Intrinsics> for Intrinsics {
             camera.fy_px,
             camera.cx_px,
             camera.cy_px,
-            camera.k1,
-            camera.k2,
-        )?)
+            0.0,
+            0.0,
+        )?
+        .with_distortion(Distortion {
+            k1: camera.k1,
+            k2: camera.k2,
+            k3: camera.k3,
+            p1: camera.p1,
+            p2: camera.p2,
+        })?)
     }
 }
 

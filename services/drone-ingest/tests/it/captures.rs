@@ -47,6 +47,7 @@ async fn a_picture_is_queued_once_with_the_telemetry_of_its_exposure() {
         cy_px: 24.0,
         k1: 0.0,
         k2: 0.0,
+        ..Intrinsics::default()
     });
     let answer = request.clone().submit(&door.client).await.unwrap();
     assert!(!answer.duplicate);

@@ -12,7 +12,40 @@ use nalgebra::{Matrix3, Rotation3, UnitQuaternion, Vector3};
 
 use crate::geo::{Attitude, Enu, Geodetic, LocalFrame};
 
-/// Pinhole camera with radial distortion, OpenCV convention (`k1`, `k2`).
+/// Brown's distortion, as OpenCV has it: radial `k1`, `k2`, `k3`, tangential `p1`, `p2`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Distortion {
+    /// Radial, of the second power of the radius.
+    pub k1: f64,
+    /// Radial, of the fourth power.
+    pub k2: f64,
+    /// Radial, of the sixth power.
+    pub k3: f64,
+    /// Tangential, of a lens that is tilted up or down.
+    pub p1: f64,
+    /// Tangential, of a lens that is tilted sideways.
+    pub p2: f64,
+}
+
+impl Distortion {
+    /// How much farther out a point at a squared radius is seen.
+    #[inline]
+    fn radial(&self, r2: f64) -> f64 {
+        1.0 + r2 * (self.k1 + r2 * (self.k2 + r2 * self.k3))
+    }
+
+    /// What the tangential part adds to a point, in focal lengths.
+    #[inline]
+    fn tangential(&self, x: f64, y: f64) -> [f64; 2] {
+        let (r2, xy) = (x * x + y * y, 2.0 * x * y);
+        [
+            self.p1 * xy + self.p2 * (r2 + 2.0 * x * x),
+            self.p2 * xy + self.p1 * (r2 + 2.0 * y * y),
+        ]
+    }
+}
+
+/// Pinhole camera with Brown's distortion (OpenCV convention).
 ///
 /// Pixel coordinates are measured from the outer edge of the picture: the top left corner is (0, 0),
 /// the centre of the first pixel (0.5, 0.5).
@@ -24,8 +57,7 @@ pub struct Intrinsics {
     fy_px: f64,
     cx_px: f64,
     cy_px: f64,
-    k1: f64,
-    k2: f64,
+    distortion: Distortion,
     /// Squared radius (in units of focal length) up to which distortion is one-to-one.
     one_to_one_r2: f64,
 }
@@ -80,18 +112,45 @@ impl Intrinsics {
         check("fy_px", fy_px, side / 100.0, side * 100.0)?;
         check("cx_px", cx_px, 0.0, width)?;
         check("cy_px", cy_px, 0.0, height)?;
-        check("k1", k1, -10.0, 10.0)?;
-        check("k2", k2, -10.0, 10.0)?;
-        Ok(Intrinsics {
+        Intrinsics {
             width_px,
             height_px,
             fx_px,
             fy_px,
             cx_px,
             cy_px,
+            distortion: Distortion::default(),
+            one_to_one_r2: f64::INFINITY,
+        }
+        .with_distortion(Distortion {
             k1,
             k2,
-            one_to_one_r2: one_to_one_r2(k1, k2),
+            ..Distortion::default()
+        })
+    }
+
+    /// The same camera with another distortion: radial coefficients of magnitude at most 10, tangential
+    /// ones of at most 0.1.
+    ///
+    /// # Errors
+    /// Names the coefficient that no camera has.
+    pub fn with_distortion(self, distortion: Distortion) -> Result<Intrinsics, InvalidIntrinsics> {
+        let Distortion { k1, k2, k3, p1, p2 } = distortion;
+        for (field, value, limit) in [
+            ("k1", k1, 10.0),
+            ("k2", k2, 10.0),
+            ("k3", k3, 10.0),
+            ("p1", p1, 0.1),
+            ("p2", p2, 0.1),
+        ] {
+            if !(-limit..=limit).contains(&value) {
+                return Err(InvalidIntrinsics { field, value });
+            }
+        }
+        Ok(Intrinsics {
+            distortion,
+            one_to_one_r2: one_to_one_r2(&distortion),
+            ..self
         })
     }
 
@@ -191,14 +250,9 @@ impl Intrinsics {
         self.cy_px
     }
 
-    /// First radial distortion coefficient.
-    pub fn k1(&self) -> f64 {
-        self.k1
-    }
-
-    /// Second radial distortion coefficient.
-    pub fn k2(&self) -> f64 {
-        self.k2
+    /// Distortion of the lens.
+    pub fn distortion(&self) -> &Distortion {
+        &self.distortion
     }
 
     /// Whether a pixel position lies on the picture, edges included.
@@ -220,10 +274,11 @@ impl Intrinsics {
         let r2 = x * x + y * y;
         // NaN fails the first comparison, overflow the second.
         if r2 <= self.one_to_one_r2 && r2 < f64::INFINITY {
-            let scale = 1.0 + r2 * (self.k1 + r2 * self.k2);
+            let scale = self.distortion.radial(r2);
+            let [dx, dy] = self.distortion.tangential(x, y);
             Some([
-                self.fx_px * x * scale + self.cx_px,
-                self.fy_px * y * scale + self.cy_px,
+                self.fx_px * (x * scale + dx) + self.cx_px,
+                self.fy_px * (y * scale + dy) + self.cy_px,
             ])
         } else {
             None
@@ -233,34 +288,44 @@ impl Intrinsics {
     /// Unit ray in camera axes through a pixel. A pixel outside everything that the distortion can
     /// reach is given the outermost ray in its direction.
     pub fn ray(&self, pixel: [f64; 2]) -> Vector3<f64> {
-        let x = (pixel[0] - self.cx_px) / self.fx_px;
-        let y = (pixel[1] - self.cy_px) / self.fy_px;
-        let distorted = x.hypot(y);
-        let scale = if distorted > 0.0 {
-            self.undistorted_radius(distorted) / distorted
-        } else {
-            1.0
-        };
-        Vector3::new(x * scale, y * scale, 1.0).normalize()
+        /// The tangential part is small and hardly changes with the point: each step takes away a
+        /// hundredth of the error at least.
+        const MAX_STEPS: usize = 12;
+        let seen = [
+            (pixel[0] - self.cx_px) / self.fx_px,
+            (pixel[1] - self.cy_px) / self.fy_px,
+        ];
+        let [mut x, mut y] = self.without_radial(seen);
+        if self.distortion.p1 != 0.0 || self.distortion.p2 != 0.0 {
+            for _ in 0..MAX_STEPS {
+                let [dx, dy] = self.distortion.tangential(x, y);
+                [x, y] = self.without_radial([seen[0] - dx, seen[1] - dy]);
+            }
+        }
+        Vector3::new(x, y, 1.0).normalize()
     }
 
-    /// Solves `r (1 + k1 r^2 + k2 r^4) = distorted` by Newton's method, held inside the bracket where
-    /// the left side grows.
+    fn without_radial(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let distorted = x.hypot(y);
+        if distorted > 0.0 {
+            let scale = self.undistorted_radius(distorted) / distorted;
+            [x * scale, y * scale]
+        } else {
+            [x, y]
+        }
+    }
+
+    /// Solves `r (1 + k1 r^2 + k2 r^4 + k3 r^6) = distorted` by Newton's method, held inside the bracket
+    /// where the left side grows.
     fn undistorted_radius(&self, distorted: f64) -> f64 {
         /// Newton doubles its digits each step; the bracket halves when it would leave. 60 halvings
         /// exhaust a double, so the loop ends by precision.
         const MAX_STEPS: usize = 60;
-        if self.k1 == 0.0 && self.k2 == 0.0 {
+        let lens = &self.distortion;
+        if lens.k1 == 0.0 && lens.k2 == 0.0 && lens.k3 == 0.0 {
             return distorted;
         }
-        let value = |r: f64| {
-            let r2 = r * r;
-            r * (1.0 + r2 * (self.k1 + r2 * self.k2)) - distorted
-        };
-        let slope = |r: f64| {
-            let r2 = r * r;
-            1.0 + r2 * (3.0 * self.k1 + r2 * 5.0 * self.k2)
-        };
+        let value = |r: f64| r * lens.radial(r * r) - distorted;
         let fold = self.one_to_one_r2.sqrt();
         let mut low = 0.0;
         let mut high = if fold.is_finite() {
@@ -284,7 +349,7 @@ impl Intrinsics {
             } else {
                 low = r;
             }
-            let newton = r - error / slope(r);
+            let newton = r - error / slope(lens, r * r);
             let next = if newton > low && newton < high {
                 newton
             } else {
@@ -300,22 +365,52 @@ impl Intrinsics {
     }
 }
 
-/// Smallest positive root of the derivative `1 + 3 k1 s + 5 k2 s^2` of the distortion, `s = r^2`.
-fn one_to_one_r2(k1: f64, k2: f64) -> f64 {
-    let (a, b) = (5.0 * k2, 3.0 * k1);
-    if a == 0.0 {
-        return if b < 0.0 { -1.0 / b } else { f64::INFINITY };
-    }
-    let discriminant = b * b - 4.0 * a;
-    if discriminant < 0.0 {
-        return f64::INFINITY;
-    }
-    // The form of the quadratic formula without cancellation; a root of zero cannot be.
-    let q = -0.5 * (b + discriminant.sqrt().copysign(b));
-    [q / a, 1.0 / q]
+/// Derivative of `r (1 + k1 r^2 + k2 r^4 + k3 r^6)`, of the squared radius.
+fn slope(lens: &Distortion, s: f64) -> f64 {
+    1.0 + s * (3.0 * lens.k1 + s * (5.0 * lens.k2 + s * 7.0 * lens.k3))
+}
+
+/// Smallest positive root of the derivative of the radial distortion: there it folds back.
+///
+/// The derivative is 1 at the middle. It can reach zero before its first turning point, between two of
+/// them, or beyond the last: the first of these stretches at whose end it is negative has the root.
+fn one_to_one_r2(lens: &Distortion) -> f64 {
+    /// Halvings of a bracket until a double has no more digits.
+    const HALVINGS: usize = 200;
+    /// Squared radius, in focal lengths, beyond which no camera sees.
+    const FARTHEST: f64 = 1e6;
+    // Turning points: roots of 3 k1 + 10 k2 s + 21 k3 s^2.
+    let (a, b, c) = (21.0 * lens.k3, 10.0 * lens.k2, 3.0 * lens.k1);
+    let turning = if a == 0.0 {
+        [-c / b, f64::NAN]
+    } else {
+        let root = (b * b - 4.0 * a * c).sqrt();
+        [(-b - root) / (2.0 * a), (-b + root) / (2.0 * a)]
+    };
+    let mut ends: Vec<f64> = turning
         .into_iter()
-        .filter(|root| *root > 0.0)
-        .fold(f64::INFINITY, f64::min)
+        .filter(|s| *s > 0.0 && *s < FARTHEST)
+        .collect();
+    ends.push(FARTHEST);
+    ends.sort_by(f64::total_cmp);
+    let mut low = 0.0;
+    for end in ends {
+        if slope(lens, end) > 0.0 {
+            low = end;
+            continue;
+        }
+        let mut high = end;
+        for _ in 0..HALVINGS {
+            let middle = (low + high) / 2.0;
+            if slope(lens, middle) > 0.0 {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        return high;
+    }
+    f64::INFINITY
 }
 
 /// Where a camera was and how it looked.

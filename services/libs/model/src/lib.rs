@@ -24,7 +24,7 @@ mod seal;
 mod time;
 mod version;
 
-pub use camera::{CameraPose, Intrinsics, InvalidIntrinsics, View};
+pub use camera::{CameraPose, Distortion, Intrinsics, InvalidIntrinsics, View};
 pub use digest::{Digest, DigestBuilder, ParseDigestError};
 pub use id::{InvalidSensorId, SensorId, frame_id};
 pub use image::{Image, ImageSizeError};

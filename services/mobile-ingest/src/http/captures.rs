@@ -7,7 +7,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use sovereign_model::{Intrinsics, SensorId};
+use sovereign_model::{Distortion, Intrinsics, SensorId};
 use sovereign_service::Code;
 
 use super::auth::Writer;
@@ -103,7 +103,7 @@ fn calibration(written: &CaptureQuery) -> Result<Option<Intrinsics>, Problem> {
         ("cy", written.cy),
     ];
     let size = [("width", written.width), ("height", written.height)];
-    let distortion = [written.k1, written.k2];
+    let distortion = [written.k1, written.k2, written.k3, written.p1, written.p2];
     let nothing = focal_and_centre.iter().all(|(_, value)| value.is_none())
         && size.iter().all(|(_, value)| value.is_none())
         && distortion.iter().all(Option::is_none);
@@ -131,9 +131,13 @@ fn calibration(written: &CaptureQuery) -> Result<Option<Intrinsics>, Problem> {
         number(1)?,
         number(2)?,
         number(3)?,
-        written.k1.unwrap_or(0.0),
-        written.k2.unwrap_or(0.0),
+        0.0,
+        0.0,
     )
+    .and_then(|camera| {
+        let [k1, k2, k3, p1, p2] = distortion.map(|written| written.unwrap_or(0.0));
+        camera.with_distortion(Distortion { k1, k2, k3, p1, p2 })
+    })
     .map(Some)
     .map_err(|error| Problem::field(error.field.trim_end_matches("_px"), error.to_string()))
 }

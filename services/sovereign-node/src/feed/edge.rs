@@ -182,13 +182,17 @@ impl Edge {
             query.push(("timestamp", rfc3339(captured)));
         }
         if let Some(camera) = &notes.intrinsics {
+            let lens = camera.distortion();
             for (name, value) in [
                 ("fx", camera.fx_px()),
                 ("fy", camera.fy_px()),
                 ("cx", camera.cx_px()),
                 ("cy", camera.cy_px()),
-                ("k1", camera.k1()),
-                ("k2", camera.k2()),
+                ("k1", lens.k1),
+                ("k2", lens.k2),
+                ("k3", lens.k3),
+                ("p1", lens.p1),
+                ("p2", lens.p2),
             ] {
                 query.push((name, value.to_string()));
             }

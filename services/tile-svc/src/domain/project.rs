@@ -234,6 +234,9 @@ struct Lens {
     cy: f32,
     k1: f32,
     k2: f32,
+    k3: f32,
+    p1: f32,
+    p2: f32,
     max_r2: f32,
     min_cos: f32,
     width: f32,
@@ -245,13 +248,17 @@ const MAX_WEIGHT: f32 = 255.0;
 impl Lens {
     fn of(sight: &Sight, scale: f64, image: &Image) -> Self {
         let camera = sight.view().intrinsics();
+        let distortion = camera.distortion();
         Self {
             fx: (camera.fx_px() * scale) as f32,
             fy: (camera.fy_px() * scale) as f32,
             cx: (camera.cx_px() * scale) as f32,
             cy: (camera.cy_px() * scale) as f32,
-            k1: camera.k1() as f32,
-            k2: camera.k2() as f32,
+            k1: distortion.k1 as f32,
+            k2: distortion.k2 as f32,
+            k3: distortion.k3 as f32,
+            p1: distortion.p1 as f32,
+            p2: distortion.p2 as f32,
             // Rounding must not cut the corners of the picture off.
             max_r2: (sight.max_r2() * (1.0 + 1e-5)) as f32,
             min_cos: sight.min_cos() as f32,
@@ -266,10 +273,13 @@ impl Lens {
         let depth = 1.0 / z;
         let (xn, yn) = (x * depth, y * depth);
         let r2 = xn * xn + yn * yn;
-        let scale = 1.0 + r2 * (self.k1 + r2 * self.k2);
+        let scale = 1.0 + r2 * (self.k1 + r2 * (self.k2 + r2 * self.k3));
+        let xy = 2.0 * xn * yn;
+        let dx = self.p1 * xy + self.p2 * (r2 + 2.0 * xn * xn);
+        let dy = self.p2 * xy + self.p1 * (r2 + 2.0 * yn * yn);
         (
-            self.fx * xn * scale + self.cx,
-            self.fy * yn * scale + self.cy,
+            self.fx * (xn * scale + dx) + self.cx,
+            self.fy * (yn * scale + dy) + self.cy,
             r2,
         )
     }

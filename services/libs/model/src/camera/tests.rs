@@ -121,6 +121,25 @@ fn barrel_distortion_does_not_repeat_the_picture_beyond_its_fold() {
 }
 
 #[test]
+fn a_lens_folds_where_its_radius_stops_to_grow() {
+    let fold = |k1, k2, k3| {
+        let lens = Distortion {
+            k1,
+            k2,
+            k3,
+            ..Distortion::default()
+        };
+        camera().with_distortion(lens).unwrap().one_to_one_r2
+    };
+    assert_eq!(fold(0.1, 0.0, 0.0), f64::INFINITY);
+    assert!((fold(-0.3, 0.0, 0.0) - 1.0 / 0.9).abs() < 1e-12);
+    // The derivatives are 1 - 2 s + s^2 / 4, 1 - s^3, and one with the roots 2/3, 1 and 2.
+    assert!((fold(-2.0 / 3.0, 0.05, 0.0) - (4.0 - 12_f64.sqrt())).abs() < 1e-12);
+    assert!((fold(0.0, 0.0, -1.0 / 7.0) - 1.0).abs() < 1e-12);
+    assert!((fold(-1.0, 0.55, -0.75 / 7.0) - 2.0 / 3.0).abs() < 1e-9);
+}
+
+#[test]
 fn focal_length_follows_from_angle_film_and_sensor() {
     let by_angle = Intrinsics::from_fov(752, 480, 90.0).unwrap();
     assert!((by_angle.fx_px() - 376.0).abs() < 1e-9);
@@ -146,6 +165,11 @@ fn numbers_that_no_camera_has_are_refused_by_field() {
     assert_eq!(field(752, 480, f64::NAN, 300.0, 0.0), "fx_px");
     assert_eq!(field(752, 480, 500.0, 800.0, 0.0), "cx_px");
     assert_eq!(field(752, 480, 500.0, 300.0, f64::INFINITY), "k1");
+    let tilted = Distortion {
+        p2: 0.2,
+        ..Distortion::default()
+    };
+    assert_eq!(camera().with_distortion(tilted).unwrap_err().field, "p2");
     assert!(Intrinsics::from_fov(752, 480, 180.0).is_err());
     assert!(Intrinsics::from_fov(752, 480, f64::NAN).is_err());
     assert!(Intrinsics::from_focal_and_sensor(752, 480, 4.0, 0.0).is_err());
@@ -156,8 +180,12 @@ prop_compose! {
         focal in 400.0_f64..4000.0,
         k1 in -0.3_f64..0.3,
         k2 in -0.1_f64..0.1,
+        k3 in -0.05_f64..0.05,
+        p1 in -0.002_f64..0.002,
+        p2 in -0.002_f64..0.002,
     ) -> Intrinsics {
-        Intrinsics::new(1000, 800, focal, focal * 1.01, 490.0, 410.0, k1, k2).unwrap()
+        let camera = Intrinsics::new(1000, 800, focal, focal * 1.01, 490.0, 410.0, 0.0, 0.0).unwrap();
+        camera.with_distortion(Distortion { k1, k2, k3, p1, p2 }).unwrap()
     }
 }
 
