@@ -267,7 +267,7 @@ pub(crate) fn capture_from_parts(
         picture: Some(geo::PictureFacts {
             width_px: header.width_px,
             height_px: header.height_px,
-            camera_model: header.model.clone().unwrap_or_default(),
+            camera_model: header.camera_name().unwrap_or_default(),
         }),
     }
 }

@@ -2,7 +2,7 @@
 
 use sovereign_model::Timestamp;
 
-use crate::domain::camera::{CameraModel, Heading};
+use crate::domain::camera::CameraModel;
 
 /// Calibrations kept at most; a further one is refused. Each picture is compared with all of them.
 pub(crate) const MAX_CALIBRATIONS: usize = 256;
@@ -30,17 +30,8 @@ pub(crate) fn cameras_of(
     let said = |of: &str| {
         let of = of.to_owned();
         let own = calibrations.iter().filter(move |said| said.sensor_id == of);
-        own.map(|said| CameraModel {
-            // Nobody says which heading to believe: that stays as it is.
-            heading: heading_of(&said.camera.model, configured),
-            ..said.camera.clone()
-        })
+        own.map(|said| said.camera.clone())
     };
     let said = said(sensor_id).chain(said(""));
     said.chain(configured.iter().cloned()).collect()
-}
-
-fn heading_of(model: &str, configured: &[CameraModel]) -> Heading {
-    let camera = configured.iter().find(|camera| camera.model == model);
-    camera.map(|camera| camera.heading).unwrap_or_default()
 }

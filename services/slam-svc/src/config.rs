@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use sovereign_service::BuildError;
 
-use crate::domain::camera::{self, CameraModel, Heading};
+use crate::domain::attitude::{self, Heading, PitchFrom, Reading};
+use crate::domain::camera::{self, CameraModel};
 use crate::domain::georeference::Site;
 
 /// Camera calibrations of one configuration at most; each picture is compared with all of them.
@@ -16,18 +17,20 @@ pub struct Config {
     /// Altitude of the ground, metres above mean sea level, -500 to 9000. When set, height above ground
     /// is the altitude of a picture minus this, whatever relative altitude it reports. Not set by default.
     pub ground_elevation_m: Option<f64>,
-    /// Camera calibrations, before the built-in ones; none by default.
+    /// What is known of cameras, before what is built in; none by default.
     pub cameras: Vec<CameraConfig>,
 }
 
-/// Calibration of one camera model.
+/// One camera model: its lens, how its pictures are to be read, or both.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CameraConfig {
-    /// Model as the pictures' Exif says it; spaces around it do not count.
+    /// Model as the pictures' Exif says it; spaces around it do not count. Of a DJI drone with
+    /// several cameras the XMP's `ImageSource` follows: `M3T InfraredCamera`.
     pub model: String,
-    /// Focal length divided by the longer side of the picture, 0.1 to 20.
-    pub focal_px_per_width: f64,
+    /// Focal length divided by the longer side of the picture, 0.1 to 20. Not set, the pictures say it.
+    #[serde(default)]
+    pub focal_px_per_width: Option<f64>,
     /// First radial distortion coefficient as in OpenCV, -1 to 1, default 0.
     #[serde(default)]
     pub k1: f64,
@@ -37,6 +40,19 @@ pub struct CameraConfig {
     /// Which heading in the pictures' XMP to believe, default `gimbal`.
     #[serde(default)]
     pub heading: HeadingConfig,
+    /// What `Camera:Pitch` 0 means in the pictures' XMP, for the models of which it is not known.
+    #[serde(default)]
+    pub camera_pitch: Option<PitchConfig>,
+}
+
+/// What a pitch of 0 means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PitchConfig {
+    /// The camera looks straight down; 90 is the horizon.
+    StraightDown,
+    /// The camera looks to the horizon; -90 is straight down.
+    Horizon,
 }
 
 /// Headings in a picture's XMP.
@@ -77,34 +93,51 @@ fn site_from_config(config: Config) -> Result<Site, BuildError> {
             format!("lists more than {MAX_CAMERAS} cameras"),
         ));
     }
-    let mut cameras: Vec<CameraModel> = Vec::with_capacity(config.cameras.len() + 1);
+    let mut cameras: Vec<CameraModel> = Vec::new();
+    let mut readings: Vec<Reading> = Vec::new();
     for (index, written) in config.cameras.into_iter().enumerate() {
         let refuse = |name: &str, why: &str| {
             Err(BuildError::config(format!("cameras[{index}].{name}"), why))
         };
+        // Exif pads models, and what is read from it is trimmed.
+        let model = written.model.trim().to_owned();
+        if readings.iter().any(|other| other.model == model) {
+            return refuse("model", "is listed twice");
+        }
+        if written.focal_px_per_width.is_none() && (written.k1 != 0.0 || written.k2 != 0.0) {
+            return refuse("focal_px_per_width", "must be set beside k1 and k2");
+        }
         let camera = CameraModel {
-            // Exif pads models, and what is read from it is trimmed.
-            model: written.model.trim().to_owned(),
-            focal_px_per_width: written.focal_px_per_width,
+            model: model.clone(),
+            // Checked like one that is set, and not used.
+            focal_px_per_width: written.focal_px_per_width.unwrap_or(1.0),
             k1: written.k1,
             k2: written.k2,
-            heading: match written.heading {
-                HeadingConfig::Gimbal => Heading::Gimbal,
-                HeadingConfig::Flight => Heading::Flight,
-            },
         };
         if let Some((name, why)) = camera.fault() {
             return refuse(name, why);
         }
-        if cameras.iter().any(|other| other.model == camera.model) {
-            return refuse("model", "is listed twice");
+        if written.focal_px_per_width.is_some() {
+            cameras.push(camera);
         }
-        cameras.push(camera);
+        readings.push(Reading {
+            model,
+            heading: match written.heading {
+                HeadingConfig::Gimbal => Heading::Gimbal,
+                HeadingConfig::Flight => Heading::Flight,
+            },
+            camera_pitch: written.camera_pitch.map(|from| match from {
+                PitchConfig::StraightDown => PitchFrom::StraightDown,
+                PitchConfig::Horizon => PitchFrom::Horizon,
+            }),
+        });
     }
     cameras.extend(camera::built_in());
+    readings.extend(attitude::built_in());
     Ok(Site {
         ground_elevation_m: config.ground_elevation_m,
         cameras,
+        readings,
     })
 }
 
@@ -115,10 +148,11 @@ mod tests {
     fn camera(model: &str) -> CameraConfig {
         CameraConfig {
             model: model.to_owned(),
-            focal_px_per_width: 0.7,
+            focal_px_per_width: Some(0.7),
             k1: 0.0,
             k2: 0.0,
             heading: HeadingConfig::Gimbal,
+            camera_pitch: None,
         }
     }
 
@@ -149,11 +183,19 @@ mod tests {
                 },
             ),
             ("cameras[0].model", cameras(vec![camera(" ")])),
+            (
+                "cameras[0].focal_px_per_width",
+                cameras(vec![CameraConfig {
+                    focal_px_per_width: None,
+                    k1: 0.1,
+                    ..camera("a")
+                }]),
+            ),
             ("cameras[1].model", cameras(vec![camera("a"), camera("a ")])),
             (
                 "cameras[0].focal_px_per_width",
                 cameras(vec![CameraConfig {
-                    focal_px_per_width: 0.0,
+                    focal_px_per_width: Some(0.0),
                     ..camera("a")
                 }]),
             ),

@@ -351,7 +351,7 @@ impl Judge {
         let preview = header.preview.take();
         let site = Site {
             cameras: cameras_of(&capture.sensor_id, calibrations, &self.site.cameras),
-            ..self.site
+            ..self.site.clone()
         };
         let verdict = georeference(&header, &telemetry, given, &site);
         let Verdict::Tracking {

@@ -12,7 +12,7 @@ use sovereign_proto::slam::v1::{Calibration, KeyframeCause};
 pub(crate) use sovereign_proto::slam::v1::{Keyframe, PoseEvent, PoseSource};
 
 use crate::calibration;
-use crate::domain::camera::{CameraModel, Heading};
+use crate::domain::camera::CameraModel;
 use crate::domain::georeference::{Reason, Source, Telemetry, TelemetryAttitude, Verdict};
 
 /// A camera fixed to the body looks down unless the sender says otherwise, as the contract has it.
@@ -233,7 +233,6 @@ pub(crate) fn calibration_from_wire(
         focal_px_per_width: given.focal_px_per_width,
         k1: given.k1,
         k2: given.k2,
-        heading: Heading::default(),
     };
     if let Some((name, why)) = camera.fault() {
         let field = if name == "model" {

@@ -139,6 +139,9 @@ pub struct Header {
     pub make: Option<String>,
     /// Camera model, trimmed.
     pub model: Option<String>,
+    /// Which of several cameras of one model it was, as DJI names them: `WideCamera`, `ZoomCamera`,
+    /// `InfraredCamera`.
+    pub lens: Option<String>,
     /// Exposure: its original time when that comes with an offset from UTC, else the time of the GPS fix. A
     /// local time without offset tells nothing.
     pub exposed: Option<Timestamp>,
@@ -199,6 +202,16 @@ impl Header {
     /// [`NotAPicture`]; for bytes that end too early [`NotAPicture::Header`].
     pub fn read(bytes: &[u8]) -> Result<Self, NotAPicture> {
         Self::with_scan(bytes).map(|(header, _)| header)
+    }
+
+    /// The model, and behind it which of its cameras: a thermal camera beside a colour one is a camera of
+    /// its own.
+    pub fn camera_name(&self) -> Option<String> {
+        let model = self.model.as_deref()?;
+        Some(match &self.lens {
+            Some(lens) => format!("{model} {lens}"),
+            None => model.to_owned(),
+        })
     }
 
     /// The header, and the offset at which pixels begin.

@@ -17,6 +17,8 @@ use crate::header::{Attitude, Calibrated, Header, Projection};
 const MAX_DEPTH: usize = 32;
 /// Namespaces of one packet; makers bind a dozen. Later ones are known by their prefix alone.
 const MAX_NAMESPACES: usize = 256;
+/// Characters of a lens's name that are kept.
+const MAX_LENS_NAME: usize = 40;
 /// A number beyond a whole turn is no angle, degrees: some makers write a filler where they know none.
 const MAX_ANGLE_DEG: f64 = 360.0;
 
@@ -216,6 +218,10 @@ impl Properties {
                 self.dewarped = text == "1";
                 return;
             }
+            "ImageSource" => {
+                said.lens = Some(text.chars().take(MAX_LENS_NAME).collect());
+                return;
+            }
             "DewarpData" => return self.take_dewarp_data(text),
             // RtkFlag 0 says that there was no correction; AltitudeType names the source.
             "RtkFlag" => {
@@ -353,6 +359,7 @@ impl Properties {
         header.gps = header.gps.or(place);
         header.make = header.make.take().or(said.make);
         header.model = header.model.take().or(said.model);
+        header.lens = said.lens;
         header.altitude_is_ellipsoidal |= said.altitude_is_ellipsoidal;
         header.altitude_m = said.altitude_m.or(header.altitude_m);
         header.relative_altitude_m = said.relative_altitude_m;

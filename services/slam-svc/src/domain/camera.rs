@@ -1,13 +1,16 @@
-//! Which camera took a picture: from what the sender says, from a calibration of the model, from the
-//! sensor of the model and the focal length, or from the 35 mm equivalent, in that order.
+//! Which camera took a picture: from what the sender says, from a calibration of the model, from the one
+//! that the maker wrote into the picture, from the sensor of the model and the focal length, from the focal
+//! plane resolution, or from the 35 mm equivalent, in that order.
+//!
+//! A drone with several cameras writes one model for all, and DJI names the one in `ImageSource`: each is a
+//! camera of its own, `M3T InfraredCamera` beside `M3T WideCamera`.
 //!
 //! A sensor known in millimetres comes before the 35 mm equivalent because the latter is rounded to a
 //! whole millimetre and some makers relate it to the diagonal: for the FC300S the three rules give
 //! 2,411 px (measured), 2,340 px (sensor, 3 % short) and 2,222 px (film, 8 % short) at 4,000 px width.
 
-use sovereign_model::Intrinsics;
-
-use sovereign_picture::Header;
+use sovereign_model::{Distortion, Intrinsics};
+use sovereign_picture::{Header, Projection};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CameraModel {
@@ -17,7 +20,6 @@ pub(crate) struct CameraModel {
     /// First radial distortion coefficient (OpenCV's k1, which is COLMAP's k of SIMPLE_RADIAL).
     pub(crate) k1: f64,
     pub(crate) k2: f64,
-    pub(crate) heading: Heading,
 }
 
 impl CameraModel {
@@ -39,14 +41,6 @@ impl CameraModel {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Heading {
-    #[default]
-    Gimbal,
-    /// The airframe's: for gimbals that follow the nose and know their heading only from their own gyro.
-    Flight,
-}
-
 /// Cameras with a calibration, unless the configuration says otherwise.
 ///
 /// FC300S (DJI Phantom 3), 16:9 pictures of 4,000 x 2,250: measured on a public survey of ten pictures.
@@ -61,7 +55,6 @@ pub(crate) fn built_in() -> Vec<CameraModel> {
         focal_px_per_width: 2411.0 / 4000.0,
         k1: 0.0096 * (2411.0 / 2754.5) * (2411.0 / 2754.5),
         k2: 0.0,
-        heading: Heading::Flight,
     }]
 }
 
@@ -81,8 +74,9 @@ const fn sensor(long_mm: f64, long_px: u32, short_px: u32) -> Sensor {
     }
 }
 
-/// Sensors by model as Exif says it: DJI's 1/2.3" and 1" cameras.
-const SENSORS: [(&str, Sensor); 10] = [
+/// Sensors by model as Exif says it. DJI's and Hasselblad's from OpenSfM's `sensor_data.json` and the makers'
+/// data sheets; Teal's from the pixels of its Hadron 640R (0.8 and 12 micrometres).
+const SENSORS: [(&str, Sensor); 16] = [
     ("FC300S", sensor(6.17, 4000, 3000)),
     ("FC300X", sensor(6.17, 4000, 3000)),
     ("FC300C", sensor(6.17, 4000, 3000)),
@@ -91,7 +85,13 @@ const SENSORS: [(&str, Sensor); 10] = [
     ("FC220", sensor(6.17, 4000, 3000)),
     ("FC2103", sensor(6.17, 4056, 3040)),
     ("FC6310", sensor(13.2, 5472, 3648)),
+    ("FC6310S", sensor(13.2, 5472, 3648)),
+    ("FC6310R", sensor(13.2, 5472, 3648)),
     ("L1D-20c", sensor(13.2, 5472, 3648)),
+    ("L2D-20c", sensor(17.5, 5280, 3956)),
+    ("ZENMUSEP1", sensor(35.9, 8192, 5460)),
+    ("Hadron 640R EO", sensor(7.398, 9248, 6944)),
+    ("Boson 640", sensor(7.68, 640, 512)),
     ("FC3411", sensor(13.2, 5472, 3648)),
 ];
 
@@ -129,16 +129,18 @@ pub(crate) enum NoCamera {
         width: u32,
         height: u32,
     },
+    #[error("the picture is from a fisheye lens, which is not supported yet")]
+    Fisheye,
+    #[error("the picture is a panorama, stitched from several: send the single pictures")]
+    Panorama,
     #[error("the camera that the picture describes cannot be: {0}")]
     Impossible(sovereign_model::InvalidIntrinsics),
 }
 
-pub(crate) fn model_of<'a>(
-    metadata: &Header,
-    cameras: &'a [CameraModel],
-) -> Option<&'a CameraModel> {
-    let model = metadata.model.as_deref()?;
-    cameras.iter().find(|camera| camera.model == model)
+/// The camera of a model that took the picture, the best known first.
+fn model_of<'a>(picture: &Header, cameras: &'a [CameraModel]) -> Option<&'a CameraModel> {
+    let name = picture.camera_name()?;
+    cameras.iter().find(|camera| camera.model == name)
 }
 
 /// The camera that took a picture.
@@ -148,6 +150,11 @@ pub(crate) fn intrinsics(
     cameras: &[CameraModel],
 ) -> Result<Intrinsics, NoCamera> {
     let (width, height) = (metadata.width_px, metadata.height_px);
+    match metadata.projection {
+        Projection::Perspective => {}
+        Projection::Fisheye => return Err(NoCamera::Fisheye),
+        Projection::Panorama => return Err(NoCamera::Panorama),
+    }
     if let Some(given) = given {
         let (given_width, given_height) = (given.width_px(), given.height_px());
         return if (given_width, given_height) == (width, height) {
@@ -163,9 +170,9 @@ pub(crate) fn intrinsics(
     }
     // What is known of a lens or a sensor is known without an enlargement.
     let zoom = metadata.digital_zoom.unwrap_or(1.0);
-    let found = if let Some(camera) = model_of(metadata, cameras) {
+    if let Some(camera) = model_of(metadata, cameras) {
         let focal_px = camera.focal_px_per_width * f64::from(width.max(height)) * zoom;
-        Intrinsics::new(
+        let found = Intrinsics::new(
             width,
             height,
             focal_px,
@@ -174,15 +181,77 @@ pub(crate) fn intrinsics(
             f64::from(height) / 2.0,
             camera.k1,
             camera.k2,
-        )
-    } else if let (Some(focal_mm), Some(seen_mm)) = (metadata.focal_mm, seen_mm(metadata)) {
-        Intrinsics::from_focal_and_sensor(width, height, focal_mm * zoom, seen_mm)
-    } else if let Some(focal_35mm) = metadata.focal_35mm {
-        Intrinsics::from_35mm(width, height, focal_35mm)
-    } else {
-        return Err(NoCamera::Unknown);
+        );
+        return found.map_err(NoCamera::Impossible);
+    }
+    let by_film = metadata
+        .focal_35mm
+        .map(|focal| Intrinsics::from_35mm(width, height, focal));
+    let by_sensor = metadata.focal_mm.and_then(|focal| {
+        let long_mm = seen_mm(metadata).or_else(|| {
+            let pixel_mm = metadata.pixel_mm?;
+            Some(pixel_mm * f64::from(width.max(height)))
+        })?;
+        Some(Intrinsics::from_focal_and_sensor(
+            width,
+            height,
+            focal * zoom,
+            long_mm,
+        ))
+    });
+    let rough = by_sensor.or(by_film).transpose();
+    let rough = rough.map_err(NoCamera::Impossible)?;
+    measured_by_maker(metadata, rough.as_ref())
+        .or(rough)
+        .ok_or(NoCamera::Unknown)
+}
+
+/// The calibration that the maker wrote into the picture. It is of the sensor read out in full: it counts
+/// only where its middle is the picture's, and its focal length about that which is known otherwise.
+fn measured_by_maker(picture: &Header, rough: Option<&Intrinsics>) -> Option<Intrinsics> {
+    /// Of a side.
+    const OFF_CENTRE: f64 = 0.05;
+    /// Of the focal length: film's word is that rough.
+    const OFF_FOCAL: f64 = 0.25;
+    if picture.digital_zoom.is_some() {
+        return None;
+    }
+    let (width, height) = (f64::from(picture.width_px), f64::from(picture.height_px));
+    let said = &picture.calibrated;
+    let (fx, fy, cx, cy) = match said.dewarp {
+        Some(dewarp) => {
+            let [right, down] = dewarp.from_centre_px;
+            (
+                dewarp.fx_px,
+                dewarp.fy_px,
+                width / 2.0 + right,
+                height / 2.0 + down,
+            )
+        }
+        None => {
+            let fx = said.fx_px?;
+            (fx, said.fy_px.unwrap_or(fx), said.cx_px?, said.cy_px?)
+        }
     };
-    found.map_err(NoCamera::Impossible)
+    let is_middle = (cx - width / 2.0).abs() <= OFF_CENTRE * width
+        && (cy - height / 2.0).abs() <= OFF_CENTRE * height;
+    let is_plausible = rough.is_none_or(|rough| (fx / rough.fx_px() - 1.0).abs() <= OFF_FOCAL);
+    if !is_middle || !is_plausible {
+        return None;
+    }
+    let [k1, k2, p1, p2, k3] = said.distortion;
+    Intrinsics::new(
+        picture.width_px,
+        picture.height_px,
+        fx,
+        fy,
+        cx,
+        cy,
+        0.0,
+        0.0,
+    )
+    .and_then(|camera| camera.with_distortion(Distortion { k1, k2, k3, p1, p2 }))
+    .ok()
 }
 
 fn seen_mm(metadata: &Header) -> Option<f64> {
@@ -276,6 +345,84 @@ mod tests {
             let camera = intrinsics(&metadata, given, &built_in()).unwrap();
             assert!((camera.fx_px() - expected).abs() < 1e-2, "{metadata:?}");
         }
+    }
+
+    #[test]
+    fn what_the_maker_measured_counts_where_it_fits_the_picture() {
+        use sovereign_picture::{Calibrated, Dewarp};
+        let film = 20.0 / 36.0 * 4000.0;
+        let dewarp = |fx_px: f64, right: f64| Calibrated {
+            fx_px: Some(9_999.0),
+            dewarp: Some(Dewarp {
+                fx_px,
+                fy_px: fx_px + 1.0,
+                from_centre_px: [right, -8.0],
+            }),
+            distortion: [-0.26, 0.11, 0.0001, -0.0002, -0.04],
+            ..Calibrated::default()
+        };
+        let plain = |fx_px: f64, cx_px: f64| Calibrated {
+            fx_px: Some(fx_px),
+            cx_px: Some(cx_px),
+            cy_px: Some(1120.0),
+            ..Calibrated::default()
+        };
+        for (calibrated, expected) in [
+            (dewarp(2300.0, 10.0), 2300.0),
+            // Of another size, or of another lens.
+            (dewarp(3700.0, 10.0), film),
+            (dewarp(2300.0, 900.0), film),
+            (plain(2310.0, 2010.0), 2310.0),
+            (plain(2310.0, 2736.0), film),
+        ] {
+            let metadata = Header {
+                calibrated,
+                ..picture("Other", None, Some(20.0))
+            };
+            let camera = intrinsics(&metadata, None, &[]).unwrap();
+            assert!((camera.fx_px() - expected).abs() < 1e-9, "{calibrated:?}");
+        }
+        let metadata = Header {
+            calibrated: dewarp(2300.0, 10.0),
+            ..picture("Other", None, Some(20.0))
+        };
+        let camera = intrinsics(&metadata, None, &[]).unwrap();
+        assert_eq!((camera.cx_px(), camera.cy_px()), (2010.0, 1117.0));
+        assert_eq!(
+            (camera.distortion().k3, camera.distortion().p2),
+            (-0.04, -0.0002)
+        );
+    }
+
+    #[test]
+    fn focal_plane_resolution_stands_in_for_a_sensor_that_is_not_known() {
+        let metadata = Header {
+            pixel_mm: Some(0.0024),
+            ..picture("Other", Some(8.8), Some(20.0))
+        };
+        let camera = intrinsics(&metadata, None, &[]).unwrap();
+        assert!((camera.fx_px() - 8.8 / 0.0024).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_thermal_camera_beside_a_colour_one_is_a_camera_of_its_own() {
+        let thermal = CameraModel {
+            model: "M3T InfraredCamera".to_owned(),
+            focal_px_per_width: 1.2,
+            k1: 0.0,
+            k2: 0.0,
+        };
+        let with = |lens: Option<&str>| {
+            let metadata = Header {
+                lens: lens.map(str::to_owned),
+                ..picture("M3T", None, Some(40.0))
+            };
+            intrinsics(&metadata, None, std::slice::from_ref(&thermal))
+                .unwrap()
+                .fx_px()
+        };
+        assert!((with(Some("InfraredCamera")) - 4800.0).abs() < 1e-9);
+        assert!((with(Some("WideCamera")) - 40.0 / 36.0 * 4000.0).abs() < 1e-9);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Direct georeferencing: the pose of one picture from what was measured at its exposure.
 //!
-//! Pipeline: position (picture, else telemetry) -> attitude (the maker's gimbal in the picture, else
+//! Pipeline: position (picture, else telemetry) -> attitude (the picture's own word, [`super::attitude`], else
 //! telemetry) -> height above the ground (a ground elevation from the configuration, else relative
 //! altitude of picture or telemetry) -> camera ([`super::camera`]) -> pose and footprint.
 //!
@@ -11,7 +11,8 @@
 use sovereign_model::geo::{Attitude, Geodetic, Position};
 use sovereign_model::{CameraPose, Intrinsics};
 
-use super::camera::{self, CameraModel, Heading, NoCamera};
+use super::attitude::{self, Ambiguous, Reading};
+use super::camera::{self, CameraModel, NoCamera};
 use sovereign_picture::{Header, NotAPicture};
 
 /// Below this height flat ground and barometers do not make a map, metres.
@@ -42,6 +43,8 @@ pub(crate) struct Site {
     /// Metres above mean sea level of the ground; when set, height is altitude minus this.
     pub(crate) ground_elevation_m: Option<f64>,
     pub(crate) cameras: Vec<CameraModel>,
+    /// How the words of some models are to be read.
+    pub(crate) readings: Vec<Reading>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +94,14 @@ pub(crate) enum Reason {
         "no position: the picture has no GPS position and no telemetry was near enough in time"
     )]
     NoPosition,
+    #[error("no position: that of the picture {0}, and no telemetry was near enough in time")]
+    FaultyPosition(&'static str),
     #[error(
-        "no attitude: the picture has no gimbal attitude and no telemetry was near enough in time"
+        "no attitude: the picture says none of its camera and no telemetry was near enough in time"
     )]
     NoAttitude,
+    #[error("{0}")]
+    Ambiguous(#[from] Ambiguous),
     #[error("no altitude in the picture or in telemetry")]
     NoAltitude,
     #[error(
@@ -119,13 +126,17 @@ impl Reason {
             Reason::Failed => "failed",
             Reason::Invalid(_) => "invalid",
             Reason::NoPosition => "no_position",
+            Reason::FaultyPosition(_) => "faulty_position",
             Reason::NoAttitude => "no_attitude",
+            Reason::Ambiguous(_) => "ambiguous_attitude",
             Reason::NoAltitude => "no_altitude",
             Reason::NoHeight => "no_height",
             Reason::TooLow { .. } => "too_low",
             Reason::OutOfRange { .. } => "out_of_range",
             Reason::Camera(NoCamera::Unknown) => "no_camera",
             Reason::Camera(NoCamera::OtherSize { .. }) => "camera_size",
+            Reason::Camera(NoCamera::Fisheye) => "fisheye",
+            Reason::Camera(NoCamera::Panorama) => "panorama",
             Reason::Camera(NoCamera::Impossible(_)) => "camera_impossible",
         }
     }
@@ -138,9 +149,12 @@ pub(crate) fn georeference(
     site: &Site,
 ) -> Verdict {
     let attitude = attitude(metadata, telemetry, site);
-    let Some(position) = position(metadata, telemetry, attitude.map(|(_, source)| source)) else {
+    let attitude_from = attitude.as_ref().ok().map(|(_, source)| *source);
+    let Some(position) = position(metadata, telemetry, attitude_from) else {
         return Verdict::Lost {
-            reason: Reason::NoPosition,
+            reason: metadata
+                .gps_fault
+                .map_or(Reason::NoPosition, Reason::FaultyPosition),
         };
     };
     // A place that cannot be is no position either.
@@ -162,15 +176,15 @@ fn pose(
     given: Option<Intrinsics>,
     site: &Site,
     (position, position_from): (Position, Source),
-    attitude: Option<(TelemetryAttitude, Source)>,
+    attitude: Result<(TelemetryAttitude, Source), Reason>,
 ) -> Result<Verdict, Reason> {
-    let (attitude, attitude_from) = attitude.ok_or(Reason::NoAttitude)?;
+    let (attitude, attitude_from) = attitude?;
     let altitude_m = position.altitude_m.ok_or(Reason::NoAltitude)?;
     let (height_m, height_from) = match site.ground_elevation_m {
         Some(ground_m) => (altitude_m - ground_m, position_from),
         None => either(
             attitude_from,
-            metadata.relative_altitude_m,
+            height_of(metadata),
             telemetry.relative_altitude_m,
         )
         .ok_or(Reason::NoHeight)?,
@@ -193,29 +207,28 @@ fn pose(
     })
 }
 
-/// The picture's attitude, else telemetry's. A stabilised gimbal that does not state its roll has none.
+/// The picture's attitude, else telemetry's.
 fn attitude(
     metadata: &Header,
     telemetry: &Telemetry,
     site: &Site,
-) -> Option<(TelemetryAttitude, Source)> {
-    let heading = camera::model_of(metadata, &site.cameras).map_or(Heading::Gimbal, |c| c.heading);
-    let gimbal = metadata.gimbal;
-    let yaw_deg = match heading {
-        Heading::Gimbal => gimbal.yaw_deg,
-        Heading::Flight => metadata.flight.yaw_deg.or(gimbal.yaw_deg),
-    };
-    if let (Some(pitch_deg), Some(yaw_deg)) = (gimbal.pitch_deg, yaw_deg) {
-        let camera = Attitude {
-            roll_deg: gimbal.roll_deg.unwrap_or(0.0),
-            pitch_deg,
-            yaw_deg,
-        };
-        return Some((TelemetryAttitude::Camera(camera), Source::ImageMetadata));
+) -> Result<(TelemetryAttitude, Source), Reason> {
+    let said = attitude::attitude_of(metadata, &site.readings);
+    if let Ok(Some(camera)) = said {
+        return Ok((TelemetryAttitude::Camera(camera), Source::ImageMetadata));
     }
-    telemetry
-        .attitude
-        .map(|attitude| (attitude, Source::Telemetry))
+    match (telemetry.attitude, said) {
+        (Some(attitude), _) => Ok((attitude, Source::Telemetry)),
+        (None, Err(ambiguous)) => Err(ambiguous.into()),
+        (None, Ok(_)) => Err(Reason::NoAttitude),
+    }
+}
+
+/// Height above the take-off point, else above the ground. Exactly zero is what cameras write that know
+/// none.
+fn height_of(metadata: &Header) -> Option<f64> {
+    let said = metadata.relative_altitude_m.or(metadata.above_ground_m);
+    said.filter(|metres| *metres != 0.0)
 }
 
 /// Position from where the attitude is from, so that both are of one moment; else from the other side.

@@ -195,7 +195,6 @@ fn a_calibration_finds_the_frames_of_its_camera_and_outlives_the_process() {
             focal_px_per_width: 0.7,
             k1: 0.1,
             k2: -0.1,
-            heading: Default::default(),
         },
         sensor_id: sensor.to_owned(),
         set: sovereign_model::Timestamp::from_unix_nanos(5),

@@ -198,9 +198,11 @@ fn a_configured_ground_elevation_wins_over_relative_altitude() {
 fn the_airframe_is_believed_for_cameras_whose_gimbal_drifts() {
     let mut site = Site {
         cameras: camera::built_in(),
+        readings: attitude::built_in(),
         ..Site::default()
     };
     site.cameras[0].model = "FC330".to_owned();
+    site.readings[0].model = "FC330".to_owned();
     let (pose, camera, _) = tracking(georeference(&picture(), &Telemetry::default(), None, &site));
     assert!((azimuth_of_image_up(&pose) - 80.0).abs() < 1e-6);
     assert!((camera.fx_px() - 2411.0).abs() < 1e-9);
@@ -253,6 +255,41 @@ fn what_is_missing_is_named_and_nothing_is_made_up() {
         reason(georeference(&mute(), &telemetry(), None, &site)),
         Reason::Camera(NoCamera::Unknown)
     );
+}
+
+#[test]
+fn a_picture_says_why_it_cannot_be_placed() {
+    let verdict = |spoil: fn(&mut Header)| {
+        let mut picture = picture();
+        spoil(&mut picture);
+        let reason = reason(georeference(
+            &picture,
+            &Telemetry::default(),
+            None,
+            &Site::default(),
+        ));
+        reason.to_string()
+    };
+    let half = verdict(|p| (p.gps, p.gps_fault) = (None, Some("has no GPSLatitudeRef")));
+    assert!(half.contains("GPSLatitudeRef"), "{half}");
+    let unsure = verdict(|p| {
+        (p.gimbal, p.camera) = (MakerAttitude::default(), p.gimbal);
+        p.model = Some("ANAFI".to_owned());
+    });
+    assert!(unsure.contains("camera_pitch"), "{unsure}");
+    // Zero is what cameras write that do not know it.
+    let grounded = verdict(|p| p.relative_altitude_m = Some(0.0));
+    assert!(grounded.contains("ground_elevation_m"), "{grounded}");
+    let sphere = verdict(|p| p.projection = sovereign_picture::Projection::Panorama);
+    assert!(sphere.contains("panorama"), "{sphere}");
+}
+
+#[test]
+fn a_height_above_the_ground_stands_in_for_one_above_the_take_off() {
+    let mut parrot = picture();
+    (parrot.relative_altitude_m, parrot.above_ground_m) = (None, Some(31.0));
+    let verdict = georeference(&parrot, &Telemetry::default(), None, &Site::default());
+    assert_eq!(tracking(verdict).0.height_above_ground_m, 31.0);
 }
 
 #[test]
