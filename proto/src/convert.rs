@@ -6,9 +6,12 @@
 
 use nalgebra::{Quaternion, UnitQuaternion};
 use sovereign_model::geo::{Attitude, Bounds, Geodetic, OutOfRange, Position, TileCoord};
-use sovereign_model::{CameraPose, Digest, Distortion, Intrinsics, InvalidIntrinsics};
+use sovereign_model::{
+    CameraPose, Digest, Distortion, Intrinsics, InvalidIntrinsics, InvalidRelief, Relief,
+};
 
 use crate::geo::v1 as wire;
+use crate::slam::v1 as slam;
 
 /// A field of a message that cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -51,6 +54,12 @@ impl From<InvalidIntrinsics> for FieldError {
             error.field,
             format!("is {}, which no camera has", error.value),
         )
+    }
+}
+
+impl From<InvalidRelief> for FieldError {
+    fn from(error: InvalidRelief) -> FieldError {
+        FieldError::new(error.field, error.why)
     }
 }
 
@@ -233,6 +242,35 @@ impl TryFrom<&wire::Intrinsics> for Intrinsics {
             p1: camera.p1,
             p2: camera.p2,
         })?)
+    }
+}
+
+impl From<&Relief> for slam::Relief {
+    fn from(relief: &Relief) -> slam::Relief {
+        slam::Relief {
+            south_deg: relief.south_deg(),
+            west_deg: relief.west_deg(),
+            step_lat_deg: relief.step_lat_deg(),
+            step_lon_deg: relief.step_lon_deg(),
+            // At most 64.
+            columns: relief.columns() as u32,
+            metres: relief.metres().to_vec(),
+        }
+    }
+}
+
+impl TryFrom<&slam::Relief> for Relief {
+    type Error = FieldError;
+
+    fn try_from(relief: &slam::Relief) -> Result<Relief, FieldError> {
+        Ok(Relief::new(
+            relief.south_deg,
+            relief.west_deg,
+            relief.step_lat_deg,
+            relief.step_lon_deg,
+            relief.columns as usize,
+            relief.metres.clone(),
+        )?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A verdict on a frame, as the map takes it.
 
 use sovereign_model::geo::TileCoord;
-use sovereign_model::{CameraPose, Digest, Intrinsics, Timestamp};
+use sovereign_model::{CameraPose, Digest, Intrinsics, Relief, Timestamp};
 
 use crate::domain::plan::Plan;
 use crate::store::FrameRecord;
@@ -17,10 +17,12 @@ pub(crate) struct Arrival {
     pub(crate) keyframe: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sighting {
     pub(crate) pose: CameraPose,
     pub(crate) camera: Intrinsics,
+    /// Shape of the ground; a plane without it.
+    pub(crate) relief: Option<Relief>,
 }
 
 impl Arrival {

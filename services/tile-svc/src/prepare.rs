@@ -21,6 +21,10 @@ pub(crate) struct Darkroom {
 impl Darkroom {
     pub(crate) fn plan(&self, sighting: &Sighting) -> Result<(Sight, Plan), Refusal> {
         let sight = Sight::new(&sighting.pose, &sighting.camera, self.settings.limits)?;
+        let sight = match &sighting.relief {
+            Some(relief) => sight.over(relief.clone())?,
+            None => sight,
+        };
         let plan = plan(&sight, self.settings.zooms)?;
         Ok((sight, plan))
     }

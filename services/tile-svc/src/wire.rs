@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use sovereign_bus::Key;
 use sovereign_model::geo::TileCoord;
-use sovereign_model::{CameraPose, Digest, Intrinsics, Timestamp};
+use sovereign_model::{CameraPose, Digest, Intrinsics, Relief, Timestamp};
 use sovereign_proto::convert::{self, FieldError, converted};
 use sovereign_proto::geo::v1::TrackingState;
 use sovereign_proto::slam::v1::{Keyframe, PoseSource};
@@ -60,7 +60,13 @@ pub(crate) fn sighting_from_keyframe(keyframe: &Keyframe) -> Result<Sighting, Re
     let pose: CameraPose = converted("pose", keyframe.pose.as_ref()).map_err(Refusal::Malformed)?;
     let camera: Intrinsics =
         converted("intrinsics", keyframe.intrinsics.as_ref()).map_err(Refusal::Malformed)?;
-    Ok(Sighting { pose, camera })
+    let relief = keyframe.relief.as_ref().map(Relief::try_from).transpose();
+    let relief = relief.map_err(|error| Refusal::Malformed(error.within("relief")))?;
+    Ok(Sighting {
+        pose,
+        camera,
+        relief,
+    })
 }
 
 pub(crate) fn kept_from_bytes(keyframe: &[u8]) -> Result<(Arrival, Sighting), Refusal> {

@@ -5,6 +5,7 @@
 //! * [`geo`]: places on Earth. Frames are types (geodetic, ECEF, local east-north-up, Web Mercator),
 //!   transforms are named after both of them.
 //! * [`Intrinsics`], [`CameraPose`], [`View`]: a pinhole camera and where it was; pixel to ground and back.
+//! * [`Relief`]: the shape of the ground under a picture.
 //! * [`Image`]: RGB pixels whose size is known to be right.
 //! * [`sealed`], [`unsealed`]: bytes that are stored with a digest of themselves and their place.
 //!
@@ -20,6 +21,7 @@ mod digest;
 pub mod geo;
 mod id;
 mod image;
+mod relief;
 mod seal;
 mod time;
 mod version;
@@ -28,6 +30,7 @@ pub use camera::{CameraPose, Distortion, Intrinsics, InvalidIntrinsics, View};
 pub use digest::{Digest, DigestBuilder, ParseDigestError};
 pub use id::{InvalidSensorId, SensorId, frame_id};
 pub use image::{Image, ImageSizeError};
+pub use relief::{InvalidRelief, Relief};
 pub use seal::{SEAL_BYTES, seal, sealed, unsealed};
 pub use time::Timestamp;
 pub use version::{InvalidVersion, Version};

@@ -4,7 +4,8 @@
 //! axes -> divided by depth -> radial distortion -> bilinear sample of the picture. The first two steps
 //! are worked out exactly at the tile's four corners and interpolated between them: a tile is so small
 //! that the curvature of map and Earth within it is below a thousandth of a pixel (the tests compare
-//! with the exact functions). What is left is arithmetic on [`SPAN`] pixels of a row at a time, in single
+//! with the exact functions). Over ground with a relief the same is done in [`CELLS`] x [`CELLS`] cells of the
+//! tile, each with the heights of its own corners. What is left is arithmetic on [`SPAN`] pixels of a row at a time, in single
 //! precision and without branches, compiled for old and new processors with the same result on each.
 //!
 //! Each pixel carries a weight from 1 to 255, the product of two qualities: how far it is from the
@@ -85,7 +86,7 @@ impl Frame {
         }
         Arch::new().dispatch(Laying {
             frame: self,
-            patch: Patch::of(&self.sight, tile),
+            patches: Patches::of(&self.sight, tile),
             raster,
         })
     }
@@ -100,7 +101,7 @@ pub(crate) struct Laid {
 
 struct Laying<'a> {
     frame: &'a Frame,
-    patch: Patch,
+    patches: Patches,
     raster: &'a mut Raster,
 }
 
@@ -116,7 +117,7 @@ impl NullaryFnOnce for Laying<'_> {
         // Columns of spans: what neighbouring rows sample is close together and still in the cache.
         for first in (0..TILE_SIDE).step_by(SPAN) {
             for v in 0..TILE_SIDE {
-                if !lens.look_along(&self.patch.row(v), first, &mut samples) {
+                if !lens.look_along(&self.patches.row(v, first), first, &mut samples) {
                     continue;
                 }
                 laid.covers = true;
@@ -133,8 +134,16 @@ impl NullaryFnOnce for Laying<'_> {
     }
 }
 
-/// Ground of one tile in camera axes, in units of the camera's height: exact at the corners, bilinear
-/// between them.
+/// Cells along a tile's side where the ground is not a plane; each is a whole number of spans.
+const CELLS: usize = 16;
+
+/// Ground of one tile in camera axes, in units of the camera's height, cell by cell.
+struct Patches {
+    cells: usize,
+    patches: Vec<Patch>,
+}
+
+/// Ground of one cell: exact at the corners, bilinear between them.
 struct Patch {
     origin: Vector3<f64>,
     along: Vector3<f64>,
@@ -142,16 +151,17 @@ struct Patch {
     twist: Vector3<f64>,
 }
 
-/// The points of one row: `start + step * column`.
+/// The points of one row of a cell: `start + step * column`, columns counted from `first`.
 struct Row {
     start: Vector3<f32>,
     step: Vector3<f32>,
+    first: usize,
 }
 
 impl Row {
     #[inline(always)]
     fn point(&self, column: usize) -> (f32, f32, f32) {
-        let t = column as f32;
+        let t = (column - self.first) as f32;
         (
             self.start.x + self.step.x * t,
             self.start.y + self.step.y * t,
@@ -160,27 +170,60 @@ impl Row {
     }
 }
 
-impl Patch {
+impl Patches {
     fn of(sight: &Sight, tile: TileCoord) -> Self {
         let pose = sight.pose();
         let altitude = pose.ground_altitude_m();
         let height = pose.height_above_ground_m;
         let (corner, side) = (tile.north_west(), tile.side());
-        let at = |x: f64, y: f64| {
+        let relief = sight.relief();
+        let cells = if relief.is_some() { CELLS } else { 1 };
+        let at = |column: usize, row: usize| {
             let place = geodetic_from_mercator(MercatorPoint {
-                x: corner.x + x * side,
-                y: corner.y + y * side,
+                x: corner.x + column as f64 / cells as f64 * side,
+                y: corner.y + row as f64 / cells as f64 * side,
             });
             let enu = sight
                 .view()
                 .frame()
                 .enu_from_geodetic(&place.at_altitude(altitude));
+            let rises = relief.map_or(0.0, |relief| {
+                relief.at(place.latitude_deg, place.longitude_deg)
+            });
             // The ground is the plane, not the sphere that bends away under it.
-            let point = Vector3::new(enu.east, enu.north, -height);
+            let point = Vector3::new(enu.east, enu.north, rises - height);
             sight.camera_from_enu() * point / height
         };
-        let (nw, ne, sw, se) = (at(0.0, 0.0), at(1.0, 0.0), at(0.0, 1.0), at(1.0, 1.0));
-        let pixels = TILE_SIDE as f64;
+        let corners: Vec<Vector3<f64>> = (0..=cells)
+            .flat_map(|row| (0..=cells).map(move |column| (column, row)))
+            .map(|(column, row)| at(column, row))
+            .collect();
+        let patches = (0..cells * cells).map(|cell| {
+            let nw = cell / cells * (cells + 1) + cell % cells;
+            let sw = nw + cells + 1;
+            let corners = [nw, nw + 1, sw, sw + 1].map(|at| corners[at]);
+            Patch::between(corners, TILE_SIDE / cells)
+        });
+        Self {
+            cells,
+            patches: patches.collect(),
+        }
+    }
+
+    /// Centres of the pixels of row `v` of the tile in the cell that has column `u`.
+    #[inline(always)]
+    fn row(&self, v: usize, u: usize) -> Row {
+        let side = TILE_SIDE / self.cells;
+        let (row, column) = (v / side, u / side);
+        self.patches[row * self.cells + column].row(v - row * side, column * side)
+    }
+}
+
+impl Patch {
+    /// Between the points at its corners (north-west, north-east, south-west, south-east), `pixels` along
+    /// each side.
+    fn between([nw, ne, sw, se]: [Vector3<f64>; 4], pixels: usize) -> Self {
+        let pixels = pixels as f64;
         Self {
             origin: nw,
             along: (ne - nw) / pixels,
@@ -189,14 +232,14 @@ impl Patch {
         }
     }
 
-    /// Centres of the pixels of row `v`.
     #[inline(always)]
-    fn row(&self, v: usize) -> Row {
+    fn row(&self, v: usize, first: usize) -> Row {
         let v = v as f64 + 0.5;
         let step = self.along + self.twist * v;
         Row {
             start: (self.origin + self.down * v + step * 0.5).map(|v| v as f32),
             step: step.map(|v| v as f32),
+            first,
         }
     }
 }
@@ -420,8 +463,8 @@ mod tests {
     use super::super::raster::{rgb, weight};
     use super::super::sight::tests::{LIMITS, camera, pose};
     use super::*;
-    use sovereign_model::Intrinsics;
     use sovereign_model::geo::mercator::mercator_from_geodetic;
+    use sovereign_model::{Intrinsics, Relief};
 
     const ZOOMS: ZoomRange = ZoomRange { min: 10, max: 22 };
 
@@ -446,10 +489,10 @@ mod tests {
             let sight = Sight::new(&pose(pitch, yaw, height), &camera(), LIMITS).unwrap();
             let lens = Lens::of(&sight, 1.0, &grey(752, 480, |_, _| 0));
             for tile in plan(&sight, ZOOMS).unwrap().tiles {
-                let patch = Patch::of(&sight, tile);
+                let patches = Patches::of(&sight, tile);
                 for v in [0, 100, 255] {
                     let mut samples = Samples::default();
-                    let row = patch.row(v);
+                    let row = patches.row(v, 0);
                     for u in (0..256).step_by(15) {
                         lens.look_along(&row, u / SPAN * SPAN, &mut samples);
                         if samples.weight[u % SPAN] == 0 {
@@ -474,6 +517,60 @@ mod tests {
         }
         assert!(compared > 1_000, "{compared}");
         assert!(worst < 0.01, "{worst} pixels");
+    }
+
+    #[test]
+    fn over_a_relief_positions_agree_with_rays_that_meet_it() {
+        let pose = pose(-75.0, 17.0, 120.0);
+        let place = pose.position;
+        // Rolling hills of 12 m, a quarter of a kilometre wide.
+        let heights = (0..64 * 64).map(|i| {
+            let (row, column) = (f64::from(i / 64), f64::from(i % 64));
+            (12.0 * (row * 0.3).sin() * (column * 0.3).cos()) as f32
+        });
+        let relief = Relief::new(
+            place.latitude_deg - 0.004,
+            place.longitude_deg - 0.006,
+            0.008 / 63.0,
+            0.012 / 63.0,
+            64,
+            heights.collect(),
+        )
+        .unwrap();
+        let sight = Sight::new(&pose, &camera(), LIMITS).unwrap();
+        let sight = sight.over(relief.clone()).unwrap();
+        let lens = Lens::of(&sight, 1.0, &grey(752, 480, |_, _| 0));
+        let mut worst = 0.0_f64;
+        let mut compared = 0;
+        for tile in plan(&sight, ZOOMS).unwrap().tiles {
+            let patches = Patches::of(&sight, tile);
+            for v in [3, 60, 100, 180, 250] {
+                for u in (0..256).step_by(15) {
+                    let mut samples = Samples::default();
+                    let row = patches.row(v, u);
+                    lens.look_along(&row, u / SPAN * SPAN, &mut samples);
+                    if samples.weight[u % SPAN] == 0 {
+                        continue;
+                    }
+                    let (x, y, z) = row.point(u);
+                    let (x, y, _) = lens.project(x, y, z);
+                    let pixel = [f64::from(x), f64::from(y)];
+                    let ground = relief.meet(&pose, &camera(), pixel).unwrap();
+                    let on_map = mercator_from_geodetic(&ground);
+                    let corner = tile.north_west();
+                    let offset = |exact: f64, start: f64, column: usize| {
+                        ((exact - start) / tile.side() * 256.0 - column as f64 - 0.5).abs()
+                    };
+                    worst = worst
+                        .max(offset(on_map.x, corner.x, u))
+                        .max(offset(on_map.y, corner.y, v));
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 1_000, "{compared}");
+        // A cell that an edge of the grid runs through is bilinear all the same.
+        assert!(worst < 0.6, "{worst} pixels");
     }
 
     fn sample(picture: &Picture, x: f32, y: f32) -> [u8; 3] {

@@ -1,7 +1,8 @@
 //! What a camera sees of the ground well enough to paint it.
 //!
 //! Pipeline: pose and camera -> the cone around straight down within which rays count -> the part of
-//! the ground plane inside cone and picture, as a convex polygon.
+//! the ground plane inside cone and picture, as a convex polygon. Over ground with a relief the polygon is
+//! drawn around all that may be seen of it.
 //!
 //! Degenerate cases: a camera at or below its ground, or beyond the edge of Web Mercator, sees nothing
 //! that can be painted; rays towards the horizon are cut off by the cone, so the polygon is always
@@ -10,7 +11,7 @@
 use nalgebra::{Matrix3, Vector3};
 use sovereign_model::geo::mercator::MAX_LATITUDE_DEG;
 use sovereign_model::geo::{Enu, Geodetic};
-use sovereign_model::{CameraPose, Intrinsics, View};
+use sovereign_model::{CameraPose, Intrinsics, Relief, View};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SightLimits {
@@ -41,6 +42,7 @@ pub(crate) struct Sight {
     /// Squared undistorted radius, in focal lengths, beyond which nothing is on the picture.
     max_r2: f64,
     region: Vec<[f64; 2]>,
+    relief: Option<Relief>,
 }
 
 /// Points along each edge of the picture that are undistorted to find how far its edges bend.
@@ -78,7 +80,39 @@ impl Sight {
             min_cos: height / height.hypot(reach),
             max_r2: edges.max_r2,
             region,
+            relief: None,
         })
+    }
+
+    /// The same over ground that is not a plane: what is seen of it lies between what is seen of planes
+    /// through its lowest and its highest point.
+    pub(crate) fn over(self, relief: Relief) -> Result<Self, Unpaintable> {
+        /// The highest plane, in heights of the camera: a hill beside it may be higher than that.
+        const NEAREST: f64 = 0.05;
+        let height = self.pose.height_above_ground_m;
+        let reach = height * (1.0 / (self.min_cos * self.min_cos) - 1.0).sqrt();
+        let edges = Edges::of(self.view.intrinsics());
+        let (low, high) = relief.range();
+        let mut points = Vec::new();
+        for below in [height - low, (height - high).max(height * NEAREST)] {
+            let reach = reach * (below / height).max(1.0);
+            points.extend(clip(reach, below, &self.camera_from_enu, &edges));
+        }
+        let region = hull(points);
+        if region.len() < 3 {
+            return Err(Unpaintable::LooksAway);
+        }
+        Ok(Self {
+            region,
+            relief: Some(relief),
+            ..self
+        })
+    }
+
+    /// Shape of the ground; a plane without it.
+    #[must_use]
+    pub(super) fn relief(&self) -> Option<&Relief> {
+        self.relief.as_ref()
     }
 
     #[must_use]
@@ -223,6 +257,33 @@ fn clip(reach: f64, height: f64, camera_from_enu: &Matrix3<f64>, edges: &Edges) 
     polygon
 }
 
+/// The convex polygon around points: Andrew's monotone chain, from the western end along the south and back
+/// along the north.
+fn hull(mut points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
+    points.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
+    points.dedup();
+    let turns_left = |a: [f64; 2], b: [f64; 2], c: [f64; 2]| {
+        (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]) > 0.0
+    };
+    let chain = |points: &mut dyn Iterator<Item = [f64; 2]>| {
+        let mut chain: Vec<[f64; 2]> = Vec::new();
+        for point in points {
+            while let [.., a, b] = chain[..]
+                && !turns_left(a, b, point)
+            {
+                chain.pop();
+            }
+            chain.push(point);
+        }
+        // Its last point begins the other chain.
+        chain.pop();
+        chain
+    };
+    let mut hull = chain(&mut points.iter().copied());
+    hull.extend(chain(&mut points.iter().rev().copied()));
+    hull
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -273,6 +334,23 @@ pub(super) mod tests {
             Sight::new(&pose(30.0, 0.0, 100.0), &camera(), LIMITS).unwrap_err(),
             Unpaintable::LooksAway
         );
+    }
+
+    #[test]
+    fn over_a_relief_the_region_holds_what_is_seen_of_hills_and_valleys() {
+        let camera = Intrinsics::from_focal_px(800, 600, 400.0).unwrap();
+        let sight = Sight::new(&pose(-90.0, 0.0, 100.0), &camera, LIMITS).unwrap();
+        let valley = Relief::new(46.8, -92.0, 0.1, 0.1, 2, vec![-50.0, 0.0, 20.0, 0.0]).unwrap();
+        let sight = sight.over(valley).unwrap();
+        let reach = |i: usize| {
+            sight
+                .region()
+                .iter()
+                .map(|p| p[i].abs())
+                .fold(0.0, f64::max)
+        };
+        assert!((reach(0) - 150.0).abs() < 1e-6 && (reach(1) - 112.5).abs() < 1e-6);
+        assert_eq!(sight.region().len(), 4);
     }
 
     #[test]

@@ -52,7 +52,11 @@ impl Rig {
         let (sight, plan) = self
             .painter
             .darkroom
-            .plan(&Sighting { pose, camera })
+            .plan(&Sighting {
+                pose,
+                camera,
+                relief: None,
+            })
             .unwrap();
         let image = Image::new(64, 48, vec![90; 64 * 48 * 3]).unwrap();
         Ready {
