@@ -67,7 +67,12 @@ pub(crate) fn keyframe(keyframe: slam::Keyframe) -> Keyframe {
     Keyframe {
         state: tracking(keyframe.state()),
         source: source(keyframe.source()),
-        place: keyframe.pose.as_ref().map(camera_place).unwrap_or_default(),
+        place: keyframe
+            .pose
+            .or_else(|| position_alone(&keyframe))
+            .as_ref()
+            .map(camera_place)
+            .unwrap_or_default(),
         frame_id: keyframe.frame_id,
         sensor_id: keyframe.sensor_id,
         captured_unix_ms: Some(keyframe.captured_unix_nanos)
@@ -204,7 +209,16 @@ fn source(source: slam::PoseSource) -> Option<&'static str> {
         slam::PoseSource::ImageMetadata => Some("image_metadata"),
         slam::PoseSource::Telemetry => Some("telemetry"),
         slam::PoseSource::PositionOnly => Some("position_only"),
+        slam::PoseSource::Assumed => Some("assumed"),
     }
+}
+
+/// A frame that is nothing but a place, as one that waits for more.
+fn position_alone(keyframe: &slam::Keyframe) -> Option<geo::Pose> {
+    keyframe.position.map(|position| geo::Pose {
+        position: Some(position),
+        ..geo::Pose::default()
+    })
 }
 
 fn camera_place(pose: &geo::Pose) -> CameraPlace {

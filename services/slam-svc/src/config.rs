@@ -1,11 +1,14 @@
 //! What may be written about the site and its cameras, and what is used.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use sovereign_service::BuildError;
 
 use crate::domain::attitude::{self, Heading, PitchFrom, Reading};
 use crate::domain::camera::{self, CameraModel};
 use crate::domain::georeference::Site;
+use crate::terrain::{TerrainSettings, VerticalDatum};
 
 /// Camera calibrations of one configuration at most; each picture is compared with all of them.
 const MAX_CAMERAS: usize = 256;
@@ -17,8 +20,40 @@ pub struct Config {
     /// Altitude of the ground, metres above mean sea level, -500 to 9000. When set, height above ground
     /// is the altitude of a picture minus this, whatever relative altitude it reports. Not set by default.
     pub ground_elevation_m: Option<f64>,
+    /// Terrain model: height above ground is the altitude of a picture above it, and the map lies on it.
+    /// Not set by default.
+    pub terrain: Option<TerrainConfig>,
+    /// Whether a picture with a position and no attitude is taken to look straight down, the top in the
+    /// direction of flight. Its source says `assumed`. Default false: it waits as a position.
+    pub assume_nadir: bool,
     /// What is known of cameras, before what is built in; none by default.
     pub cameras: Vec<CameraConfig>,
+}
+
+/// A terrain model, or a model of the surface.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerrainConfig {
+    /// A GeoTIFF, or a folder of them.
+    pub path: PathBuf,
+    /// Coordinate system, `EPSG:` and a number or a PROJ string, where the files do not name theirs.
+    #[serde(default)]
+    pub crs: Option<String>,
+    /// What its heights count from, where the files do not say; mean sea level when nobody does.
+    #[serde(default)]
+    pub vertical_datum: Option<DatumConfig>,
+}
+
+/// What heights count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatumConfig {
+    /// The WGS 84 ellipsoid, as GPS does.
+    Ellipsoid,
+    /// Mean sea level by EGM96, as SRTM does.
+    Egm96,
+    /// Mean sea level by EGM2008, as Copernicus does.
+    Egm2008,
 }
 
 /// One camera model: its lens, how its pictures are to be read, or both.
@@ -70,11 +105,23 @@ pub enum HeadingConfig {
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub(crate) site: Site,
+    pub(crate) terrain: Option<TerrainSettings>,
 }
 
 impl Config {
     pub(crate) fn settings(self) -> Result<Settings, BuildError> {
-        site_from_config(self).map(|site| Settings { site })
+        let terrain = self.terrain.clone().map(|written| TerrainSettings {
+            path: written.path,
+            crs: written.crs,
+            vertical_datum: written.vertical_datum.map(|datum| match datum {
+                DatumConfig::Ellipsoid => VerticalDatum::Ellipsoid,
+                DatumConfig::Egm96 | DatumConfig::Egm2008 => VerticalDatum::Geoid,
+            }),
+        });
+        Ok(Settings {
+            site: site_from_config(self)?,
+            terrain,
+        })
     }
 }
 
@@ -138,6 +185,8 @@ fn site_from_config(config: Config) -> Result<Site, BuildError> {
         ground_elevation_m: config.ground_elevation_m,
         cameras,
         readings,
+        assume_nadir: config.assume_nadir,
+        ..Site::default()
     })
 }
 
@@ -161,6 +210,7 @@ mod tests {
         let config = Config {
             ground_elevation_m: Some(153.0),
             cameras: vec![camera(" FC300S ")],
+            ..Config::default()
         };
         let site = site_from_config(config).unwrap();
         assert_eq!(site.ground_elevation_m, Some(153.0));
@@ -171,15 +221,15 @@ mod tests {
     #[test]
     fn a_value_that_cannot_be_used_is_refused_by_its_key() {
         let cameras = |cameras| Config {
-            ground_elevation_m: None,
             cameras,
+            ..Config::default()
         };
         let cases = [
             (
                 "ground_elevation_m",
                 Config {
                     ground_elevation_m: Some(f64::NAN),
-                    cameras: vec![],
+                    ..Config::default()
                 },
             ),
             ("cameras[0].model", cameras(vec![camera(" ")])),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sovereign_bus::{Bus, Delivery, Key, PublishError};
 use sovereign_model::Digest;
+use sovereign_model::geo::{Geodetic, LocalFrame, Position};
 use sovereign_objects::{Objects, ObjectsError};
 use sovereign_picture::{Header, MAX_HEADER_BYTES, NotAPicture};
 use sovereign_proto::topics::{SLAM_KEYFRAME, SLAM_POSE};
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, RwLock};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::calibration::{Calibration, MAX_CALIBRATIONS, cameras_of};
-use crate::domain::georeference::{Reason, Site, Source, Verdict, georeference};
+use crate::domain::georeference::{Reason, Site, Source, Telemetry, Verdict, georeference};
 use crate::domain::turned::{Sight, Turn, turn, turned};
 use crate::error::{CallError, SettleError, StoreError};
 use crate::metrics::Metrics;
@@ -24,6 +25,11 @@ use crate::wire::{self, Capture, Keyframe, PoseEvent};
 /// Bytes of a picture that are read first; most headers end before. Each time that was too little, twice as
 /// many are read.
 const FIRST_LOOK: usize = 64 << 10;
+/// Keyframes of a sensor that are looked at for its direction of flight, and how old one may be.
+const COURSE_LOOK: usize = 20;
+const COURSE_NANOS: i64 = 60_000_000_000;
+/// Two places nearer to each other than this tell no direction: GPS is not finer.
+const COURSE_M: f64 = 5.0;
 /// What could not be judged is judged again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -289,6 +295,7 @@ impl Judge {
             Verdict::Tracking { source, .. } => match source {
                 Source::ImageMetadata => ("image_metadata", None),
                 Source::Telemetry => ("telemetry", None),
+                Source::Assumed => ("assumed", None),
             },
             Verdict::PositionOnly { reason, .. } => ("position_only", Some(reason)),
             Verdict::Lost { reason } => ("lost", Some(reason)),
@@ -332,6 +339,29 @@ impl Judge {
         }
     }
 
+    /// Direction of flight into a capture, where the configuration has a use for it.
+    async fn course(&self, capture: &Capture, header: &Header) -> Result<Option<f64>, SettleError> {
+        let (true, Some((latitude_deg, longitude_deg))) = (self.site.assume_nadir, header.gps)
+        else {
+            return Ok(None);
+        };
+        let here = Geodetic {
+            latitude_deg,
+            longitude_deg,
+            altitude_m: 0.0,
+        };
+        let sensor = capture.sensor_id.clone();
+        let newest = self
+            .ask(move |store| store.newest(Some(&sensor), COURSE_LOOK))
+            .await?;
+        let taken = capture.captured_unix_nanos;
+        let before = newest.iter().rev().filter_map(wire::place_of);
+        let course = before
+            .filter(|(_, before)| *before < taken && taken - before <= COURSE_NANOS)
+            .find_map(|(place, _)| course_deg(&place, &here));
+        Ok(course)
+    }
+
     async fn verdict(
         &self,
         capture: &Capture,
@@ -353,19 +383,31 @@ impl Judge {
             cameras: cameras_of(&capture.sensor_id, calibrations, &self.site.cameras),
             ..self.site.clone()
         };
-        let verdict = georeference(&header, &telemetry, given, &site);
+        let telemetry = Telemetry {
+            course_deg: self.course(capture, &header).await?,
+            ..telemetry
+        };
+        // A terrain model is read from disk.
+        let judging = move || {
+            let verdict = georeference(&header, &telemetry, given, &site);
+            (verdict, header.edited)
+        };
+        let judged = tokio::task::spawn_blocking(judging).await;
+        let (verdict, edited) = judged.map_err(SettleError::Judge)?;
         let Verdict::Tracking {
             pose,
             intrinsics,
             source,
             attitude_from: Source::ImageMetadata,
+            ref relief,
         } = verdict
         else {
             return Ok((verdict, None));
         };
-        if !header.edited {
+        if !edited {
             return Ok((verdict, preview));
         }
+        let relief = relief.clone();
         let found = match &preview {
             Some(preview) => {
                 let sensor = capture.sensor_id.clone();
@@ -400,9 +442,21 @@ impl Judge {
             intrinsics,
             source,
             attitude_from: Source::ImageMetadata,
+            relief,
         };
         Ok((verdict, preview.filter(|_| found.is_some())))
     }
+}
+
+fn course_deg(before: &Position, here: &Geodetic) -> Option<f64> {
+    let before = Geodetic {
+        latitude_deg: before.latitude_deg,
+        longitude_deg: before.longitude_deg,
+        altitude_m: 0.0,
+    };
+    let moved = LocalFrame::at(before).enu_from_geodetic(here);
+    let is_far = moved.east.hypot(moved.north) >= COURSE_M;
+    is_far.then(|| moved.east.atan2(moved.north).to_degrees().rem_euclid(360.0))
 }
 
 /// Reads a header on a thread of its own: one that makes the reader panic must not stop its sensor.

@@ -26,6 +26,7 @@ mod judge;
 mod metrics;
 mod service;
 mod store;
+mod terrain;
 mod wire;
 
 pub use config::{CameraConfig, Config, HeadingConfig, Settings};

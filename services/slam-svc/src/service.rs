@@ -19,6 +19,7 @@ use crate::grpc::Api;
 use crate::judge::Judge;
 use crate::metrics::Metrics;
 use crate::store::{MAX_KEYFRAMES, Store};
+use crate::terrain::Terrain;
 
 /// Deliveries of one topic held at once, each of another sensor; beyond it the bus keeps them. A capture
 /// holds the header of its picture, 8 MiB at most and mostly 64 KiB.
@@ -63,6 +64,16 @@ impl Service for SlamService {
         let store =
             Store::open(&path, MAX_KEYFRAMES, metrics.records_damaged.clone()).map_err(failed)?;
         let calibrations = store.calibrations().map_err(failed)?;
+        let mut site = settings.site;
+        if let Some(terrain) = settings.terrain {
+            let geoid = site.geoid.clone();
+            let opening = tokio::task::spawn_blocking(move || Terrain::open(&terrain, geoid)).await;
+            let terrain = opening
+                .map_err(|error| BuildError::new("open the terrain model", error))?
+                .map_err(|error| BuildError::new("open the terrain model", error))?;
+            tracing::info!(sheets = terrain.len(), "the terrain model is open");
+            site.terrain = Some(Arc::new(terrain));
+        }
         let bus = &context.bus;
         let subscribe = |error| BuildError::new("subscribe", error);
         let drone_captures = bus.consume(&DRONE_CAPTURE, Self::NAME).await;
@@ -73,7 +84,7 @@ impl Service for SlamService {
             phone_captures: phone_captures.map_err(subscribe)?,
             phone_samples: phone_samples.map_err(subscribe)?,
             judge: Arc::new(Judge {
-                site: settings.site,
+                site,
                 store: Arc::new(store),
                 objects: Objects::new(calls.checkpoint),
                 bus: context.bus,

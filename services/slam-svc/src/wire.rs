@@ -8,7 +8,7 @@ use sovereign_proto::geo::v1 as geo;
 pub(crate) use sovereign_proto::geo::v1::Capture;
 pub(crate) use sovereign_proto::mobile::v1::Sample;
 use sovereign_proto::mobile::v1::SampleType;
-use sovereign_proto::slam::v1::{Calibration, KeyframeCause};
+use sovereign_proto::slam::v1::{self as slam, Calibration, KeyframeCause};
 pub(crate) use sovereign_proto::slam::v1::{Keyframe, PoseEvent, PoseSource};
 
 use crate::calibration;
@@ -56,6 +56,7 @@ pub(crate) fn telemetry_of(capture: &geo::Capture) -> Result<Telemetry, Reason> 
         position,
         relative_altitude_m: fix.relative_altitude_m,
         attitude,
+        course_deg: None,
     })
 }
 
@@ -91,6 +92,7 @@ pub(crate) fn keyframe_from(capture: &geo::Capture, verdict: &Verdict) -> Keyfra
             pose,
             intrinsics,
             source,
+            relief,
             ..
         } => Keyframe {
             state: geo::TrackingState::Tracking.into(),
@@ -99,14 +101,21 @@ pub(crate) fn keyframe_from(capture: &geo::Capture, verdict: &Verdict) -> Keyfra
             source: match source {
                 Source::ImageMetadata => PoseSource::ImageMetadata.into(),
                 Source::Telemetry => PoseSource::Telemetry.into(),
+                Source::Assumed => PoseSource::Assumed.into(),
             },
-            footprint: pose
-                .footprint(intrinsics)
+            relief: relief.as_ref().map(slam::Relief::from),
+            footprint: relief
+                .as_ref()
+                .map_or_else(
+                    || pose.footprint(intrinsics),
+                    |relief| relief.footprint(pose, intrinsics),
+                )
                 .map(|corners| corners.map(geo::GeoPoint::from).to_vec())
                 .unwrap_or_default(),
             ..bare
         },
-        Verdict::PositionOnly { reason, .. } => Keyframe {
+        Verdict::PositionOnly { position, reason } => Keyframe {
+            position: Some((*position).into()),
             state: geo::TrackingState::Lost.into(),
             source: PoseSource::PositionOnly.into(),
             reason: reason.to_string(),
@@ -150,6 +159,17 @@ pub(crate) fn pose_at(position: Position) -> geo::Pose {
         enu_from_camera: None,
         height_above_ground_m: None,
     }
+}
+
+/// Where a kept keyframe was taken, and when; `None` for one without a position or a time.
+pub(crate) fn place_of(keyframe: &Keyframe) -> Option<(Position, i64)> {
+    let posed = keyframe
+        .pose
+        .as_ref()
+        .and_then(|pose| pose.position.as_ref());
+    let place = posed.or(keyframe.position.as_ref())?;
+    let taken = keyframe.captured_unix_nanos;
+    (taken > 0).then_some((Position::try_from(place).ok()?, taken))
 }
 
 /// Pose and camera of a kept keyframe; `None` for one without a pose.

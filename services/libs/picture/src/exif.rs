@@ -43,7 +43,10 @@ pub(crate) fn read(tiff: &[u8], header: &mut Header) -> Option<Vec<u8>> {
         Err(fault) => header.gps_fault = Some(fault),
     }
     altitude(&exif, header);
-    header.direction = direction(&exif);
+    header.direction = direction(&exif, Tag::GPSImgDirection, Tag::GPSImgDirectionRef);
+    header.track_deg = direction(&exif, Tag::GPSTrack, Tag::GPSTrackRef)
+        .filter(|track| !track.is_magnetic)
+        .map(|track| track.degrees);
     header.elevation_deg =
         number(&exif, CAMERA_ELEVATION_ANGLE).filter(|degrees| degrees.abs() <= 90.0);
     header.edited = edited(&exif);
@@ -185,9 +188,9 @@ fn version(exif: &Exif) -> Option<[u8; 4]> {
     bytes.first_chunk().copied()
 }
 
-fn direction(exif: &Exif) -> Option<Direction> {
-    let degrees = number(exif, Tag::GPSImgDirection).filter(|d| (0.0..=360.0).contains(d))?;
-    let reference = text(exif, Tag::GPSImgDirectionRef)?;
+fn direction(exif: &Exif, tag: Tag, reference: Tag) -> Option<Direction> {
+    let degrees = number(exif, tag).filter(|d| (0.0..=360.0).contains(d))?;
+    let reference = text(exif, reference)?;
     Some(Direction {
         degrees: degrees.rem_euclid(360.0),
         is_magnetic: !reference.starts_with(['T', 't']),

@@ -185,6 +185,8 @@ pub struct Header {
     pub pano: Attitude,
     /// Where the camera looked by its compass (Exif `GPSImgDirection`).
     pub direction: Option<Direction>,
+    /// Direction of movement, degrees clockwise from true north (Exif `GPSTrack`).
+    pub track_deg: Option<f64>,
     /// How far above the horizon the camera looked, degrees (Exif `CameraElevationAngle`).
     pub elevation_deg: Option<f64>,
     /// Written again long after the exposure: the pixels may not be as the camera stored them.

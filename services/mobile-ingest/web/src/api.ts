@@ -40,7 +40,7 @@ export interface Phone {
 }
 
 export type TrackingState = 'tracking' | 'initializing' | 'lost';
-export type PoseSource = 'image_metadata' | 'telemetry' | 'position_only';
+export type PoseSource = 'image_metadata' | 'telemetry' | 'position_only' | 'assumed';
 
 export interface Pose {
   sensor_id: string;

@@ -115,7 +115,9 @@ export class MapView {
     keyframes.forEach((keyframe, index) => {
       const age = keyframes.length - 1 - index;
       const fresh = Math.max(0, 1 - age / FRESH_FOOTPRINTS);
-      const properties = { colour: sensorColour(indexOf(keyframe.sensor_id)), fresh };
+      // A frame with a place and nothing else waits for a pose: a ring without a middle.
+      const waits = keyframe.source === 'position_only';
+      const properties = { colour: sensorColour(indexOf(keyframe.sensor_id)), fresh, waits };
       if (keyframe.longitude !== null && keyframe.latitude !== null) {
         const coordinates = [keyframe.longitude, keyframe.latitude];
         cameras.push({ type: 'Feature', properties, geometry: { type: 'Point', coordinates } });
@@ -308,7 +310,7 @@ function style(): StyleSpecification {
           'circle-color': colours.casing,
           'circle-stroke-color': ['get', 'colour'],
           'circle-stroke-width': ['interpolate', ['linear'], ['zoom'], 16, 0.7, 19, 1.5],
-          'circle-opacity': ['+', 0.35, ['*', 0.65, ['get', 'fresh']]],
+          'circle-opacity': ['case', ['get', 'waits'], 0, ['+', 0.35, ['*', 0.65, ['get', 'fresh']]]],
           'circle-stroke-opacity': ['+', 0.5, ['*', 0.5, ['get', 'fresh']]],
         },
       },

@@ -1,18 +1,22 @@
 //! Direct georeferencing: the pose of one picture from what was measured at its exposure.
 //!
 //! Pipeline: position (picture, else telemetry) -> attitude (the picture's own word, [`super::attitude`], else
-//! telemetry) -> height above the ground (a ground elevation from the configuration, else relative
-//! altitude of picture or telemetry) -> camera ([`super::camera`]) -> pose and footprint.
+//! telemetry) -> height above the ground (altitude over a terrain model, else over a ground elevation
+//! from the configuration, else relative altitude of picture or telemetry) -> camera ([`super::camera`]) -> pose and footprint.
 //!
 //! Degenerate cases: whatever is missing is named and nothing is made up; a position without the rest
 //! is a marker on the map ([`Verdict::PositionOnly`]), not a pose. A picture that looks at or above the
 //! horizon has a pose and no footprint.
 
 use sovereign_model::geo::{Attitude, Geodetic, Position};
-use sovereign_model::{CameraPose, Intrinsics};
+use sovereign_model::{CameraPose, Intrinsics, Relief};
+
+use std::sync::Arc;
 
 use super::attitude::{self, Ambiguous, Reading};
 use super::camera::{self, CameraModel, NoCamera};
+use super::geoid::Geoid;
+use super::ground::{self, Elevation};
 use sovereign_picture::{Header, NotAPicture};
 
 /// Below this height flat ground and barometers do not make a map, metres.
@@ -25,6 +29,8 @@ pub(crate) struct Telemetry {
     pub(crate) position: Option<Position>,
     pub(crate) relative_altitude_m: Option<f64>,
     pub(crate) attitude: Option<TelemetryAttitude>,
+    /// Direction of flight, degrees clockwise from true north, by where the sensor was before.
+    pub(crate) course_deg: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,8 +44,12 @@ pub(crate) enum TelemetryAttitude {
     },
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Site {
+    pub(crate) terrain: Option<Arc<dyn Elevation>>,
+    pub(crate) geoid: Geoid,
+    /// A camera of which nothing is known looked straight down.
+    pub(crate) assume_nadir: bool,
     /// Metres above mean sea level of the ground; when set, height is altitude minus this.
     pub(crate) ground_elevation_m: Option<f64>,
     pub(crate) cameras: Vec<CameraModel>,
@@ -53,13 +63,16 @@ pub(crate) enum Source {
     ImageMetadata,
     /// Telemetry; of a pose, for one part at least.
     Telemetry,
+    /// Nobody: the configuration says that cameras look straight down.
+    Assumed,
 }
 
 impl Source {
     fn and(self, other: Source) -> Source {
-        match self {
-            Source::ImageMetadata => other,
-            Source::Telemetry => Source::Telemetry,
+        match (self, other) {
+            (Source::Assumed, _) | (_, Source::Assumed) => Source::Assumed,
+            (Source::Telemetry, _) | (_, Source::Telemetry) => Source::Telemetry,
+            (Source::ImageMetadata, Source::ImageMetadata) => Source::ImageMetadata,
         }
     }
 }
@@ -71,6 +84,8 @@ pub(crate) enum Verdict {
         intrinsics: Intrinsics,
         source: Source,
         attitude_from: Source,
+        /// Shape of the ground by the terrain model.
+        relief: Option<Relief>,
     },
     /// Where, but not how the camera looked.
     PositionOnly { position: Position, reason: Reason },
@@ -105,7 +120,8 @@ pub(crate) enum Reason {
     #[error("no altitude in the picture or in telemetry")]
     NoAltitude,
     #[error(
-        "height above ground is unknown: no relative altitude, and ground_elevation_m is not configured"
+        "height above ground is unknown: no relative altitude, no terrain model there, and ground_elevation_m \
+         is not configured"
     )]
     NoHeight,
     #[error("height above ground is {height_m:.1} m, at least {MIN_HEIGHT_M:.1} m is needed")]
@@ -150,7 +166,7 @@ pub(crate) fn georeference(
 ) -> Verdict {
     let attitude = attitude(metadata, telemetry, site);
     let attitude_from = attitude.as_ref().ok().map(|(_, source)| *source);
-    let Some(position) = position(metadata, telemetry, attitude_from) else {
+    let Some(position) = position(metadata, telemetry, attitude_from, &site.geoid) else {
         return Verdict::Lost {
             reason: metadata
                 .gps_fault
@@ -180,9 +196,19 @@ fn pose(
 ) -> Result<Verdict, Reason> {
     let (attitude, attitude_from) = attitude?;
     let altitude_m = position.altitude_m.ok_or(Reason::NoAltitude)?;
-    let (height_m, height_from) = match site.ground_elevation_m {
-        Some(ground_m) => (altitude_m - ground_m, position_from),
-        None => either(
+    let below_m = site
+        .terrain
+        .as_ref()
+        .and_then(|terrain| terrain.ellipsoidal_m(position.latitude_deg, position.longitude_deg));
+    let (height_m, height_from) = match (below_m, site.ground_elevation_m) {
+        (Some(below_m), _) => {
+            let sea_m = site
+                .geoid
+                .height(position.latitude_deg, position.longitude_deg);
+            (altitude_m + sea_m - below_m, position_from)
+        }
+        (None, Some(ground_m)) => (altitude_m - ground_m, position_from),
+        (None, None) => either(
             attitude_from,
             height_of(metadata),
             telemetry.relative_altitude_m,
@@ -199,7 +225,13 @@ fn pose(
             mount_pitch_deg,
         } => CameraPose::from_body(position, attitude, mount_pitch_deg, height_m),
     };
+    let relief = site
+        .terrain
+        .as_deref()
+        .zip(below_m)
+        .and_then(|(terrain, below_m)| ground::relief(terrain, &pose, &intrinsics, below_m));
     Ok(Verdict::Tracking {
+        relief,
         pose,
         intrinsics,
         source: attitude_from.and(position_from).and(height_from),
@@ -207,7 +239,7 @@ fn pose(
     })
 }
 
-/// The picture's attitude, else telemetry's.
+/// The picture's attitude, else telemetry's, else what the configuration assumes.
 fn attitude(
     metadata: &Header,
     telemetry: &Telemetry,
@@ -217,10 +249,19 @@ fn attitude(
     if let Ok(Some(camera)) = said {
         return Ok((TelemetryAttitude::Camera(camera), Source::ImageMetadata));
     }
-    match (telemetry.attitude, said) {
-        (Some(attitude), _) => Ok((attitude, Source::Telemetry)),
-        (None, Err(ambiguous)) => Err(ambiguous.into()),
-        (None, Ok(_)) => Err(Reason::NoAttitude),
+    let course = metadata.track_deg.or(telemetry.course_deg);
+    match (telemetry.attitude, said, course) {
+        (Some(attitude), _, _) => Ok((attitude, Source::Telemetry)),
+        (None, Err(ambiguous), _) => Err(ambiguous.into()),
+        (None, Ok(_), Some(yaw_deg)) if site.assume_nadir => {
+            let down = Attitude {
+                roll_deg: 0.0,
+                pitch_deg: -90.0,
+                yaw_deg,
+            };
+            Ok((TelemetryAttitude::Camera(down), Source::Assumed))
+        }
+        (None, Ok(_), _) => Err(Reason::NoAttitude),
     }
 }
 
@@ -236,12 +277,19 @@ fn position(
     metadata: &Header,
     telemetry: &Telemetry,
     attitude_from: Option<Source>,
+    geoid: &Geoid,
 ) -> Option<(Position, Source)> {
     let prefer = attitude_from.unwrap_or(Source::ImageMetadata);
     let picture = metadata.gps.map(|(latitude_deg, longitude_deg)| Position {
         latitude_deg,
         longitude_deg,
-        altitude_m: metadata.altitude_m,
+        altitude_m: metadata.altitude_m.map(|metres| {
+            if metadata.altitude_is_ellipsoidal {
+                metres - geoid.height(latitude_deg, longitude_deg)
+            } else {
+                metres
+            }
+        }),
     });
     let altitude = |position: Option<Position>| position.and_then(|p| p.altitude_m);
     let (place, place_from) = either(prefer, picture, telemetry.position)?;
@@ -264,7 +312,7 @@ fn either<T>(prefer: Source, picture: Option<T>, telemetry: Option<T>) -> Option
     let picture = picture.map(|value| (value, Source::ImageMetadata));
     let telemetry = telemetry.map(|value| (value, Source::Telemetry));
     match prefer {
-        Source::ImageMetadata => picture.or(telemetry),
+        Source::ImageMetadata | Source::Assumed => picture.or(telemetry),
         Source::Telemetry => telemetry.or(picture),
     }
 }

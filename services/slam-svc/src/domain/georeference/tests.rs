@@ -55,6 +55,7 @@ fn telemetry() -> Telemetry {
             attitude: attitude(0.0, 180.0),
             mount_pitch_deg: -90.0,
         }),
+        course_deg: None,
     }
 }
 
@@ -282,6 +283,96 @@ fn a_picture_says_why_it_cannot_be_placed() {
     assert!(grounded.contains("ground_elevation_m"), "{grounded}");
     let sphere = verdict(|p| p.projection = sovereign_picture::Projection::Panorama);
     assert!(sphere.contains("panorama"), "{sphere}");
+}
+
+/// Rises by a metre in ten to the north; above the ellipsoid.
+#[derive(Debug)]
+struct Ramp;
+
+impl Elevation for Ramp {
+    fn ellipsoidal_m(&self, latitude_deg: f64, _longitude_deg: f64) -> Option<f64> {
+        Some(400.0 + (latitude_deg - 47.0) * 11_100.0)
+    }
+
+    fn step_deg(&self) -> f64 {
+        1e-5
+    }
+}
+
+#[test]
+fn with_a_terrain_model_height_and_footprint_are_over_the_terrain() {
+    let site = Site {
+        terrain: Some(Arc::new(Ramp)),
+        // Not where the model has ground.
+        ground_elevation_m: Some(0.0),
+        ..Site::default()
+    };
+    let sea_m = site.geoid.height(47.0, 8.0);
+    let mut mapping = picture();
+    mapping.relative_altitude_m = None;
+    for (is_ellipsoidal, altitude_m) in [(false, 500.0 - sea_m), (true, 500.0)] {
+        mapping.altitude_m = Some(altitude_m);
+        mapping.altitude_is_ellipsoidal = is_ellipsoidal;
+        let verdict = georeference(&mapping, &Telemetry::default(), None, &site);
+        let Verdict::Tracking {
+            pose,
+            intrinsics,
+            relief: Some(relief),
+            ..
+        } = verdict
+        else {
+            panic!("{verdict:?}");
+        };
+        assert!((pose.height_above_ground_m - 100.0).abs() < 1e-6);
+        assert!(
+            (pose.position.altitude_m - (500.0 - sea_m)).abs() < 1e-6,
+            "above the sea"
+        );
+        // The top of the picture is in the east: its left side lies in the north, on higher ground.
+        let [tl, tr, _, _] = relief.footprint(&pose, &intrinsics).unwrap();
+        let half = f64::from(intrinsics.width_px()) / 2.0 / intrinsics.fx_px();
+        let north = |place: &Geodetic| (place.latitude_deg - 47.0) * 111_170.0;
+        assert!(
+            (north(&tl) - 100.0 * half / (1.0 + half / 10.0)).abs() < 0.3,
+            "{}",
+            north(&tl)
+        );
+        assert!(
+            (north(&tr) + 100.0 * half / (1.0 - half / 10.0)).abs() < 0.3,
+            "{}",
+            north(&tr)
+        );
+    }
+}
+
+#[test]
+fn a_nadir_is_assumed_only_when_asked_for_and_with_a_course() {
+    let mut mapping = picture();
+    mapping.gimbal = MakerAttitude::default();
+    let verdict = |assume_nadir, track_deg, course_deg| {
+        let mut mapping = mapping.clone();
+        mapping.track_deg = track_deg;
+        let telemetry = Telemetry {
+            course_deg,
+            ..Telemetry::default()
+        };
+        let site = Site {
+            assume_nadir,
+            ..Site::default()
+        };
+        georeference(&mapping, &telemetry, None, &site)
+    };
+    assert_eq!(
+        reason(verdict(false, Some(10.0), Some(20.0))),
+        Reason::NoAttitude
+    );
+    assert_eq!(reason(verdict(true, None, None)), Reason::NoAttitude);
+    for (track, course, expected) in [(Some(10.0), Some(20.0), 10.0), (None, Some(20.0), 20.0)] {
+        let (pose, _, source) = tracking(verdict(true, track, course));
+        assert_eq!(source, Source::Assumed);
+        assert!((azimuth_of_image_up(&pose) - expected).abs() < 1e-6);
+        assert_eq!(pose.position.latitude_deg, 47.0);
+    }
 }
 
 #[test]
