@@ -151,7 +151,10 @@ fn take_datagram(
     let stats = door.stats_mut();
     stats.datagrams += 1;
     stats.bytes += datagram.len() as u64;
-    if !sample::looks_like_json(datagram) {
+    // In the middle of a frame a brace is a byte like any other.
+    let is_json = sample::looks_like_json(datagram)
+        && (sample::is_whole_json(datagram) || !door.is_amid_frame(from));
+    if !is_json {
         return door.hear_mavlink(arrived, from, datagram);
     }
     let refusal = if !door.admits_unsigned() {

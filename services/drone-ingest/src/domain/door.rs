@@ -6,12 +6,17 @@
 //! as the vehicle it was, once the old port is silent. A vehicle that is silent for the idle time leaves
 //! the table, and its name is free again.
 //! Only autopilots make a vehicle: an autopilot's heartbeat does, and telemetry of component 1, which the
-//! protocol keeps for the autopilot; ground stations, radios, cameras and gimbals do not.
+//! protocol keeps for the autopilot; ground stations, radios, cameras and gimbals do not. Component 1 is the
+//! autopilot of its system as soon as it is heard, whoever was before. Cameras and gimbals belong to the
+//! vehicle of their system, whatever address they send from.
+//!
+//! A frame that does not end with its datagram is finished by the next one of the same sender.
 //!
 //! Publishing is paced for each vehicle by itself: a change is due one period after the last publication,
 //! so the last change is never left behind.
 
 mod pacing;
+mod tails;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
@@ -20,6 +25,7 @@ use std::time::Duration;
 
 use sovereign_model::{SensorId, Timestamp};
 
+use self::tails::{MAX_FRAME, Tails};
 use super::framing::{Frame, Frames, Item};
 use super::history::Fix;
 use super::reject::Reject;
@@ -39,6 +45,8 @@ const STILL_HEARD: Duration = Duration::from_secs(2);
 /// A vehicle that was silent for longer goes on under another port of its host: three heartbeats are
 /// missing then, so the old port is not heard any more.
 const PORT_CHANGED_AFTER: Duration = Duration::from_secs(3);
+/// The rest of a frame comes within this time, or not at all.
+const UNFINISHED_AFTER: Duration = Duration::from_secs(5);
 /// The component that the protocol keeps for the autopilot.
 const AUTOPILOT_COMPONENT: u8 = 1;
 
@@ -86,6 +94,7 @@ pub(crate) struct Door {
     free: Vec<usize>,
     by_sender: HashMap<(u8, SocketAddr), usize>,
     by_id: HashMap<SensorId, usize>,
+    tails: Tails,
     due: BinaryHeap<Reverse<Due>>,
     stats: Stats,
 }
@@ -130,6 +139,7 @@ impl Door {
             free: Vec::new(),
             by_sender: HashMap::new(),
             by_id: HashMap::new(),
+            tails: Tails::default(),
             due: BinaryHeap::new(),
             stats: Stats::default(),
         }
@@ -151,8 +161,21 @@ impl Door {
         datagram: &[u8],
     ) -> Heard {
         let mut heard = Heard::default();
-        for item in Frames::of(datagram) {
+        let joined = self.tails.take(from).map(|mut bytes| {
+            bytes.extend_from_slice(datagram);
+            bytes
+        });
+        let stream = joined.as_deref().unwrap_or(datagram);
+        let mut items = Frames::of(stream).peekable();
+        while let Some(item) = items.next() {
             match item {
+                Item::Refused {
+                    reason: Reject::Truncated,
+                    bytes,
+                } if items.peek().is_none() && bytes < MAX_FRAME => {
+                    let gone = self.tails.keep(from, &stream[stream.len() - bytes..], now);
+                    self.give_up(gone);
+                }
                 Item::Refused { reason, bytes } => {
                     self.stats.reject(reason);
                     self.stats.refused_bytes += bytes as u64;
@@ -168,6 +191,18 @@ impl Door {
             }
         }
         heard
+    }
+
+    /// Whether a sender is in the middle of a frame.
+    pub(crate) fn is_amid_frame(&self, from: SocketAddr) -> bool {
+        self.tails.has(from)
+    }
+
+    fn give_up(&mut self, unfinished: impl IntoIterator<Item = usize>) {
+        for bytes in unfinished {
+            self.stats.reject(Reject::Truncated);
+            self.stats.refused_bytes += bytes as u64;
+        }
     }
 
     /// Whether a JSON sample may be accepted now. Changes nothing: a sample is accepted only after what
@@ -231,6 +266,8 @@ impl Door {
     }
 
     pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<SensorId> {
+        let unfinished = self.tails.expire(now, UNFINISHED_AFTER);
+        self.give_up(unfinished);
         let rules = &self.rules;
         // The order of samples is remembered for as long as an old sample could come again.
         let of_samples = rules.idle_timeout.max(rules.max_sample_age);
@@ -302,13 +339,22 @@ impl Door {
             tenant.vehicle.follow_sequence(component_id, sequence);
         }
         let telemetry = telemetry::decode(frame)?;
-        let slot = match known {
-            Some(slot) => Some(slot),
-            None if makes_a_vehicle(frame.component_id, telemetry.as_ref()) => {
-                Some(self.admit_mavlink(sender, frame, now)?)
+        let makes_a_vehicle = makes_a_vehicle(frame.component_id, telemetry.as_ref());
+        let slot = match (known, &telemetry) {
+            (Some(slot), _) => Some(slot),
+            (None, _) if makes_a_vehicle => Some(self.admit_mavlink(sender, frame, now)?),
+            (None, Some(Telemetry::Gimbal { .. } | Telemetry::ImageCaptured { .. })) => {
+                self.carrier_of(sender)
             }
-            None => None,
+            (None, _) => None,
         };
+        if makes_a_vehicle
+            && frame.component_id == AUTOPILOT_COMPONENT
+            && let Some(tenant) = slot.and_then(|slot| self.tenant_mut(slot))
+            && let Link::Mavlink { autopilot, .. } = &mut tenant.link
+        {
+            *autopilot = AUTOPILOT_COMPONENT;
+        }
         self.stats.accept_message(
             frame.definition,
             frame.version,
@@ -364,6 +410,20 @@ impl Door {
         }
         self.by_sender.insert(sender, slot);
         Ok(slot)
+    }
+
+    /// The vehicle that carries a camera or gimbal which sends from an address of its own: the only one of its
+    /// system, or the only one of its system and host.
+    fn carrier_of(&self, (system_id, from): (u8, SocketAddr)) -> Option<usize> {
+        let of_system = || {
+            let senders = self.by_sender.iter();
+            senders.filter(|((system, _), _)| *system == system_id)
+        };
+        let only = |mut slots: Vec<usize>| (slots.len() == 1).then(|| slots.swap_remove(0));
+        only(of_system().map(|(_, slot)| *slot).collect()).or_else(|| {
+            let near = of_system().filter(|((_, sender), _)| sender.ip() == from.ip());
+            only(near.map(|(_, slot)| *slot).collect())
+        })
     }
 
     /// The vehicle that a new sender goes on as: of the same system, autopilot and host, and silent; of
@@ -451,7 +511,8 @@ fn makes_a_vehicle(component_id: u8, telemetry: Option<&Telemetry>) -> bool {
             | Telemetry::Gps { .. }
             | Telemetry::GlobalPosition { .. }
             | Telemetry::Attitude { .. }
-            | Telemetry::Hud { .. },
+            | Telemetry::Hud { .. }
+            | Telemetry::HighLatency { .. },
         ) => component_id == AUTOPILOT_COMPONENT,
         // Cameras and gimbals have components of their own, and a vehicle is more than its camera.
         Some(Telemetry::Gimbal { .. } | Telemetry::ImageCaptured { .. }) | None => false,

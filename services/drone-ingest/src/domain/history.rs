@@ -1,6 +1,8 @@
 //! The last half minute of a vehicle, to say where it was when a picture was taken.
 //!
-//! Three tracks (places, attitudes of the body, attitudes of the camera), each sorted by time. A moment
+//! Tracks of places, of attitudes of the body, of the camera at its exposures and of each gimbal, each sorted by
+//! time. A camera looked as it says of the exposure itself, else as its gimbal did; of several gimbals the one
+//! of the lowest component carries the camera. A moment
 //! between two samples is interpolated, angles along the shorter arc; a moment outside takes the nearest
 //! sample. Nothing is said when the nearest sample is farther away than the caller allows.
 
@@ -19,6 +21,11 @@ pub(crate) const DEPTH: Duration = Duration::from_secs(30);
 pub(crate) const SPACING: Duration = Duration::from_millis(60);
 /// Samples in one track; the oldest goes first. Reached only by samples inserted between others.
 pub(crate) const MAX_SAMPLES: usize = 1_024;
+
+/// An exposure that is reported for a moment this near is that of the picture.
+const SAME_EXPOSURE: Duration = Duration::from_millis(50);
+/// Gimbals of one vehicle; the protocol has six components for them, and autopilots speak for one more.
+const MAX_GIMBALS: usize = 7;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Place {
@@ -47,7 +54,9 @@ pub(crate) struct Fix {
 pub(crate) struct History {
     places: Track<Place>,
     body: Track<Attitude>,
-    camera: Track<Attitude>,
+    exposures: Track<Attitude>,
+    /// By component, in order.
+    gimbals: Vec<(u8, Track<Attitude>)>,
 }
 
 impl History {
@@ -59,8 +68,23 @@ impl History {
         self.body.add(time, attitude);
     }
 
-    pub(crate) fn add_camera(&mut self, time: Timestamp, attitude: Attitude) {
-        self.camera.add(time, attitude);
+    pub(crate) fn add_exposure(&mut self, time: Timestamp, attitude: Attitude) {
+        self.exposures.add(time, attitude);
+    }
+
+    pub(crate) fn add_gimbal(&mut self, component_id: u8, time: Timestamp, attitude: Attitude) {
+        let place = match self
+            .gimbals
+            .binary_search_by_key(&component_id, |(id, _)| *id)
+        {
+            Ok(place) => place,
+            Err(_) if self.gimbals.len() >= MAX_GIMBALS => return,
+            Err(place) => {
+                self.gimbals.insert(place, (component_id, Track::default()));
+                place
+            }
+        };
+        self.gimbals[place].1.add(time, attitude);
     }
 
     /// Forgets everything: times before and after cannot be compared.
@@ -75,7 +99,9 @@ impl History {
     /// Where the vehicle was at `time`; `None` when no place was heard within `max_offset` of it.
     pub(crate) fn at(&self, time: Timestamp, max_offset: Duration) -> Option<Fix> {
         let (place, offset) = self.places.at(time, max_offset)?;
-        let camera = self.camera.at(time, max_offset);
+        let exposure = self.exposures.at(time, SAME_EXPOSURE.min(max_offset));
+        let mut gimbals = self.gimbals.iter();
+        let camera = exposure.or_else(|| gimbals.find_map(|(_, track)| track.at(time, max_offset)));
         let body = self.body.at(time, max_offset);
         Some(Fix {
             place,

@@ -45,15 +45,29 @@ pub(crate) struct Sample {
 }
 
 pub(crate) fn looks_like_json(datagram: &[u8]) -> bool {
-    matches!(
-        datagram.iter().find(|b| !b.is_ascii_whitespace()),
-        Some(b'{')
-    )
+    json_of(datagram).first() == Some(&b'{')
+}
+
+/// Whether a datagram is an object from its first byte to its last, as far as these tell.
+pub(crate) fn is_whole_json(datagram: &[u8]) -> bool {
+    let json = json_of(datagram);
+    json.first() == Some(&b'{') && json.last() == Some(&b'}')
+}
+
+/// What a datagram holds without what some senders put around it: a byte-order mark before, zero bytes behind.
+fn json_of(datagram: &[u8]) -> &[u8] {
+    const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+    let mut json = datagram.strip_prefix(BYTE_ORDER_MARK).unwrap_or(datagram);
+    while let [rest @ .., 0] = json {
+        json = rest;
+    }
+    json.trim_ascii()
 }
 
 /// Reads a sample; times and order are judged elsewhere, against the clock and the drone's last sample.
 pub(crate) fn parse(datagram: &[u8]) -> Result<Sample, Reject> {
-    let wire: Wire<'_> = serde_json::from_slice(datagram).map_err(|_| Reject::InvalidPayload)?;
+    let wire: Wire<'_> =
+        serde_json::from_slice(json_of(datagram)).map_err(|_| Reject::InvalidPayload)?;
     if wire.contract_version.as_deref() != Some(CONTRACT_VERSION) {
         return Err(Reject::UnsupportedContractVersion);
     }
@@ -83,7 +97,7 @@ pub(crate) fn parse(datagram: &[u8]) -> Result<Sample, Reject> {
         drone_id,
         timestamp,
         position,
-        heading_deg: wire.heading_degrees.map(wrap_360),
+        heading_deg: wire.heading_degrees.and_then(heading),
         ground_speed_mps: wire.ground_speed_ms.filter(|speed| *speed >= 0.0),
         battery_percent: wire.battery_percent.filter(|p| (0.0..=100.0).contains(p)),
         flight_mode: wire.flight_mode.as_deref().and_then(text),
@@ -92,6 +106,13 @@ pub(crate) fn parse(datagram: &[u8]) -> Result<Sample, Reject> {
         lidar_points,
         simulated: wire.simulated.unwrap_or(false),
     })
+}
+
+/// A heading that is one: senders write -1, 511 or 655.35 for one that they do not know.
+fn heading(degrees: f64) -> Option<f64> {
+    const UNKNOWN: f64 = -1.0;
+    let is_heading = (-180.0..=360.0).contains(&degrees) && degrees != UNKNOWN;
+    is_heading.then(|| wrap_360(degrees))
 }
 
 /// `sys-` and a digit: the names that MAVLink vehicles get, which nobody may take over JSON.

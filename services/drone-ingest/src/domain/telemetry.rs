@@ -82,7 +82,19 @@ pub(crate) enum Telemetry {
         heading_deg: Option<f64>,
         altitude_m: f64,
     },
+    /// One message for all, over a link that carries little (a satellite).
+    HighLatency {
+        position: Option<Position>,
+        ground_speed_mps: f64,
+        /// Clockwise from north.
+        heading_deg: Option<f64>,
+        /// 0 to 100.
+        battery_percent: Option<f64>,
+        flight_mode: Cow<'static, str>,
+    },
     Gimbal {
+        /// Who says it: the gimbal, or an autopilot for it.
+        component_id: u8,
         /// When; `None` when it is not known on the autopilot's clock.
         boot_ms: Option<u32>,
         /// Of the camera; its yaw is measured as `yaw_frame` says.
@@ -116,7 +128,8 @@ impl Telemetry {
             | Telemetry::Gps { .. }
             | Telemetry::GlobalPosition { .. }
             | Telemetry::Attitude { .. }
-            | Telemetry::Hud { .. } => {}
+            | Telemetry::Hud { .. }
+            | Telemetry::HighLatency { .. } => {}
         }
         self
     }
@@ -176,8 +189,11 @@ pub(crate) fn decode(frame: &Frame<'_>) -> Result<Option<Telemetry>, Reject> {
                 altitude_m: within(-MAX_ALTITUDE_M..=MAX_ALTITUDE_M, m.alt)?,
             }))
         }
-        MOUNT_ID => Ok(mount(&parse(frame)?)),
-        dialect::GIMBAL_DEVICE_ATTITUDE_STATUS_DATA::ID => Ok(gimbal(&parse(frame)?)),
+        dialect::HIGH_LATENCY2_DATA::ID => high_latency(&parse(frame)?).map(Some),
+        MOUNT_ID => Ok(mount(frame.component_id, &parse(frame)?)),
+        dialect::GIMBAL_DEVICE_ATTITUDE_STATUS_DATA::ID => {
+            Ok(gimbal(frame.component_id, &parse(frame)?))
+        }
         dialect::CAMERA_IMAGE_CAPTURED_DATA::ID => image_captured(&parse(frame)?),
         _ => Ok(None),
     }
@@ -188,18 +204,94 @@ fn parse<M: MessageData>(frame: &Frame<'_>) -> Result<M, Reject> {
         Version::V1 => MavlinkVersion::V1,
         Version::V2 => MavlinkVersion::V2,
     };
-    M::deser(version, frame.payload).map_err(|error| match error {
+    let deser = |payload: &[u8]| M::deser(version, payload);
+    let parsed = match deser(frame.payload) {
+        Err(ParserError::InvalidEnum { .. }) => without_new_values(frame, deser),
+        parsed => parsed,
+    };
+    parsed.map_err(|error| match error {
         ParserError::InvalidEnum { .. } => Reject::UnknownEnumValue,
         ParserError::UnknownMessage { .. } => Reject::UnknownMessage,
         ParserError::InvalidPayloadSize { .. } | ParserError::BytesError(_) => Reject::Truncated,
     })
 }
 
+/// The same message with a value that is newer than the dialect taken for 0, which is "generic", "unknown" or
+/// "none": it costs that field and not the message.
+fn without_new_values<M>(
+    frame: &Frame<'_>,
+    deser: impl Fn(&[u8]) -> Result<M, ParserError>,
+) -> Result<M, ParserError> {
+    /// Where the one-byte enumerations of a payload are.
+    const ENUMERATIONS: [(u32, &[usize]); 4] = [
+        // Type, autopilot, status.
+        (dialect::HEARTBEAT_DATA::ID, &[4, 5, 7]),
+        // Fix type.
+        (dialect::GPS_RAW_INT_DATA::ID, &[28]),
+        // Function, type, charge state, mode.
+        (dialect::BATTERY_STATUS_DATA::ID, &[33, 34, 40, 49]),
+        // Type, autopilot.
+        (dialect::HIGH_LATENCY2_DATA::ID, &[24, 25]),
+    ];
+    let id = frame.definition.id;
+    let places = ENUMERATIONS.iter().find(|(known, _)| *known == id);
+    let mut payload = frame.payload.to_vec();
+    let mut parsed = deser(&payload);
+    for &place in places.map_or(&[][..], |(_, places)| *places) {
+        let Some(byte) = payload.get_mut(place) else {
+            break;
+        };
+        let sent = std::mem::take(byte);
+        let without = deser(&payload);
+        // One that was known keeps its value.
+        let was_new = match (&parsed, &without) {
+            (
+                Err(ParserError::InvalidEnum { enum_type: a, .. }),
+                Err(ParserError::InvalidEnum { enum_type: b, .. }),
+            ) => a != b,
+            (_, without) => without.is_ok(),
+        };
+        if was_new {
+            parsed = without;
+            if parsed.is_ok() {
+                break;
+            }
+        } else {
+            payload[place] = sent;
+        }
+    }
+    parsed
+}
+
+/// Types of what is no vehicle: it is carried by one, or watches them.
+const PARTS_OF_A_VEHICLE: [dialect::MavType; 17] = {
+    use dialect::MavType::*;
+    [
+        MAV_TYPE_ANTENNA_TRACKER,
+        MAV_TYPE_GCS,
+        MAV_TYPE_ONBOARD_CONTROLLER,
+        MAV_TYPE_GIMBAL,
+        MAV_TYPE_ADSB,
+        MAV_TYPE_CAMERA,
+        MAV_TYPE_CHARGING_STATION,
+        MAV_TYPE_FLARM,
+        MAV_TYPE_SERVO,
+        MAV_TYPE_ODID,
+        MAV_TYPE_BATTERY,
+        MAV_TYPE_PARACHUTE,
+        MAV_TYPE_LOG,
+        MAV_TYPE_OSD,
+        MAV_TYPE_IMU,
+        MAV_TYPE_GPS,
+        MAV_TYPE_WINCH,
+    ]
+};
+
 fn heartbeat(m: &dialect::HEARTBEAT_DATA) -> Result<Telemetry, Reject> {
-    use dialect::{MavAutopilot, MavModeFlag, MavType};
+    use dialect::{MavAutopilot, MavModeFlag};
     Ok(Telemetry::Heartbeat {
         is_vehicle: m.autopilot != MavAutopilot::MAV_AUTOPILOT_INVALID
-            && m.mavtype != MavType::MAV_TYPE_GCS,
+            && !PARTS_OF_A_VEHICLE.contains(&m.mavtype),
         flight_mode: flight_mode(m),
         armed: m
             .base_mode
@@ -248,19 +340,45 @@ fn global_position(m: &dialect::GLOBAL_POSITION_INT_DATA) -> Result<Telemetry, R
     })
 }
 
+/// HIGH_LATENCY2: altitude in metres, heading in two degrees, speed in a fifth of a metre per second.
+fn high_latency(m: &dialect::HIGH_LATENCY2_DATA) -> Result<Telemetry, Reject> {
+    use dialect::{MavAutopilot, MavModeFlag};
+    // Two bytes of it are sent: ArduPilot's number, or PX4's upper half.
+    let custom_mode = match m.autopilot == MavAutopilot::MAV_AUTOPILOT_PX4 {
+        true => u32::from(m.custom_mode) << 16,
+        false => u32::from(m.custom_mode),
+    };
+    let mode = dialect::HEARTBEAT_DATA {
+        custom_mode,
+        mavtype: m.mavtype,
+        autopilot: m.autopilot,
+        base_mode: MavModeFlag::MAV_MODE_FLAG_CUSTOM_MODE_ENABLED,
+        ..dialect::HEARTBEAT_DATA::default()
+    };
+    let altitude_mm = i32::from(m.altitude) * 1_000;
+    Ok(Telemetry::HighLatency {
+        position: place(m.latitude, m.longitude, Some(altitude_mm))?,
+        ground_speed_mps: f64::from(m.groundspeed) / 5.0,
+        heading_deg: (m.heading <= 180).then(|| wrap_360(f64::from(m.heading) * 2.0)),
+        battery_percent: percent(m.battery),
+        flight_mode: flight_mode(&mode),
+    })
+}
+
 #[expect(deprecated, reason = "gimbals in the field still send it")]
-fn mount(m: &Mount) -> Option<Telemetry> {
+fn mount(component_id: u8, m: &Mount) -> Option<Telemetry> {
     let [roll, pitch, yaw] = [m.roll, m.pitch, m.yaw].map(f64::from);
     // NaN is how the protocol says that an axis is not known: then the camera's attitude is not either.
     let attitude = attitude_from_degrees(roll, pitch, yaw).ok()?;
     Some(Telemetry::Gimbal {
+        component_id,
         boot_ms: Some(m.time_boot_ms),
         attitude,
         yaw_frame: YawFrame::Vehicle,
     })
 }
 
-fn gimbal(m: &dialect::GIMBAL_DEVICE_ATTITUDE_STATUS_DATA) -> Option<Telemetry> {
+fn gimbal(component_id: u8, m: &dialect::GIMBAL_DEVICE_ATTITUDE_STATUS_DATA) -> Option<Telemetry> {
     use dialect::GimbalDeviceFlags as Flags;
     let yaw_frame = if m
         .flags
@@ -279,6 +397,7 @@ fn gimbal(m: &dialect::GIMBAL_DEVICE_ATTITUDE_STATUS_DATA) -> Option<Telemetry> 
         YawFrame::Vehicle
     };
     Some(Telemetry::Gimbal {
+        component_id,
         boot_ms: Some(m.time_boot_ms),
         attitude: attitude_from_quaternion(m.q)?,
         yaw_frame,

@@ -263,7 +263,25 @@ impl Vehicle {
                 self.state.heading_deg = heading_deg.or(self.state.heading_deg);
                 self.hud_altitude_m = Some(altitude_m);
             }
+            Telemetry::HighLatency {
+                position,
+                ground_speed_mps,
+                heading_deg,
+                battery_percent,
+                flight_mode,
+            } => {
+                self.state.flight_mode = flight_mode;
+                self.battery_of_system = battery_percent.or(self.battery_of_system);
+                if self.better_is_silent(now) {
+                    self.state.relative_altitude_m = None;
+                    self.state.velocity = None;
+                    self.state.ground_speed_mps = Some(ground_speed_mps);
+                    self.state.heading_deg = heading_deg.or(self.state.heading_deg);
+                    self.set_position(self.undated(now), position);
+                }
+            }
             Telemetry::Gimbal {
+                component_id,
                 boot_ms,
                 attitude,
                 yaw_frame,
@@ -273,7 +291,7 @@ impl Vehicle {
                     None => self.undated(now),
                 };
                 if let Some(attitude) = self.in_earth_frame(attitude, yaw_frame, now) {
-                    self.history.add_camera(time, attitude);
+                    self.history.add_gimbal(component_id, time, attitude);
                 }
             }
             Telemetry::ImageCaptured {
@@ -301,7 +319,7 @@ impl Vehicle {
                     );
                 }
                 if let Some(attitude) = attitude {
-                    self.history.add_camera(time, attitude);
+                    self.history.add_exposure(time, attitude);
                 }
             }
         }

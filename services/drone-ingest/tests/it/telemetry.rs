@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use drone_ingest::Config;
-use mavlink::MavHeader;
 use mavlink::dialects::ardupilotmega as dialect;
 use mavlink::dialects::ardupilotmega::MavMessage;
+use mavlink::{MavHeader, MessageData as _};
 use serde_json::{Value, json};
 use sovereign_bus::{Key, Select};
 use sovereign_model::Digest;
+use sovereign_proto::drone::v1::{GetIngestStatsResponse, VehicleState};
 use sovereign_proto::topics::DRONE_STATE;
 
 use crate::rig::{
@@ -212,4 +213,127 @@ async fn a_recorded_flight_sent_over_udp_is_counted_as_the_reference_counts_it()
         assert_eq!(vehicles[0].position.is_some(), name == "sub_mavlink2");
         door.finish().await;
     }
+}
+
+/// The packets of a field report: each a line with `hex`.
+fn report(name: &str) -> Vec<Vec<u8>> {
+    let path = format!(
+        "{}/../../tests/field-reports/{name}.jsonl",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let hex = line["hex"].as_str().unwrap().as_bytes();
+            hex.chunks(2)
+                .map(|digits| u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap())
+                .collect()
+        })
+        .collect()
+}
+
+/// The only vehicle after the packets of a report, and what the door counted.
+async fn heard(name: &str) -> (VehicleState, GetIngestStatsResponse) {
+    let mut door = start(Config::default()).await;
+    let sender = sender(door.udp).await;
+    let packets = report(name);
+    for packet in &packets {
+        sender.send(packet).await.unwrap();
+    }
+    door.until(|stats| stats.datagrams == packets.len() as u64)
+        .await;
+    let vehicles = door.vehicles().await;
+    let stats = door.stats().await;
+    assert_eq!(vehicles.len(), 1, "{name}: {vehicles:?}");
+    door.finish().await;
+    (vehicles.into_iter().next().unwrap(), stats)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_is_heard_first_is_part_of_its_vehicle() {
+    let (vehicle, _) = heard("c04_camera_heartbeat_first").await;
+    assert_eq!(vehicle.vehicle_id, "sys-11");
+    assert_eq!(vehicle.flight_mode, "LOITER");
+    let place = vehicle.position.unwrap();
+    assert!((place.latitude_deg - 47.1).abs() < 1e-6 && (place.longitude_deg - 8.5).abs() < 1e-6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_a_bridge_cut_across_datagrams_are_whole_again() {
+    for size in [100, 32, 16] {
+        let (vehicle, stats) = heard(&format!("c05_stream_cut_{size}")).await;
+        let link = vehicle.link.unwrap();
+        assert_eq!(
+            (link.messages, link.lost),
+            (60, 0),
+            "cut every {size} bytes"
+        );
+        assert_eq!(stats.rejected_by_reason, HashMap::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_newer_than_the_dialect_costs_its_field_alone() {
+    let (vehicle, stats) = heard("c06_unknown_mav_type").await;
+    assert_eq!(vehicle.vehicle_id, "sys-17");
+    assert_eq!(vehicle.armed, Some(true));
+    assert!(vehicle.position.is_some());
+    assert_eq!(stats.rejected_by_reason, HashMap::new());
+    let mut door = start(Config::default()).await;
+    let sender = sender(door.udp).await;
+    let battery = MavMessage::BATTERY_STATUS(dialect::BATTERY_STATUS_DATA {
+        battery_remaining: 42,
+        ..Default::default()
+    });
+    let mut bytes = frame(7, 1, 0, &battery);
+    let header = if bytes[0] == 0xFD { 10 } else { 6 };
+    bytes[header + 34] = 9;
+    let end = bytes.len() - 2;
+    let checksum = mavlink::calculate_crc(&bytes[1..end], dialect::BATTERY_STATUS_DATA::EXTRA_CRC);
+    bytes[end..].copy_from_slice(&checksum.to_le_bytes());
+    sender.send(&bytes).await.unwrap();
+    door.until(|stats| stats.datagrams == 1).await;
+    assert_eq!(door.vehicles().await[0].battery_percent, Some(42.0));
+    door.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heading_that_is_unknown_costs_the_heading_alone() {
+    let mut door = start(Config::default()).await;
+    let sender = sender(door.udp).await;
+    for packet in report("c07_heading_unknown") {
+        sender.send(&packet).await.unwrap();
+    }
+    door.until(|stats| stats.accepted_by_type.get("av-v1") == Some(&4))
+        .await;
+    for vehicle in door.vehicles().await {
+        assert_eq!(vehicle.heading_deg, None, "{}", vehicle.vehicle_id);
+        assert_eq!(vehicle.position.unwrap().latitude_deg, 51.4);
+    }
+    door.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_with_a_byte_order_mark_or_a_zero_byte_is_json() {
+    let mut door = start(Config::default()).await;
+    let sender = sender(door.udp).await;
+    for packet in report("c08_json_bom_nul") {
+        sender.send(&packet).await.unwrap();
+    }
+    door.until(|stats| stats.accepted_by_type.get("av-v1") == Some(&2))
+        .await;
+    let vehicles = door.vehicles().await;
+    let ids: Vec<&str> = vehicles.iter().map(|v| v.vehicle_id.as_str()).collect();
+    assert_eq!(ids, ["d-bom", "d-nul"]);
+    door.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn high_latency_alone_makes_a_vehicle() {
+    let (vehicle, _) = heard("c16_high_latency2").await;
+    let place = vehicle.position.unwrap();
+    assert!((place.latitude_deg - 15.0).abs() < 1e-6 && (place.longitude_deg - 12.0).abs() < 1e-6);
+    assert_eq!(vehicle.vehicle_id, "sys-25");
+    assert!(vehicle.heading_deg.is_some() && vehicle.battery_percent.is_some());
 }

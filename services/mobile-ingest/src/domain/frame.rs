@@ -309,12 +309,6 @@ impl WrittenPlace {
         {
             return payload("accuracy_m must be 0 to 10000000 metres");
         }
-        if self
-            .heading_deg
-            .is_some_and(|value| !(0.0..=360.0).contains(&value))
-        {
-            return payload("heading_deg must be 0 to 360 degrees");
-        }
         let position = match (self.latitude, self.longitude) {
             (Some(latitude_deg), Some(longitude_deg)) => Some(Position {
                 latitude_deg,
@@ -342,9 +336,11 @@ impl WrittenPlace {
         Ok(Place {
             position,
             accuracy_m: self.accuracy_m,
-            // 360 is north written another way.
+            // 360 is north written another way. Phones write -1, 511 or 655.35 for a heading that they do not
+            // know: that costs the heading, not the place.
             heading_deg: self
                 .heading_deg
+                .filter(|deg| (0.0..=360.0).contains(deg))
                 .map(|deg| if deg == 360.0 { 0.0 } else { deg }),
         })
     }

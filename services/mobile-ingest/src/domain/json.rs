@@ -8,6 +8,7 @@ const MAX_SENTENCE: usize = 256;
 
 /// Reads one JSON object; `what` names it in errors.
 pub(crate) fn read_object<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, String> {
+    let body = inside(body);
     // A struct would also be read from an array of its fields, which no sender means.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(format!("the body is not a {what}: it is not a JSON object"));
@@ -23,6 +24,16 @@ pub(crate) fn read_object<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) ->
     json.end()
         .map_err(|error| format!("the body is more than a {what}: {error}"))?;
     Ok(value)
+}
+
+/// A body without what some senders put around it: a byte-order mark before, zero bytes behind.
+fn inside(body: &[u8]) -> &[u8] {
+    const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+    let mut json = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    while let [rest @ .., 0] = json {
+        json = rest;
+    }
+    json
 }
 
 fn cut(mut sentence: String) -> String {

@@ -567,3 +567,73 @@ fn whatever_a_vehicle_says_its_state_holds_only_numbers_that_can_be() {
     assert_eq!(door.by_id.len(), 1);
     assert!(door.vehicles()[0].0.link.messages > 600);
 }
+
+fn gimbal_down(yaw_deg: f32) -> MavMessage {
+    // Pitch -90 after a yaw: w, x, y, z.
+    let half = (yaw_deg.to_radians() / 2.0, std::f32::consts::FRAC_PI_4);
+    let (cy, sy, cp, sp) = (half.0.cos(), half.0.sin(), half.1.cos(), -half.1.sin());
+    MavMessage::GIMBAL_DEVICE_ATTITUDE_STATUS(dialect::GIMBAL_DEVICE_ATTITUDE_STATUS_DATA {
+        q: [cy * cp, -sy * sp, cy * sp, sy * cp],
+        flags: dialect::GimbalDeviceFlags::GIMBAL_DEVICE_FLAGS_YAW_IN_EARTH_FRAME,
+        ..Default::default()
+    })
+}
+
+fn yaw_at(door: &Door, id: &str, time: Timestamp) -> Option<f64> {
+    let fix = door.fix_at(&SensorId::parse(id).unwrap(), time)?;
+    match fix.looking? {
+        Looking::Camera(attitude) => Some(attitude.yaw_deg.round()),
+        Looking::Body(_) => None,
+    }
+}
+
+#[test]
+fn a_gimbal_belongs_to_the_vehicle_of_its_system_wherever_it_sends_from() {
+    let mut door = Door::new(rules());
+    door.hear_mavlink(ms(0), address(1), &frame_v2(1, 1, 0, &global(10, 10)));
+    // Of two gimbals the first carries the camera, whichever is heard last.
+    door.hear_mavlink(ms(1), address(2), &frame_v2(1, 154, 0, &gimbal_down(40.0)));
+    door.hear_mavlink(ms(2), address(3), &frame_v2(1, 171, 0, &gimbal_down(250.0)));
+    assert_eq!(ids(&door), ["sys-1"]);
+    assert_eq!(yaw_at(&door, "sys-1", ms(2)), Some(40.0));
+    // With two vehicles of one system nobody knows whose it is.
+    door.hear_mavlink(ms(3), address(4), &frame_v2(1, 1, 0, &global(20, 20)));
+    door.hear_mavlink(ms(4), address(5), &frame_v2(1, 154, 0, &gimbal_down(90.0)));
+    assert_eq!(yaw_at(&door, "sys-1", ms(4)), Some(40.0));
+    assert_eq!(yaw_at(&door, "sys-1-2", ms(4)), None);
+}
+
+#[test]
+fn component_1_is_the_autopilot_once_it_is_heard() {
+    let mut door = Door::new(rules());
+    let from = address(1);
+    door.hear_mavlink(ms(0), from, &frame_v2(3, 42, 0, &copter()));
+    door.hear_mavlink(ms(1), from, &frame_v2(3, 42, 1, &global(20_000_000, 10)));
+    door.hear_mavlink(ms(2), from, &frame_v2(3, 1, 0, &copter()));
+    door.hear_mavlink(ms(3), from, &frame_v2(3, 1, 1, &global(10_000_000, 10)));
+    door.hear_mavlink(ms(4), from, &frame_v2(3, 42, 2, &global(20_000_000, 10)));
+    assert_eq!(ids(&door), ["sys-3"]);
+    let (state, _) = door.vehicles().remove(0);
+    assert_eq!(state.position.unwrap().latitude_deg, 1.0);
+}
+
+#[test]
+fn unfinished_frames_are_bounded_and_given_up_in_time() {
+    let mut door = Door::new(rules());
+    let whole = frame_v2(1, 1, 0, &global(10, 10));
+    let many = u16::try_from(tails::MAX_TAILS).unwrap() + 10;
+    for port in 0..many {
+        door.hear_mavlink(ms(i64::from(port)), address(port + 1), &whole[..20]);
+    }
+    assert_eq!(rejected(&door, Reject::Truncated), 10);
+    assert!(!door.is_amid_frame(address(1)) && door.is_amid_frame(address(many)));
+    door.hear_mavlink(ms(2_000), address(many), &whole[20..]);
+    assert_eq!(ids(&door), ["sys-1"]);
+    door.expire(ms(10_000));
+    assert_eq!(rejected(&door, Reject::Truncated), u64::from(many) - 1);
+    // A tail that is not continued costs itself, and not the frame behind it.
+    door.hear_mavlink(ms(10_001), address(9), &whole[..20]);
+    let heard = door.hear_mavlink(ms(10_002), address(9), &whole);
+    assert!(heard.telemetry);
+    assert_eq!(rejected(&door, Reject::BadChecksum), 1);
+}

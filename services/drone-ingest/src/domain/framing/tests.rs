@@ -90,7 +90,11 @@ fn every_field_we_use_is_read_as_the_reference_reads_it() {
             Err(reason) => {
                 let places = [Reject::InvalidLatitude, Reject::InvalidLongitude];
                 assert!(places.contains(&reason), "{reason:?}: {expected}");
-                assert!(!on_earth("lat", "lon"), "{expected}");
+                let (lat, lon) = match fields["lat"].is_null() {
+                    true => ("latitude", "longitude"),
+                    false => ("lat", "lon"),
+                };
+                assert!(!on_earth(lat, lon), "{expected}");
                 continue;
             }
         };
@@ -106,10 +110,24 @@ fn every_field_we_use_is_read_as_the_reference_reads_it() {
                 let base_mode = number("base_mode") as u8;
                 assert_eq!(armed, base_mode & 128 != 0);
                 assert_eq!(simulated, base_mode & 32 != 0);
+                // Ground stations, cameras, gimbals and other parts.
+                let parts = [
+                    5, 6, 18, 26, 27, 30, 31, 32, 33, 34, 36, 37, 38, 39, 40, 41, 42,
+                ];
                 assert_eq!(
                     is_vehicle,
-                    number("autopilot") != 8.0 && number("type") != 6.0
+                    number("autopilot") != 8.0 && !parts.contains(&(number("type") as u32))
                 );
+            }
+            Telemetry::HighLatency {
+                ground_speed_mps,
+                battery_percent,
+                ..
+            } => {
+                assert_eq!(ground_speed_mps, number("groundspeed") / 5.0);
+                let sent = number("battery");
+                let known = (0.0..=100.0).contains(&sent).then_some(sent);
+                assert_eq!(battery_percent, known, "{expected}");
             }
             Telemetry::SystemStatus { battery_percent }
             | Telemetry::Battery { battery_percent } => {

@@ -63,10 +63,10 @@ fn the_camera_speaks_before_the_body_and_a_far_attitude_not_at_all() {
     let mut history = History::default();
     history.add_place(ms(1000), place(1.0, 2.0, 3.0));
     history.add_body(ms(1000), yaw(10.0));
-    history.add_camera(ms(0), yaw(20.0));
+    history.add_gimbal(154, ms(0), yaw(20.0));
     let looking = history.at(ms(1000), MAX).unwrap().looking;
     assert_eq!(looking, Some(Looking::Body(yaw(10.0))));
-    history.add_camera(ms(1000), yaw(30.0));
+    history.add_gimbal(154, ms(1000), yaw(30.0));
     let looking = history.at(ms(1000), MAX).unwrap().looking;
     assert_eq!(looking, Some(Looking::Camera(yaw(30.0))));
 }

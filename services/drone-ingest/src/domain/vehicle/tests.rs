@@ -246,6 +246,7 @@ fn the_vehicles_own_clock_is_used_once_it_is_known_and_near() {
 #[test]
 fn a_gimbal_that_turns_with_the_body_needs_the_bodys_heading() {
     let gimbal = |yaw_frame| Telemetry::Gimbal {
+        component_id: 154,
         boot_ms: Some(0),
         attitude: Attitude {
             roll_deg: 0.0,

@@ -200,12 +200,6 @@ fn each_fault_has_its_code_and_names_its_field() {
         ),
         (
             "gps",
-            json!({"heading_deg": 361}),
-            InvalidPayload,
-            "heading_deg",
-        ),
-        (
-            "gps",
             json!({"simulated": "yes"}),
             InvalidPayload,
             "simulated",
@@ -300,6 +294,11 @@ fn the_edges_of_the_ranges_are_inside() {
         json!({"heading_deg": 0, "accuracy_m": 0}),
     ] {
         judge(&frame("gps", &changes)).unwrap();
+    }
+    for unknown in [-1.0, 360.5, 511.0, 655.35] {
+        let somewhere = judge(&frame("gps", &json!({"heading_deg": unknown}))).unwrap();
+        assert_eq!(somewhere.place.heading_deg, None);
+        assert!(somewhere.place.position.is_some());
     }
     let north = judge(&frame("gps", &json!({"heading_deg": 360}))).unwrap();
     assert_eq!(north.place.heading_deg, Some(0.0));
