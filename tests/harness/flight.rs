@@ -48,7 +48,9 @@ pub fn write_pictures(folder: &Path, frames: u32, size_px: (u32, u32)) -> anyhow
 /// Sends a recording through the front doors as fast as they take it and waits until it is painted.
 pub async fn replay(recording: &Recording, edge: &Edge, udp: SocketAddr) -> anyhow::Result<Counts> {
     let stop = StopSource::new().stop();
-    let counts = recording.send(edge, udp, Speed::Max, &stop, |_| {}).await?;
+    let counts = recording
+        .send(edge, udp, Speed::Max, false, &stop, |_| {})
+        .await?;
     wait_until_painted(edge, counts.frames, &stop).await?;
     Ok(counts)
 }

@@ -21,6 +21,9 @@ pub(crate) struct ReplayOptions {
     /// Stop when everything has been sent and painted; without it the node stays up.
     #[arg(long)]
     pub(crate) exit_when_done: bool,
+    /// End at the first file that cannot be sent, instead of naming it and going on.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// Looks for recordings before anything is started.
@@ -64,15 +67,22 @@ async fn send(
     let start = Instant::now();
     let bar = report.bar(recording.total() as u64);
     let counts = recording
-        .send(&edge, doors.udp, options.speed, &stop, |file| {
-            bar.set_message(
-                file.file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned(),
-            );
-            bar.inc(1);
-        })
+        .send(
+            &edge,
+            doors.udp,
+            options.speed,
+            options.strict,
+            &stop,
+            |file| {
+                bar.set_message(
+                    file.file_name()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned(),
+                );
+                bar.inc(1);
+            },
+        )
         .await
         .map_err(|error| RunError::new("replay the recording", error))?;
     bar.finish_and_clear();

@@ -42,7 +42,7 @@ impl Sent {
         Counts {
             frames: self.frames.load(Ordering::Relaxed),
             datagrams: self.datagrams.load(Ordering::Relaxed),
-            duplicates: 0,
+            ..Counts::default()
         }
     }
 }

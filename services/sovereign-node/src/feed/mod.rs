@@ -4,12 +4,14 @@
 
 mod edge;
 mod flight;
+mod left_out;
 mod recording;
 mod summary;
 mod tlog;
 
 pub use edge::{Accepted, CaptureNotes, Edge, EdgeError, Event, Events, Fix, Latency, Stats};
 pub use flight::{Flight, Sent};
+pub use left_out::{LeftOut, LeftOuts};
 pub use recording::{Counts, Recording, RecordingError, Speed};
 pub use summary::{Datagrams, LatencyMs, Summary};
 pub use tlog::{Record, records_from_tlog};

@@ -15,7 +15,7 @@ use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 use super::flight::any_address_like;
-use super::{CaptureNotes, Edge, EdgeError, Record, records_from_tlog};
+use super::{CaptureNotes, Edge, EdgeError, LeftOut, LeftOuts, Record, records_from_tlog};
 
 const MAX_FILES: usize = 100_000;
 /// Datagrams that may be on their way when time does not pace them: they fit the node's receive buffer
@@ -23,8 +23,14 @@ const MAX_FILES: usize = 100_000;
 const MAX_UNSEEN: u64 = 200;
 /// Datagrams on their way are lost when the node has counted no further one for this long.
 const LOST_AFTER: Duration = Duration::from_secs(10);
-/// Longest pause kept between two things: a recorder that was off for a day is no reason to wait one.
+/// Longest pause kept between two things: a recorder that was off for a while is no reason to wait so long.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Two things further apart are no pause: the recorder's clock was set.
+const CLOCK_STEP: Duration = Duration::from_secs(3600);
+/// Files of pictures that are no JPEG, which people have beside those that are.
+const OTHER_PICTURES: [&str; 12] = [
+    "tif", "tiff", "dng", "png", "heic", "heif", "webp", "bmp", "arw", "cr2", "nef", "raw",
+];
 
 /// How fast recorded time passes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,13 +76,16 @@ pub enum RecordingError {
         #[source]
         source: std::io::Error,
     },
-    /// A line of packets is not one.
-    #[error("{path}, line {line}: no packet, expected an object with `hex`")]
-    Packet {
-        /// The file.
+    /// Something would be left out, and everything was asked for.
+    #[error("{} {}; without --strict it is left out", .0.file, .0.reason)]
+    Strict(LeftOut),
+    /// Nothing usable at the path, though there are pictures.
+    #[error("nothing to replay in {path}: {} {}", first.file, first.reason)]
+    AllLeftOut {
+        /// The path.
         path: PathBuf,
-        /// The line, from 1.
-        line: usize,
+        /// The first that was left out.
+        first: LeftOut,
     },
     /// The UDP side failed.
     #[error("send a datagram to the node")]
@@ -87,7 +96,7 @@ pub enum RecordingError {
 }
 
 /// What was sent.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub struct Counts {
     /// Pictures accepted for the first time.
     pub frames: u64,
@@ -95,6 +104,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Datagrams sent.
     pub datagrams: u64,
+    /// What was not sent.
+    pub left_out: LeftOuts,
 }
 
 #[derive(Debug)]
@@ -108,11 +119,20 @@ struct Picture {
 
 impl Picture {
     /// Previews and scans that lie beside the pictures have no position: they were not taken from the air.
-    fn with_position(path: PathBuf) -> Option<Self> {
-        let header = header_of(&path)?;
-        header.gps?;
+    fn with_position(path: PathBuf) -> Result<Self, (PathBuf, String)> {
+        let header = match header_of(&path) {
+            Ok(header) => header,
+            Err(reason) => return Err((path, reason)),
+        };
+        if header.gps.is_none() {
+            let reason = match header.gps_fault {
+                Some(fault) => format!("has a position that {fault}"),
+                None => "has no GPS position".to_owned(),
+            };
+            return Err((path, reason));
+        }
         let nanos = header.camera_clock.map(Timestamp::as_unix_nanos);
-        Some(Self {
+        Ok(Self {
             path,
             at: nanos.and_then(|nanos| Some(Duration::from_nanos(nanos.try_into().ok()?))),
             simulated: header.software.as_deref() == Some(SIMULATOR),
@@ -127,6 +147,7 @@ pub struct Recording {
     telemetry: Vec<PathBuf>,
     packets: Vec<PathBuf>,
     name: String,
+    left_out: LeftOuts,
 }
 
 impl Recording {
@@ -144,9 +165,17 @@ impl Recording {
         };
         for file in files {
             match extension(&file).as_str() {
-                "jpg" | "jpeg" => recording.pictures.extend(Picture::with_position(file)),
+                "jpg" | "jpeg" => match Picture::with_position(file) {
+                    Ok(picture) => recording.pictures.push(picture),
+                    Err((file, reason)) => recording.left_out.add(&file, reason),
+                },
                 "tlog" => recording.telemetry.push(file),
                 "bin" | "jsonl" => recording.packets.push(file),
+                other if OTHER_PICTURES.contains(&other) => {
+                    let format = other.to_uppercase();
+                    let reason = format!("is a {format}, and only JPEG is read");
+                    recording.left_out.add(&file, reason);
+                }
                 _ => {}
             }
         }
@@ -154,7 +183,11 @@ impl Recording {
             .pictures
             .sort_by(|a, b| (a.at, &a.path).cmp(&(b.at, &b.path)));
         if recording.total() == 0 {
-            return Err(RecordingError::Nothing(path.to_owned()));
+            let path = path.to_owned();
+            return Err(match recording.left_out.named.into_iter().next() {
+                Some(first) => RecordingError::AllLeftOut { path, first },
+                None => RecordingError::Nothing(path),
+            });
         }
         Ok(recording)
     }
@@ -170,35 +203,59 @@ impl Recording {
     }
 
     /// Sends everything: telemetry, packets, then pictures; `progress` hears of each file that is done.
-    /// A stop ends it between two of them.
+    /// A stop ends it between two of them. What the node refuses or cannot be read is left out and the rest
+    /// goes on, unless it is to be `strict`.
     pub async fn send(
         &self,
         edge: &Edge,
         udp: SocketAddr,
         speed: Speed,
+        strict: bool,
         stop: &Stop,
         mut progress: impl FnMut(&Path),
     ) -> Result<Counts, RecordingError> {
-        let mut counts = Counts::default();
+        let mut counts = Counts {
+            left_out: self.left_out.clone(),
+            ..Counts::default()
+        };
+        let mut leave_out = |file: &Path, reason: String| {
+            if strict {
+                return Err(RecordingError::Strict(LeftOut::of(file, reason)));
+            }
+            counts.left_out.add(file, reason);
+            Ok(())
+        };
+        if let (true, Some(first)) = (strict, self.left_out.named.first()) {
+            return Err(RecordingError::Strict(first.clone()));
+        }
         let mut link = UdpLink::open(edge.clone(), udp).await?;
         for file in &self.telemetry {
-            link.send_paced(&records_from_tlog(&read(file)?), speed, stop)
-                .await?;
+            match read(file) {
+                Ok(log) => {
+                    link.send_paced(&records_from_tlog(&log), speed, stop)
+                        .await?
+                }
+                Err(reason) => leave_out(file, reason)?,
+            }
             progress(file);
         }
         for file in &self.packets {
-            for packet in packets_from_file(file)? {
+            let packets = read(file).map(|bytes| packets_of(file, &bytes));
+            for packet in packets.unwrap_or_else(|reason| vec![Err(reason)]) {
                 if stop.is_requested() {
                     break;
                 }
-                link.send(&packet).await?;
+                match packet {
+                    Ok(packet) => link.send(&packet).await?,
+                    Err(reason) => leave_out(file, reason)?,
+                }
             }
             progress(file);
         }
         // What was measured beside a picture has to be known before the picture is.
         link.wait_until_unseen(0).await?;
-        counts.datagrams = link.sent;
         let mut pace = Pace::new(speed);
+        let (mut frames, mut duplicates) = (0, 0);
         for picture in &self.pictures {
             pace.wait(picture.at, stop).await;
             if stop.is_requested() {
@@ -208,15 +265,24 @@ impl Recording {
                 simulated: picture.simulated,
                 ..CaptureNotes::default()
             };
-            let bytes = read(&picture.path)?;
-            let accepted = edge.upload_capture(&self.name, bytes, &notes).await?;
-            if accepted.duplicate {
-                counts.duplicates += 1;
-            } else {
-                counts.frames += 1;
+            match read(&picture.path) {
+                Ok(bytes) => match edge.upload_capture(&self.name, bytes, &notes).await {
+                    Ok(accepted) if accepted.duplicate => duplicates += 1,
+                    Ok(_) => frames += 1,
+                    Err(EdgeError::Refused { status, detail, .. }) => {
+                        leave_out(
+                            &picture.path,
+                            format!("was refused with {status}: {detail}"),
+                        )?;
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+                Err(reason) => leave_out(&picture.path, reason)?,
             }
             progress(&picture.path);
         }
+        (counts.frames, counts.duplicates) = (frames, duplicates);
+        counts.datagrams = link.sent;
         Ok(counts)
     }
 }
@@ -241,7 +307,12 @@ impl Pace {
             return;
         };
         if let Some(previous) = self.previous.replace(at) {
-            let gap = at.saturating_sub(previous).min(LONGEST_PAUSE);
+            let gap = at.saturating_sub(previous);
+            let gap = if gap > CLOCK_STEP {
+                Duration::ZERO
+            } else {
+                gap.min(LONGEST_PAUSE)
+            };
             self.due += gap.div_f64(times);
             tokio::select! {
                 () = tokio::time::sleep_until(self.due) => {}
@@ -368,11 +439,9 @@ fn extension(path: &Path) -> String {
         .to_lowercase()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, RecordingError> {
-    std::fs::read(path).map_err(|source| RecordingError::Read {
-        path: path.to_owned(),
-        source,
-    })
+/// The bytes of a file, or why there are none.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))
 }
 
 #[derive(Deserialize)]
@@ -381,12 +450,11 @@ struct PacketLine {
 }
 
 /// A `.bin` file is one stream, cut into datagrams; a `.jsonl` file is a packet a line.
-fn packets_from_file(path: &Path) -> Result<Vec<Vec<u8>>, RecordingError> {
-    let bytes = read(path)?;
+fn packets_of(path: &Path, bytes: &[u8]) -> Vec<Result<Vec<u8>, String>> {
     if extension(path) == "bin" {
-        return Ok(vec![bytes]);
+        return vec![Ok(bytes.to_vec())];
     }
-    let text = String::from_utf8_lossy(&bytes);
+    let text = String::from_utf8_lossy(bytes);
     text.lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
@@ -394,9 +462,9 @@ fn packets_from_file(path: &Path) -> Result<Vec<Vec<u8>>, RecordingError> {
             serde_json::from_str::<PacketLine>(line)
                 .ok()
                 .and_then(|packet| bytes_from_hex(&packet.hex))
-                .ok_or_else(|| RecordingError::Packet {
-                    path: path.to_owned(),
-                    line: index + 1,
+                .ok_or_else(|| {
+                    let line = index + 1;
+                    format!("has no packet in line {line}, expected an object with `hex`")
                 })
         })
         .collect()
@@ -441,19 +509,22 @@ fn sensor_id_from_path(path: &Path) -> String {
     }
 }
 
-fn header_of(path: &Path) -> Option<Header> {
-    let mut file = std::fs::File::open(path).ok()?;
+fn header_of(path: &Path) -> Result<Header, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     let mut wanted = 64 << 10;
     loop {
         let more = wanted - bytes.len();
-        (&mut file).take(more as u64).read_to_end(&mut bytes).ok()?;
+        (&mut file)
+            .take(more as u64)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
         match Header::read(&bytes) {
-            Ok(header) => return Some(header),
             Err(NotAPicture::Header(_)) if bytes.len() == wanted && wanted < MAX_HEADER_BYTES => {
                 wanted *= 2;
             }
-            Err(_) => return None,
+            read => return read.map_err(|error| error.to_string()),
         }
     }
 }
@@ -481,14 +552,11 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_packet_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("packets.jsonl");
-        std::fs::write(&path, "{\"hex\":\"fe00\"}\n{\"hex\":\"f\"}\n").unwrap();
-        let error = packets_from_file(&path).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("line 2: no packet, expected an object with `hex`")
+        let packets = packets_of(
+            Path::new("packets.jsonl"),
+            b"{\"hex\":\"fe00\"}\n{\"hex\":\"f\"}\n",
         );
+        assert_eq!(packets[0], Ok(vec![0xFE, 0]));
+        assert!(packets[1].as_ref().unwrap_err().contains("line 2"));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Counts, Edge, EdgeError, Latency};
+use super::{Counts, Edge, EdgeError, Latency, LeftOuts};
 
 /// The outcome of a demo or a replay, all of it measured.
 #[derive(Debug, Serialize)]
@@ -29,6 +29,8 @@ pub struct Summary {
     pub datagrams: Datagrams,
     /// True when the data came from the simulator.
     pub simulated: bool,
+    /// What was not sent, and why.
+    pub left_out: LeftOuts,
 }
 
 /// Milliseconds.
@@ -83,6 +85,7 @@ impl Summary {
                 received: drones.datagrams,
             },
             simulated,
+            left_out: sent.left_out.clone(),
         })
     }
 
@@ -100,8 +103,9 @@ impl Summary {
             0 => String::new(),
             known => format!(" ({known} of an earlier run, painted then)"),
         };
+        let left_out = self.left_out.for_people();
         format!(
-            "frames in         {}{known}\nframes placed     {}\nframes refused    {}\ntiles written     {}\n\
+            "{left_out}frames in         {}{known}\nframes placed     {}\nframes refused    {}\ntiles written     {}\n\
              datagrams         {} sent, {} received\nframe to tile     {latency}\nbounds            {bounds}\n\
              elapsed           {:.1} s",
             self.frames_in,

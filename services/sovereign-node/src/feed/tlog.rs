@@ -17,8 +17,11 @@ pub struct Record {
 const TIME: usize = 8;
 const V1: u8 = 0xFE;
 const V2: u8 = 0xFD;
-/// Records of one log are no further apart than this: a day.
+/// Records of one log are no further apart than this: a day. A clock that was set may be: then its time is at
+/// least one of this century.
 const PLAUSIBLE_GAP: Duration = Duration::from_secs(24 * 3600);
+const THIS_CENTURY: std::ops::Range<Duration> =
+    Duration::from_secs(946_684_800)..Duration::from_secs(4_102_444_800);
 
 /// Cuts a log into records, in order. Bytes that belong to no record are kept as records of their own,
 /// with the time of the record before them, or of the first when there is none before.
@@ -68,7 +71,8 @@ fn time_at(log: &[u8], start: usize, previous: Option<Duration>) -> Option<Durat
     let bytes = log.get(start..start + TIME)?;
     let micros = u64::from_be_bytes(bytes.try_into().expect("the slice has eight bytes"));
     let at = Duration::from_micros(micros);
-    let plausible = previous.is_none_or(|previous| at.abs_diff(previous) < PLAUSIBLE_GAP);
+    let plausible = previous.is_none_or(|previous| at.abs_diff(previous) < PLAUSIBLE_GAP)
+        || THIS_CENTURY.contains(&at);
     plausible.then_some(at)
 }
 
@@ -119,6 +123,24 @@ mod tests {
         assert_eq!(records.last().unwrap().at, Duration::from_secs(3));
         assert!(records.iter().any(|r| r.bytes.contains(&0x11)));
         assert!(total >= log.len() - 4 * TIME);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_damages_nothing() {
+        let day = 86_400_000_000;
+        let start = 1_780_315_200_000_000;
+        let log = [
+            start,
+            start + 1,
+            start + day + 2,
+            start + 3,
+            start + 40 * day,
+        ]
+        .map(|micros| record(micros, b"one"))
+        .concat();
+        let records = records_from_tlog(&log);
+        assert_eq!(records.len(), 5);
+        assert!(records.iter().all(|record| record.bytes.len() == 11));
     }
 
     #[test]

@@ -1,0 +1,236 @@
+//! Inputs that people's systems choked on, through the front doors of a running node. `field-reports/README.md`
+//! says what each is, where it was reported, and what is right.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use sovereign_node::feed::{CaptureNotes, Edge, EdgeError};
+use sovereign_proto::geo::v1::TrackingState;
+use sovereign_proto::slam::v1::slam_client::SlamClient;
+use sovereign_proto::slam::v1::{Keyframe, ListKeyframesRequest};
+use sovereign_tests::process::{Process, binary};
+use sovereign_tests::tiles::painted_frames;
+use sovereign_tests::wait_for;
+
+const DECIDED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a picture comes to.
+enum Right {
+    /// On the map, taken at these degrees, 60 m above the ground and straight down.
+    Placed(f64, f64),
+    /// Kept without a pose, for a reason that has this in it.
+    Waits(&'static str),
+    /// Refused at the door, in words that have this in them.
+    Refused(&'static str),
+}
+
+const PICTURES: [(&str, Right); 14] = [
+    ("c01_gps_next_ifd_minus1", Right::Placed(10.01, -91.99)),
+    ("c02_segment_00e1", Right::Placed(10.02, -91.99)),
+    ("c03_no_eoi", Right::Refused("cut off")),
+    ("c09_offset_z", Right::Waits("attitude")),
+    ("c10_no_refs", Right::Waits("GPSLatitudeRef")),
+    ("c10b_ref_word_south", Right::Placed(-33.5, 151.2)),
+    ("c10c_signed_rational", Right::Waits("negative")),
+    ("c14_xmp_unbound_prefix", Right::Placed(20.03, -91.99)),
+    ("c14b_xmp_duplicate_attribute", Right::Placed(20.04, -91.99)),
+    ("c14c_xmp_bare_ampersand", Right::Placed(20.05, -91.99)),
+    ("c14d_xmp_nul", Right::Placed(20.06, -91.99)),
+    ("c14g_xmp_tag700", Right::Placed(10.05, -91.99)),
+    ("c14h_xmp_rdf_only", Right::Placed(20.01, -91.99)),
+    ("c17_altitude_ref_3", Right::Placed(-21.0, 55.2)),
+];
+
+fn reports() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("field-reports")
+}
+
+async fn start(folder: &Path) -> anyhow::Result<(Process, Edge)> {
+    let args = [
+        "start",
+        "--set",
+        "drone-ingest.listen=127.0.0.1:0",
+        "--set",
+        "mobile-ingest.listen=127.0.0.1:0",
+        "--listen",
+        "/ip4/127.0.0.1/tcp/0",
+    ];
+    let process = Process::start("sovereign-node", folder, &args).await?;
+    let edge = Edge::open(
+        process.address("mobile-ingest.https")?,
+        &process.data_dir().join("mobile-ingest"),
+    )?;
+    Ok((process, edge))
+}
+
+async fn keyframes(process: &Process) -> anyhow::Result<BTreeMap<String, Keyframe>> {
+    let mut slam = SlamClient::new(process.grpc()?);
+    let request = ListKeyframesRequest {
+        sensor_id: String::new(),
+        limit: 100,
+    };
+    let listed = slam.list_keyframes(request).await?.into_inner().keyframes;
+    Ok(listed
+        .into_iter()
+        .map(|k| (k.sensor_id.clone(), k))
+        .collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_is_on_the_map_or_says_why_not() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (process, edge) = start(folder.path()).await?;
+    let mut kept = 0;
+    for (name, right) in &PICTURES {
+        let jpeg = std::fs::read(reports().join(format!("{name}.jpg")))?;
+        let sent = edge
+            .upload_capture(name, jpeg, &CaptureNotes::default())
+            .await;
+        match (right, sent) {
+            (Right::Refused(words), Err(EdgeError::Refused { detail, .. })) => {
+                ensure!(detail.contains(words), "{name}: {detail}");
+            }
+            (Right::Placed(..) | Right::Waits(_), Ok(_)) => kept += 1,
+            (_, other) => anyhow::bail!("{name}: {other:?}"),
+        }
+    }
+    let verdicts = wait_for(DECIDED_WITHIN, async || {
+        let verdicts = keyframes(&process).await?;
+        Ok((verdicts.len() == kept).then_some(verdicts))
+    })
+    .await
+    .context("not every picture has a verdict")?;
+    let mut placed = 0;
+    for (name, right) in &PICTURES {
+        let Some(keyframe) = verdicts.get(*name) else {
+            continue;
+        };
+        match right {
+            Right::Placed(latitude, longitude) => {
+                ensure!(
+                    keyframe.state() == TrackingState::Tracking,
+                    "{name}: {}",
+                    keyframe.reason
+                );
+                let pose = keyframe.pose.context("a pose")?;
+                let place = pose.position.context("a position")?;
+                ensure!(
+                    (place.latitude_deg - latitude).abs() < 1e-6,
+                    "{name}: {place:?}"
+                );
+                ensure!(
+                    (place.longitude_deg - longitude).abs() < 1e-6,
+                    "{name}: {place:?}"
+                );
+                ensure!(pose.height_above_ground_m == Some(60.0), "{name}: {pose:?}");
+                let middle = keyframe
+                    .footprint
+                    .iter()
+                    .map(|c| c.latitude_deg)
+                    .sum::<f64>()
+                    / 4.0;
+                ensure!(
+                    (middle - latitude).abs() < 1e-6,
+                    "{name} does not look down"
+                );
+                placed += 1;
+            }
+            Right::Waits(words) => {
+                ensure!(keyframe.state() == TrackingState::Lost, "{name}");
+                ensure!(
+                    keyframe.reason.contains(words),
+                    "{name}: {}",
+                    keyframe.reason
+                );
+            }
+            Right::Refused(_) => anyhow::bail!("{name} was refused and has a verdict"),
+        }
+    }
+    // What has a pose is on the map: one word everywhere.
+    wait_for(DECIDED_WITHIN, async || {
+        let painted = painted_frames(process.grpc()?).await?;
+        Ok((painted.len() == placed).then_some(()))
+    })
+    .await
+    .context("not every placed picture was painted")?;
+    process.stop(&[]).await
+}
+
+#[test]
+fn a_replay_names_what_it_leaves_out_and_goes_on() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let recording = folder.path().join("recording/strip 2");
+    std::fs::create_dir_all(&recording)?;
+    for name in [
+        "c01_gps_next_ifd_minus1",
+        "c03_no_eoi",
+        "c10_no_refs",
+        "c14d_xmp_nul",
+    ] {
+        let jpeg = format!("{name}.jpg");
+        std::fs::copy(
+            reports().join(&jpeg),
+            recording.join(jpeg.replace("c14d", "c14d.")),
+        )?;
+    }
+    std::fs::rename(
+        recording.join("c14d._xmp_nul.jpg"),
+        recording.join("c14d.JPEG"),
+    )?;
+    std::fs::copy(
+        reports().join("c18_clock_jump.tlog"),
+        recording.join("c18.tlog"),
+    )?;
+    std::fs::copy(
+        reports().join("c16_high_latency2.jsonl"),
+        recording.join("c16.jsonl"),
+    )?;
+    std::fs::write(
+        recording.join("damaged.jsonl"),
+        "{\"hex\": \"fd\"}\nno packet\n",
+    )?;
+    std::fs::write(recording.join("raw.DNG"), "II*\0")?;
+    std::fs::write(recording.join("notes.txt"), "not a recording")?;
+    let replay = |data: &str, more: &[&str]| {
+        std::process::Command::new(binary("sovereign-node")?)
+            .arg("replay")
+            .arg(folder.path().join("recording"))
+            .args(["--speed", "max", "--exit-when-done", "--json", "--data-dir"])
+            .arg(folder.path().join(data))
+            .args(more)
+            .output()
+            .context("run the replay")
+    };
+    let forgiving = replay("forgiving", &[])?;
+    let printed = String::from_utf8(forgiving.stdout)?;
+    ensure!(forgiving.status.success(), "{printed}");
+    let summary: Value = serde_json::from_str(&printed)?;
+    ensure!(
+        summary["frames_in"] == 2 && summary["frames_placed"] == 2,
+        "{summary}"
+    );
+    // 120 of the log with the clock that jumps, 3 and 1 of the packets.
+    ensure!(summary["datagrams"]["received"] == 124, "{summary}");
+    let named = summary["left_out"]["named"].as_array().context("names")?;
+    for (file, reason) in [
+        ("c03_no_eoi.jpg", "cut off"),
+        ("c10_no_refs.jpg", "GPSLatitudeRef"),
+        ("damaged.jsonl", "line 2"),
+        ("raw.DNG", "only JPEG is read"),
+    ] {
+        let found = named.iter().any(|left_out| {
+            let has = |key: &str, part: &str| left_out[key].as_str().unwrap_or("").contains(part);
+            has("file", file) && has("reason", reason)
+        });
+        ensure!(found, "{file}: {summary}");
+    }
+    ensure!(named.len() == 4, "{summary}");
+    let strict = replay("strict", &["--strict"])?;
+    let printed = String::from_utf8(strict.stdout)?;
+    ensure!(!strict.status.success(), "{printed}");
+    ensure!(printed.contains("--strict"), "{printed}");
+    Ok(())
+}
