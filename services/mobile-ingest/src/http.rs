@@ -19,12 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use tower::util::option_layer;
+use tower_http::compression::{CompressionLayer, Predicate};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use edge::Edge;
@@ -59,9 +61,30 @@ pub(crate) fn router(edge: Arc<Edge>) -> Router {
         .route("/tiles/{layer}/{z}/{x}/{file}", get(tiles::tile))
         .fallback(console::file)
         .method_not_allowed_fallback(wrong_method)
+        .layer(CompressionLayer::new().compress_when(Text))
         .layer(option_layer(cors(&edge.settings.cors_origins)))
         .layer(middleware::from_fn_with_state(edge.clone(), finish))
         .with_state(edge)
+}
+
+/// What is worth packing: text. Pictures are packed already, and events have to leave at once.
+#[derive(Clone, Copy)]
+struct Text;
+
+impl Predicate for Text {
+    fn should_compress<B: HttpBody>(&self, response: &axum::http::Response<B>) -> bool {
+        const KINDS: [&str; 6] = [
+            "text/html",
+            "text/css",
+            "text/javascript",
+            "application/json",
+            "application/geo+json",
+            "image/svg+xml",
+        ];
+        let media_type = response.headers().get(header::CONTENT_TYPE);
+        let media_type = media_type.and_then(|value| value.to_str().ok());
+        media_type.is_some_and(|is| KINDS.iter().any(|kind| is.starts_with(kind)))
+    }
 }
 
 async fn wrong_method(method: Method) -> Problem {
@@ -90,7 +113,13 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
 }
 
 async fn finish(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
+    let (request, lent) = body::lend(request);
     let mut response = next.run(request).await;
+    if let Some(lent) = lent
+        && !response.status().is_success()
+    {
+        body::drain(lent).await;
+    }
     edge.metrics.response(class(response.status()));
     let headers = response.headers_mut();
     headers.insert(

@@ -242,6 +242,7 @@ impl Upstream {
         layer: &str,
         [z, x, y]: [u32; 3],
         format: TileFormat,
+        double: bool,
     ) -> Result<TileAnswer, CallError> {
         let mut client = self.tiles.clone();
         let format = match format {
@@ -253,6 +254,7 @@ impl Upstream {
             layer: layer.to_owned(),
             coord: Some(geo::TileCoord { z, x, y }),
             format: format.into(),
+            double,
             ..GetTileRequest::default()
         };
         match client.get_tile(within(READ_DEADLINE, request)).await {

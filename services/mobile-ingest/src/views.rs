@@ -210,6 +210,8 @@ pub(crate) struct Layer {
     pub(crate) max_zoom: u32,
     /// West, south, east, north; absent for an empty layer.
     pub(crate) bounds: Option<[f64; 4]>,
+    /// Longitude, latitude and zoom where there is content; absent for an empty layer.
+    pub(crate) centre: Option<(f64, f64, u32)>,
     pub(crate) tiles: u64,
     pub(crate) last_change: u64,
     pub(crate) simulated: bool,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::{Stream, stream};
+use sovereign_model::geo::TileCoord;
 use sovereign_model::{SensorId, Timestamp};
 use sovereign_objects::StoredPicture;
 use sovereign_proto::drone::v1 as drone;
@@ -167,6 +168,13 @@ pub(crate) fn layer(layer: tile::Layer) -> Layer {
                 bounds.east_deg,
                 bounds.north_deg,
             ]
+        }),
+        centre: layer.centre.as_ref().and_then(|coord| {
+            let coord = TileCoord::try_from(coord).ok()?;
+            let bounds = coord.bounds();
+            let longitude = f64::midpoint(bounds.west_deg, bounds.east_deg);
+            let latitude = f64::midpoint(bounds.south_deg, bounds.north_deg);
+            Some((longitude, latitude, coord.z().into()))
         }),
         tiles: layer.tiles,
         last_change: layer.last_change,

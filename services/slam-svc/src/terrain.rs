@@ -77,10 +77,15 @@ impl std::fmt::Debug for Terrain {
 
 pub(crate) struct Terrain {
     sheets: Vec<Sheet>,
-    blocks: Cache<(usize, usize, usize), Option<Arc<Vec<f32>>>>,
+    blocks: Cache<BlockKey, Block>,
     geographic: Proj,
     geoid: Geoid,
 }
+
+/// Number of the sheet, column and row of the block.
+type BlockKey = (usize, usize, usize);
+/// Pixels row by row; nothing where the file cannot be read.
+type Block = Option<Arc<Vec<f32>>>;
 
 struct Sheet {
     path: PathBuf,
@@ -234,7 +239,7 @@ impl Sheet {
 
     /// A block in single precision, row by row; what cannot be read counts as no data, and is said once as
     /// long as it is kept.
-    fn read(&self, column: usize, row: usize) -> Option<Arc<Vec<f32>>> {
+    fn read(&self, column: usize, row: usize) -> Block {
         let columns = self.block_width(column);
         let rows = BLOCK.min(self.file.height() as usize - row * BLOCK);
         let (top, left) = (row * BLOCK, column * BLOCK);

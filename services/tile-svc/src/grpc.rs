@@ -13,12 +13,14 @@ use sovereign_service::status_of;
 use tonic::{Request, Response, Status};
 
 use crate::domain::layer::{Layer, Place};
+use crate::domain::raster::doubled;
 use crate::error::Error;
 use crate::metrics::Meter;
-use crate::picture::{Format, encode};
-use crate::served::{Served, ServedTile};
-use crate::store::{Map, StoreError};
+use crate::picture::encode;
+use crate::served::{Look, Served, ServedTile};
+use crate::store::{Map, StoreError, Stored};
 use crate::wire::{self, Wanted};
+use sovereign_model::Digest;
 
 const DEFAULT_ENTRIES: usize = 100;
 const MAX_ENTRIES: usize = 1_000;
@@ -35,7 +37,10 @@ pub(crate) struct Api {
 
 impl Api {
     async fn tile(&self, request: &GetTileRequest) -> Result<GetTileResponse, Error> {
-        let format = wire::format_from_number(request.format)?;
+        let look = Look {
+            format: wire::format_from_number(request.format)?,
+            double: request.double,
+        };
         let place = match wire::wanted_from_request(request)? {
             Wanted::At(layer, coord) => Place { layer, coord },
             Wanted::Showing(digest) => {
@@ -43,30 +48,36 @@ impl Api {
                 place.ok_or(Error::UnknownDigest(digest))?
             }
         };
-        let (tile, source) = match self.served.find(place, format) {
+        let (tile, source) = match self.served.find(place, look) {
             Some(tile) => (tile, "memory"),
-            None => (self.encoded(place, format).await?, "encoded"),
+            None => (self.encoded(place, look).await?, "encoded"),
         };
         let served = &self.meter.metrics.tiles_served;
         served.get_or_create(&[("source", source)]).inc();
         Ok(GetTileResponse {
             data: tile.data,
-            media_type: format.media_type().to_owned(),
+            media_type: look.format.media_type().to_owned(),
             digest: tile.digest.to_hex(),
         })
     }
 
-    async fn encoded(&self, place: Place, format: Format) -> Result<ServedTile, Error> {
+    async fn encoded(&self, place: Place, look: Look) -> Result<ServedTile, Error> {
         let (served, quality) = (Arc::clone(&self.served), self.jpeg_quality);
         self.ask(move |map| {
             let epoch = served.epoch();
             let stored = map.read(place)?.ok_or(Error::Empty(place.coord))?;
-            let data = encode(stored.planes.shown(), format, quality)?;
+            let shown = stored.planes.shown();
+            let (data, digest) = if look.double {
+                let (pixels, digest) = doubled_tile(map, place, &stored)?;
+                (encode(&pixels, look.format, quality)?, digest)
+            } else {
+                (encode(shown.pixels(), look.format, quality)?, stored.digest)
+            };
             let tile = ServedTile {
                 data: Bytes::from(data),
-                digest: stored.digest,
+                digest,
             };
-            served.keep(epoch, place, format, &tile);
+            served.keep(epoch, place, look, &tile);
             Ok(tile)
         })
         .await
@@ -115,6 +126,25 @@ impl Api {
     }
 }
 
+/// A tile of twice the side, and a digest of all that it shows.
+fn doubled_tile(map: &Map, place: Place, stored: &Stored) -> Result<(Vec<u32>, Digest), Error> {
+    let layer = place.layer;
+    let mut children = Vec::with_capacity(4);
+    // Beyond the last zoom there is nothing finer.
+    for coord in place.coord.children().into_iter().flatten() {
+        children.push(map.read(Place { layer, coord })?);
+    }
+    let digests = children.iter().flatten().map(|child| child.digest);
+    let digests: Vec<Digest> = std::iter::once(stored.digest).chain(digests).collect();
+    let parts: Vec<&[u8]> = digests
+        .iter()
+        .map(|digest| &digest.as_bytes()[..])
+        .collect();
+    let rasters = [0, 1, 2, 3].map(|i: usize| children.get(i)?.as_ref().map(|c| c.planes.shown()));
+    let pixels = doubled(stored.planes.shown(), rasters);
+    Ok((pixels, Digest::of_parts(&parts)))
+}
+
 fn entries(limit: u32) -> usize {
     match limit {
         0 => DEFAULT_ENTRIES,
@@ -128,11 +158,15 @@ impl Tiles for Api {
         &self,
         _: Request<ListLayersRequest>,
     ) -> Result<Response<ListLayersResponse>, Status> {
-        let layers =
-            Layer::ALL.map(|layer| wire::layer_from_summary(layer, self.map.summary(layer)));
-        Ok(Response::new(ListLayersResponse {
-            layers: layers.into(),
-        }))
+        let layers = self.ask(|map| {
+            let layers = Layer::ALL.into_iter().map(|layer| {
+                let centre = map.centre(layer)?;
+                Ok(wire::layer_from_summary(layer, map.summary(layer), centre))
+            });
+            layers.collect::<Result<Vec<_>, Error>>()
+        });
+        let layers = layers.await;
+        self.answer(layers.map(|layers| ListLayersResponse { layers }))
     }
 
     async fn get_tile(

@@ -7,7 +7,7 @@ use image::codecs::png::{CompressionType, FilterType, PngDecoder, PngEncoder};
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageError};
 
-use crate::domain::raster::{Raster, TILE_BYTES, TILE_PIXELS, TILE_SIDE, rgb, weight};
+use crate::domain::raster::{TILE_BYTES, TILE_SIDE, rgb, weight};
 
 const SIDE: u32 = TILE_SIDE as u32;
 
@@ -47,33 +47,31 @@ impl Format {
     }
 }
 
-/// Encodes a tile for a reader; `jpeg_quality` is 1 to 100.
+/// Encodes square pixels for a reader; `jpeg_quality` is 1 to 100.
 pub(crate) fn encode(
-    raster: &Raster,
+    pixels: &[u32],
     format: Format,
     jpeg_quality: u8,
 ) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = Vec::with_capacity(TILE_BYTES / 2);
+    let side = pixels.len().isqrt() as u32;
+    let mut bytes = Vec::with_capacity(pixels.len() * 2);
     match format {
         Format::Png => {
             PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Up)
-                .write_image(&rgba(raster), SIDE, SIDE, ExtendedColorType::Rgba8)?;
+                .write_image(&rgba(pixels), side, side, ExtendedColorType::Rgba8)?;
         }
         Format::Webp => WebPEncoder::new_lossless(&mut bytes).encode(
-            &rgba(raster),
-            SIDE,
-            SIDE,
+            &rgba(pixels),
+            side,
+            side,
             ExtendedColorType::Rgba8,
         )?,
         Format::Jpeg => {
-            let mut pixels = Vec::with_capacity(TILE_PIXELS * 3);
-            for &pixel in raster.pixels() {
-                pixels.extend(rgb(pixel));
-            }
+            let rgb: Vec<u8> = pixels.iter().flat_map(|&pixel| rgb(pixel)).collect();
             JpegEncoder::new_with_quality(&mut bytes, jpeg_quality).write_image(
-                &pixels,
-                SIDE,
-                SIDE,
+                &rgb,
+                side,
+                side,
                 ExtendedColorType::Rgb8,
             )?;
         }
@@ -82,9 +80,9 @@ pub(crate) fn encode(
 }
 
 /// Opaque where there is something.
-fn rgba(raster: &Raster) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(TILE_BYTES);
-    for &pixel in raster.pixels() {
+fn rgba(pixels: &[u32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(pixels.len() * 4);
+    for &pixel in pixels {
         let [r, g, b] = rgb(pixel);
         bytes.extend([r, g, b, if weight(pixel) > 0 { 255 } else { 0 }]);
     }
@@ -94,6 +92,7 @@ fn rgba(raster: &Raster) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::raster::Raster;
 
     fn raster() -> Raster {
         let mut bytes = vec![0; TILE_BYTES];
@@ -118,14 +117,14 @@ mod tests {
     fn lossless_formats_are_transparent_where_empty() {
         let raster = raster();
         for format in [Format::Png, Format::Webp] {
-            let bytes = encode(&raster, format, 80).unwrap();
+            let bytes = encode(raster.pixels(), format, 80).unwrap();
             let image = image::load_from_memory(&bytes).unwrap().into_rgba8();
             assert_eq!(image.dimensions(), (256, 256));
             assert_eq!(image.get_pixel(10, 0).0, [0; 4]);
             let [r, g, b] = rgb(raster.row(9)[7]);
             assert_eq!(image.get_pixel(7, 9).0, [r, g, b, 255]);
         }
-        let jpeg = encode(&raster, Format::Jpeg, 80).unwrap();
+        let jpeg = encode(raster.pixels(), Format::Jpeg, 80).unwrap();
         assert_eq!(&jpeg[..3], [0xff, 0xd8, 0xff]);
     }
 }

@@ -11,6 +11,30 @@ use sovereign_model::geo::TileCoord;
 use crate::domain::layer::{Layer, Place};
 use crate::picture::Format;
 
+/// How a reader wants a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Look {
+    pub(crate) format: Format,
+    /// Twice as many pixels along each side.
+    pub(crate) double: bool,
+}
+
+impl Look {
+    const ALL: [Self; 6] = {
+        const fn look(format: Format, double: bool) -> Look {
+            Look { format, double }
+        }
+        [
+            look(Format::Png, false),
+            look(Format::Jpeg, false),
+            look(Format::Webp, false),
+            look(Format::Png, true),
+            look(Format::Jpeg, true),
+            look(Format::Webp, true),
+        ]
+    };
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct ServedTile {
     pub(crate) data: Bytes,
@@ -23,7 +47,7 @@ pub(crate) struct ServedTile {
 /// meanwhile; it says what [`Served::epoch`] was before it read, and such a tile is not kept.
 #[derive(Debug)]
 pub(crate) struct Served {
-    tiles: Cache<(Place, Format), ServedTile>,
+    tiles: Cache<(Place, Look), ServedTile>,
     epoch: Mutex<u64>,
 }
 
@@ -44,14 +68,14 @@ impl Served {
         *self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn find(&self, place: Place, format: Format) -> Option<ServedTile> {
-        self.tiles.get(&(place, format))
+    pub(crate) fn find(&self, place: Place, look: Look) -> Option<ServedTile> {
+        self.tiles.get(&(place, look))
     }
 
-    pub(crate) fn keep(&self, epoch: u64, place: Place, format: Format, tile: &ServedTile) {
+    pub(crate) fn keep(&self, epoch: u64, place: Place, look: Look, tile: &ServedTile) {
         let now = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         if *now == epoch {
-            self.tiles.insert((place, format), tile.clone());
+            self.tiles.insert((place, look), tile.clone());
         }
     }
 
@@ -59,8 +83,9 @@ impl Served {
         let mut now = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         *now += 1;
         for &coord in changed {
-            for format in [Format::Png, Format::Jpeg, Format::Webp] {
-                self.tiles.invalidate(&(Place { layer, coord }, format));
+            // A change reaches the tile above it too, which is among those that changed.
+            for look in Look::ALL {
+                self.tiles.invalidate(&(Place { layer, coord }, look));
             }
         }
     }
@@ -69,6 +94,11 @@ impl Served {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PNG: Look = Look {
+        format: Format::Png,
+        double: false,
+    };
 
     fn tile(bytes: usize) -> ServedTile {
         ServedTile {
@@ -88,7 +118,7 @@ mod tests {
     fn bytes_are_bounded() {
         let served = Served::new(250);
         for x in 0..20 {
-            served.keep(0, place(x), Format::Png, &tile(100));
+            served.keep(0, place(x), PNG, &tile(100));
         }
         served.tiles.run_pending_tasks();
         assert!(served.tiles.weighted_size() <= 250);
@@ -99,11 +129,11 @@ mod tests {
     fn what_was_read_before_a_commit_is_not_kept_after_it() {
         let served = Served::new(250);
         let before = served.epoch();
-        served.keep(before, place(1), Format::Png, &tile(10));
-        assert!(served.find(place(1), Format::Png).is_some());
+        served.keep(before, place(1), PNG, &tile(10));
+        assert!(served.find(place(1), PNG).is_some());
         served.forget(Layer::Imagery, &[place(1).coord]);
-        assert!(served.find(place(1), Format::Png).is_none());
-        served.keep(before, place(1), Format::Png, &tile(10));
-        assert!(served.find(place(1), Format::Png).is_none());
+        assert!(served.find(place(1), PNG).is_none());
+        served.keep(before, place(1), PNG, &tile(10));
+        assert!(served.find(place(1), PNG).is_none());
     }
 }

@@ -197,7 +197,11 @@ pub(crate) fn changes_from_messages(
     })
 }
 
-pub(crate) fn layer_from_summary(layer: Layer, summary: LayerSummary) -> wire::Layer {
+pub(crate) fn layer_from_summary(
+    layer: Layer,
+    summary: LayerSummary,
+    centre: Option<TileCoord>,
+) -> wire::Layer {
     let is_empty = summary.tiles == 0;
     wire::Layer {
         name: layer.name().to_owned(),
@@ -207,6 +211,7 @@ pub(crate) fn layer_from_summary(layer: Layer, summary: LayerSummary) -> wire::L
         tiles: summary.tiles,
         last_change: summary.last_change,
         simulated: summary.simulated,
+        centre: centre.map(Into::into),
     }
 }
 

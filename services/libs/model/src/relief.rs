@@ -63,7 +63,8 @@ impl Relief {
         check(is_step(step_lon_deg), "step_lon_deg", "must be 0 to 1")?;
         let sides = 2..=Self::MAX_SIDE;
         check(sides.contains(&columns), "columns", "must be 2 to 64")?;
-        let is_whole = metres.len() % columns == 0 && sides.contains(&(metres.len() / columns));
+        let is_whole =
+            metres.len().is_multiple_of(columns) && sides.contains(&(metres.len() / columns));
         check(is_whole, "metres", "must be 2 to 64 whole rows")?;
         let are_heights = metres.iter().all(|m| m.abs() <= Self::MAX_M);
         check(are_heights, "metres", "must be -10,000 to 10,000")?;

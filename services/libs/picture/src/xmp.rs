@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::header::{Attitude, Calibrated, Header, Projection};
+use crate::{Attitude, Calibrated, Dewarp, Header, Projection};
 
 /// Elements within each other; makers nest four or five. Deeper ones are not looked at.
 const MAX_DEPTH: usize = 32;
@@ -248,7 +248,7 @@ impl Properties {
             self.damaged = true;
             return;
         };
-        self.calibrated.dewarp = Some(crate::header::Dewarp {
+        self.calibrated.dewarp = Some(Dewarp {
             fx_px: fx,
             fy_px: fy,
             from_centre_px: [cx, cy],

@@ -1,13 +1,21 @@
 //! Request bodies, bounded in size, time and in what all of them hold together.
+//!
+//! A request may be refused before its body has arrived. Most clients send all of it before they look for the
+//! answer, and lose the answer when the connection is closed meanwhile: what is left of a body is read and
+//! thrown away, up to a bound.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody};
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use http_body::{Frame, SizeHint};
 use scopeguard::{ScopeGuard, guard};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::Problem;
@@ -101,6 +109,75 @@ pub(crate) async fn counted<T>(
     let unanswered = guard(count, |count| count(&BodyFault::BrokeOff.into()));
     let answer = handling.await;
     answer.inspect_err(ScopeGuard::into_inner(unanswered))
+}
+
+/// Most of a refused body that is thrown away, bytes, and the time for it: beyond it the connection is cut.
+const MAX_DRAINED: usize = 96 << 20;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A handler that is done gives its body back within this time.
+const HANDED_BACK: Duration = Duration::from_millis(100);
+
+/// A body that comes back when it is dropped.
+struct Lent {
+    body: Option<Body>,
+    back: Option<oneshot::Sender<Body>>,
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let body = self.body.as_ref();
+        body.map(HttpBody::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
+            // Nobody waits for the body of a request that is over.
+            let _ = back.send(body);
+        }
+    }
+}
+
+/// Lends the body of a request to its handler; [`drain`] takes what is left of it.
+pub(crate) fn lend(request: Request) -> (Request, Option<oneshot::Receiver<Body>>) {
+    let (parts, body) = request.into_parts();
+    // A client that asks whether it may send is told by the answer that it may not.
+    if body.is_end_stream() || parts.headers.contains_key(header::EXPECT) {
+        return (Request::from_parts(parts, body), None);
+    }
+    let (back, lent) = oneshot::channel();
+    let body = Lent {
+        body: Some(body),
+        back: Some(back),
+    };
+    (Request::from_parts(parts, Body::new(body)), Some(lent))
+}
+
+/// Throws away what a handler left of a body.
+pub(crate) async fn drain(lent: oneshot::Receiver<Body>) {
+    let Ok(Ok(body)) = timeout(HANDED_BACK, lent).await else {
+        return;
+    };
+    let mut pieces = std::pin::pin!(bounded(body, MAX_DRAINED, DRAIN_TIMEOUT));
+    while let Some(Ok(_)) = pieces.next().await {}
 }
 
 struct Arriving {

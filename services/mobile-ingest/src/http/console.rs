@@ -32,11 +32,13 @@ pub(crate) async fn file(
         .find(uri.path())
         .ok_or_else(|| unknown_route(uri.path()))?;
     if method != Method::GET && method != Method::HEAD {
-        return Err(Problem::new(
+        let problem = Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             format!("{method} is not a method of this file"),
-        ));
+        );
+        let allow = (header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(([allow], problem).into_response());
     }
     let cache = if asset.immutable {
         "public, max-age=31536000, immutable"

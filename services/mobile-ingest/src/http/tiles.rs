@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use serde_json::{Value, json};
 use sovereign_model::geo::TileCoord;
 use sovereign_service::Code;
@@ -46,6 +46,7 @@ pub(crate) async fn list(
     Ok(([no_cache()], Json(json!({"layers": layers}))).into_response())
 }
 
+/// TileJSON, or a page for a person's browser.
 pub(crate) async fn describe(
     _: Reader,
     State(edge): State<Arc<Edge>>,
@@ -61,8 +62,12 @@ pub(crate) async fn describe(
         .find(|layer| layer.name == name)
         .ok_or_else(|| unknown_layer(&name))?;
     let origin = origin(&edge, request.uri(), request.headers());
+    let vary = (header::VARY, HeaderValue::from_static("accept"));
+    if prefers(request.headers(), &["text/html", "application/json"]) == Some("text/html") {
+        return Ok(([no_cache(), vary], Html(page(&layer, &origin))).into_response());
+    }
     let document = tile_json(&layer, &origin, &edge.node);
-    Ok(([no_cache()], Json(document)).into_response())
+    Ok(([no_cache(), vary], Json(document)).into_response())
 }
 
 fn tile_json(layer: &Layer, origin: &str, node: &str) -> Value {
@@ -83,18 +88,72 @@ fn tile_json(layer: &Layer, origin: &str, node: &str) -> Value {
         "simulated": layer.simulated,
         "last_change": layer.last_change,
     });
-    if let (Some(object), Some(bounds @ [west, south, east, north])) =
-        (document.as_object_mut(), layer.bounds)
-    {
-        let centre = json!([
-            f64::midpoint(west, east),
-            f64::midpoint(south, north),
-            layer.max_zoom
-        ]);
-        object.insert("bounds".to_owned(), json!(bounds));
-        object.insert("center".to_owned(), centre);
+    if let Some(object) = document.as_object_mut() {
+        object.extend(
+            layer
+                .bounds
+                .map(|bounds| ("bounds".to_owned(), json!(bounds))),
+        );
+        object.extend(
+            layer
+                .centre
+                .map(|centre| ("center".to_owned(), json!(centre))),
+        );
     }
     document
+}
+
+/// What a person needs who opened the address of a layer: how to use it, and where to see it.
+fn page(layer: &Layer, origin: &str) -> String {
+    let name = html_from_text(&layer.name);
+    let origin = html_from_text(origin);
+    let (zooms, tiles) = (
+        format!("{} to {}", layer.min_zoom, layer.max_zoom),
+        layer.tiles,
+    );
+    let bounds = layer.bounds.map_or_else(
+        || "nothing is painted yet".to_owned(),
+        |[west, south, east, north]| {
+            format!("{west:.6}, {south:.6} to {east:.6}, {north:.6} (longitude, latitude)")
+        },
+    );
+    let template = format!("{origin}/tiles/{name}/{{z}}/{{x}}/{{y}}");
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{name}: Sovereign Map</title>\
+         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}}\
+         code{{overflow-wrap:anywhere}}</style>\
+         <h1>Layer {name}</h1><p><a href=\"/\">Open the live map</a></p>\
+         <dl><dt>Zoom<dd>{zooms}<dt>Tiles<dd>{tiles}<dt>Bounds<dd>{bounds}</dl>\
+         <h2>Use it elsewhere</h2><p>XYZ template for QGIS, MapLibre, OpenLayers and Leaflet, as .png, .webp or \
+         .jpg, and with @2x for twice the pixels:</p><p><code>{template}.png</code><br>\
+         <code>{template}@2x.webp</code></p><p>TileJSON: <code>{origin}/tiles/{name}</code> with \
+         <code>Accept: application/json</code></p></html>"
+    )
+}
+
+/// The one of `offered` that a client would rather have; nothing when it says nothing of any.
+fn prefers<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let mut best: Option<(&str, f32)> = None;
+    for range in accept
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|v| v.split(','))
+    {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default();
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+        let quality: f32 = quality.unwrap_or(1.0);
+        let named = offered
+            .iter()
+            .find(|offer| offer.eq_ignore_ascii_case(media_type));
+        if let Some(offer) = named
+            && quality > best.map_or(0.0, |(_, best)| best)
+        {
+            best = Some((offer, quality));
+        }
+    }
+    best.map(|(offer, _)| offer)
 }
 
 /// Map clients show an attribution as HTML.
@@ -120,23 +179,41 @@ pub(crate) async fn tile(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Path((layer, z, x, file)) = path?;
-    let (y, extension) = file
-        .rsplit_once('.')
-        .ok_or_else(|| Problem::field("format", "a tile ends in .png, .jpg or .webp"))?;
+    let (name, extension) = match file.rsplit_once('.') {
+        Some((name, extension)) => (name, Some(extension)),
+        None => (file.as_str(), None),
+    };
     let format = match extension {
-        "png" => TileFormat::Png,
-        "jpg" | "jpeg" => TileFormat::Jpeg,
-        "webp" => TileFormat::Webp,
-        other => {
+        Some("png") => TileFormat::Png,
+        Some("jpg" | "jpeg") => TileFormat::Jpeg,
+        Some("webp") => TileFormat::Webp,
+        // Without one the client says what it would rather have.
+        None => match prefers(&headers, &["image/webp", "image/png", "image/jpeg"]) {
+            Some("image/webp") => TileFormat::Webp,
+            Some("image/jpeg") => TileFormat::Jpeg,
+            Some(_) | None => TileFormat::Png,
+        },
+        Some(other) => {
             return Err(Problem::field(
                 "format",
                 format!("{other:?} is not a format of tiles; use png, jpg or webp"),
             ));
         }
     };
+    let (y, double) = match name.strip_suffix("@2x") {
+        Some(y) => (y, true),
+        None => (name, false),
+    };
     let coord = coord_from_text(&z, &x, y)?;
-    match edge.upstream.tile(&layer, coord, format).await? {
-        TileAnswer::Tile(tile) => tile_answer(tile, format, &headers),
+    match edge.upstream.tile(&layer, coord, format, double).await? {
+        TileAnswer::Tile(tile) => {
+            let mut answer = tile_answer(tile, format, &headers)?;
+            if extension.is_none() {
+                let accept = HeaderValue::from_static("accept");
+                answer.headers_mut().insert(header::VARY, accept);
+            }
+            Ok(answer)
+        }
         TileAnswer::Empty => Ok((StatusCode::NO_CONTENT, [no_cache()]).into_response()),
         TileAnswer::UnknownLayer => Err(unknown_layer(&layer)),
     }
@@ -258,12 +335,29 @@ mod tests {
     }
 
     #[test]
+    fn the_client_says_what_it_would_rather_have() {
+        let preferred = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            prefers(&headers, &["image/webp", "image/png"])
+        };
+        assert_eq!(
+            preferred("image/avif,image/webp,image/png,*/*;q=0.8"),
+            Some("image/webp")
+        );
+        assert_eq!(preferred("image/webp;q=0.1, image/PNG"), Some("image/png"));
+        assert_eq!(preferred("image/webp;q=0"), None);
+        assert_eq!(preferred("*/*"), None);
+    }
+
+    #[test]
     fn an_empty_layer_has_no_bounds() {
         let mut layer = Layer {
             name: "imagery".to_owned(),
             min_zoom: 0,
             max_zoom: 0,
             bounds: None,
+            centre: None,
             tiles: 0,
             last_change: 0,
             simulated: false,
@@ -273,9 +367,10 @@ mod tests {
         assert_eq!(empty["attribution"], "Sovereign Map node &lt;node&gt;");
         layer.bounds = Some([1.0, 2.0, 3.0, 4.0]);
         layer.max_zoom = 20;
+        layer.centre = Some((1.5, 2.5, 20));
         let full = tile_json(&layer, "https://h", "node");
         assert_eq!(full["bounds"], json!([1.0, 2.0, 3.0, 4.0]));
-        assert_eq!(full["center"], json!([2.0, 3.0, 20]));
+        assert_eq!(full["center"], json!([1.5, 2.5, 20]));
         assert_eq!(full["tiles"][0], "https://h/tiles/imagery/{z}/{x}/{y}.png");
     }
 }

@@ -394,3 +394,69 @@ async fn a_store_without_room_is_no_reason_to_give_up() {
     assert_eq!(send().await.status(), StatusCode::ACCEPTED);
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_request_that_is_refused_early_gets_its_answer() {
+    let edge = Edge::start().await;
+    let picture = "/api/v1/drones/d/captures";
+    for over_http1 in [true, false] {
+        let http = edge.client(|builder| {
+            if over_http1 {
+                builder.http1_only()
+            } else {
+                builder
+            }
+        });
+        for (path, media_type, token, expected) in [
+            (picture, "image/jpeg", "wrong", StatusCode::UNAUTHORIZED),
+            (
+                picture,
+                "text/plain",
+                edge.token.as_str(),
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ),
+            (
+                "/api/v1/drones/a b/captures",
+                "image/jpeg",
+                edge.token.as_str(),
+                StatusCode::BAD_REQUEST,
+            ),
+            (
+                "/api/v1/nothing",
+                "image/jpeg",
+                edge.token.as_str(),
+                StatusCode::NOT_FOUND,
+            ),
+            (
+                "/tiles/imagery",
+                "image/jpeg",
+                edge.token.as_str(),
+                StatusCode::METHOD_NOT_ALLOWED,
+            ),
+            (
+                "/api/v1/upload",
+                "application/json",
+                "wrong",
+                StatusCode::UNAUTHORIZED,
+            ),
+        ] {
+            for bytes in [10_000, 3_000_000] {
+                for _ in 0..5 {
+                    let request = http
+                        .post(edge.url(path))
+                        .bearer_auth(token)
+                        .header(header::CONTENT_TYPE, media_type)
+                        .body(vec![7; bytes]);
+                    let answer = request.send().await;
+                    let answer = answer.unwrap_or_else(|error| panic!("{path} {bytes}: {error:?}"));
+                    assert_eq!(answer.status(), expected, "{path} {bytes}");
+                    assert!(!answer.bytes().await.unwrap().is_empty() || path == picture);
+                }
+            }
+        }
+    }
+    let wrong = edge.post("/").send().await.unwrap();
+    assert_eq!(wrong.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(wrong.headers()[header::ALLOW], "GET, HEAD");
+    edge.stop().await;
+}

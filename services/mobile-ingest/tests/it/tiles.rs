@@ -21,7 +21,12 @@ async fn layers_are_listed_and_described_as_tilejson() {
         edge.url("/tiles/imagery/{z}/{x}/{y}.png")
     );
     assert_eq!(described["bounds"], json!([1.0, 2.0, 3.0, 4.0]));
-    assert_eq!(described["center"], json!([2.0, 3.0, 20]));
+    // Where there is a tile, not where the middle of the bounds happens to be.
+    let near = |index: usize, degrees: f64| {
+        (described["center"][index].as_f64().unwrap() - degrees).abs() < 1e-3
+    };
+    assert!(near(0, 2.0) && near(1, 3.0), "{}", described["center"]);
+    assert_eq!(described["center"][2], 20);
     assert_eq!(
         (&described["minzoom"], &described["maxzoom"]),
         (&json!(10), &json!(20))
@@ -80,7 +85,7 @@ async fn a_tile_is_served_once_and_then_confirmed() {
         ("/tiles/imagery/-1/0/0.png", 400),
         ("/tiles/imagery/x/0/0.png", 400),
         ("/tiles/imagery/2/0/0.gif", 400),
-        ("/tiles/imagery/2/0/0", 400),
+        ("/tiles/imagery/2/0/0", 204),
         ("/tiles/imagery/2/0/..%2F..%2Fetc.png", 400),
         ("/tiles/imagery/2/%FF/0.png", 400),
         ("/tiles/imagery/2/0", 404),
@@ -88,6 +93,67 @@ async fn a_tile_is_served_once_and_then_confirmed() {
     for (path, status) in cases {
         let answer = edge.get(path).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{path}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_says_which_format_and_how_many_pixels_it_wants() {
+    let edge = Edge::start().await;
+    let text = async |path: &str, accept: &str| {
+        let answer = edge
+            .get(path)
+            .header(header::ACCEPT, accept)
+            .send()
+            .await
+            .unwrap();
+        let vary = answer.headers().get(header::VARY).cloned();
+        (answer.text().await.unwrap(), vary)
+    };
+    let (webp, vary) = text("/tiles/imagery/3/2/1", "image/avif,image/webp,*/*;q=0.8").await;
+    assert_eq!(webp, "image/webp 3/2/1");
+    assert!(vary.unwrap().to_str().unwrap().contains("accept"));
+    assert_eq!(
+        text("/tiles/imagery/3/2/1", "*/*").await.0,
+        "image/png 3/2/1"
+    );
+    // An extension is a word, whatever the client accepts.
+    assert_eq!(
+        text("/tiles/imagery/3/2/1.jpg", "image/webp").await.0,
+        "image/jpeg 3/2/1"
+    );
+    assert_eq!(
+        text("/tiles/imagery/3/2/1@2x.png", "*/*").await.0,
+        "image/png 3/2/1 twice"
+    );
+    let (page, _) = text(
+        "/tiles/imagery",
+        "text/html,application/xhtml+xml,*/*;q=0.8",
+    )
+    .await;
+    assert!(
+        page.contains("<h1>Layer imagery</h1>") && page.contains("@2x.webp"),
+        "{page}"
+    );
+    let (document, _) = text("/tiles/imagery", "*/*").await;
+    assert!(document.contains("tilejson"));
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn text_is_packed_for_whoever_can_unpack_it() {
+    let edge = Edge::start().await;
+    for (path, encoding, expected) in [
+        ("/tiles/imagery", "gzip", Some("gzip")),
+        ("/tiles/imagery", "br, gzip", Some("br")),
+        ("/tiles/imagery", "identity", None),
+        // Pictures are packed already.
+        ("/tiles/imagery/3/2/1.png", "br, gzip", None),
+    ] {
+        let asked = edge.get(path).header(header::ACCEPT_ENCODING, encoding);
+        let answer = asked.send().await.unwrap();
+        let encoding = answer.headers().get(header::CONTENT_ENCODING);
+        assert_eq!(encoding.map(|e| e.to_str().unwrap()), expected, "{path}");
     }
     edge.stop().await;
 }

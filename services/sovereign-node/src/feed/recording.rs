@@ -232,8 +232,8 @@ impl Recording {
         for file in &self.telemetry {
             match read(file) {
                 Ok(log) => {
-                    link.send_paced(&records_from_tlog(&log), speed, stop)
-                        .await?
+                    let records = records_from_tlog(&log);
+                    link.send_paced(&records, speed, stop).await?;
                 }
                 Err(reason) => leave_out(file, reason)?,
             }

@@ -71,6 +71,25 @@ impl std::fmt::Debug for Raster {
     }
 }
 
+/// A tile with twice as many pixels along each side: its four children (north-west, north-east, south-west,
+/// south-east) where they have something, each of its own pixels four times elsewhere.
+#[must_use]
+pub(crate) fn doubled(own: &Raster, children: [Option<&Raster>; 4]) -> Vec<u32> {
+    let mut pixels = Vec::with_capacity(4 * TILE_PIXELS);
+    for y in 0..2 * TILE_SIDE {
+        for half in 0..2 {
+            let child = children[y / TILE_SIDE * 2 + half];
+            let finer = child.map(|child| child.row(y % TILE_SIDE));
+            let coarser = &own.row(y / 2)[half * TILE_SIDE / 2..][..TILE_SIDE / 2];
+            pixels.extend((0..TILE_SIDE).map(|x| match finer.map(|row| row[x]) {
+                None | Some(0) => coarser[x / 2],
+                Some(pixel) => pixel,
+            }));
+        }
+    }
+    pixels
+}
+
 /// Digest of a tile, of bytes that [`Raster::write_rgbw`] wrote: SHA-256 over width and height (32-bit
 /// little-endian each) and the bytes, the same on every machine and for every format the tile is served
 /// in.
@@ -162,5 +181,26 @@ mod tests {
         let mut colour_without_weight = vec![0; TILE_BYTES];
         colour_without_weight[0] = 1;
         assert_eq!(Raster::from_rgbw(&colour_without_weight), None);
+    }
+
+    #[test]
+    fn a_doubled_tile_shows_its_children_and_itself_between_them() {
+        let grey = |value: u8, columns: std::ops::Range<usize>| {
+            let mut raster = Raster::empty();
+            for y in 0..TILE_SIDE {
+                raster.row_mut(y)[columns.clone()]
+                    .fill(u32::from_be_bytes([9, value, value, value]));
+            }
+            raster
+        };
+        let (own, child) = (grey(10, 0..256), grey(200, 100..256));
+        let pixels = doubled(&own, [None, Some(&child), None, None]);
+        let at = |x: usize, y: usize| rgb(pixels[y * 512 + x])[0];
+        assert_eq!(
+            (at(0, 0), at(355, 0), at(356, 0), at(511, 255)),
+            (10, 10, 200, 200)
+        );
+        assert_eq!((at(511, 256), at(0, 511)), (10, 10));
+        assert_eq!(pixels.len(), 512 * 512);
     }
 }

@@ -82,6 +82,37 @@ impl Map {
         }
     }
 
+    /// A tile of the largest zoom of a layer, near the middle of its bounds in the order of columns and rows.
+    pub(crate) fn centre(&self, layer: Layer) -> Result<Option<TileCoord>, StoreError> {
+        let summary = self.summary(layer);
+        let Some(bounds) = summary.bounds else {
+            return Ok(None);
+        };
+        let zoom = summary.max_zoom;
+        let longitude = f64::midpoint(bounds.west_deg, bounds.east_deg);
+        let latitude = f64::midpoint(bounds.south_deg, bounds.north_deg);
+        let middle = TileCoord::containing(latitude, longitude, zoom);
+        let (number, key) = key_of(Place {
+            layer,
+            coord: middle,
+        });
+        let read = || -> Result<Option<TileCoord>, redb::Error> {
+            let digests = self.database.begin_read()?.open_table(DIGESTS)?;
+            let of_zoom = |key| place_of(key).filter(|place| place.coord.z() == zoom);
+            for entry in digests.range((number, key)..=(number, u64::MAX))?.take(1) {
+                if let Some(place) = of_zoom(entry?.0.value()) {
+                    return Ok(Some(place.coord));
+                }
+            }
+            let before = digests.range((number, 0)..(number, key))?.next_back();
+            let before = before.transpose()?;
+            Ok(before
+                .and_then(|(key, _)| of_zoom(key.value()))
+                .map(|place| place.coord))
+        };
+        read().map_err(StoreError::read)
+    }
+
     pub(crate) fn place_of(&self, digest: Digest) -> Result<Option<Place>, StoreError> {
         let read = || -> Result<Option<Place>, redb::Error> {
             let places = self.database.begin_read()?.open_multimap_table(PLACES)?;

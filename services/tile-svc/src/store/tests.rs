@@ -431,3 +431,17 @@ fn decoded_tiles_are_bounded_by_bytes() {
     assert!(decoded.contains_key(&place(coord(10, 9, 0))));
     assert!(!decoded.contains_key(&place(coord(10, 6, 0))));
 }
+
+#[test]
+fn the_centre_of_sites_that_lie_far_apart_is_one_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("tiles.redb"), CACHE).unwrap();
+    assert_eq!(store.map().centre(LAYER).unwrap(), None);
+    let sites = [coord(20, 5, 6), coord(20, 900_000, 700_000)];
+    for (site, frame_id) in sites.into_iter().zip(["a", "b"]) {
+        let tiles = vec![(site, painted(2)), (coord(3, 1, 1), painted(3))];
+        store.commit(&commit(tiles, frame_id)).unwrap();
+        let centre = store.map().centre(LAYER).unwrap().unwrap();
+        assert!(sites.contains(&centre), "{centre}");
+    }
+}

@@ -127,6 +127,11 @@ impl Tiles for Map {
             }),
             tiles: 5,
             last_change: 6,
+            centre: Some(geo::TileCoord {
+                z: 20,
+                x: 530_113,
+                y: 515_548,
+            }),
             simulated: true,
         };
         Ok(tonic::Response::new(tile::ListLayersResponse {
@@ -150,7 +155,14 @@ impl Tiles for Map {
             return Err(Status::not_found("nothing there"));
         }
         Ok(tonic::Response::new(tile::GetTileResponse {
-            data: format!("{media_type} {}/{}/{}", coord.z, coord.x, coord.y).into(),
+            data: format!(
+                "{media_type} {}/{}/{}{}",
+                coord.z,
+                coord.x,
+                coord.y,
+                if request.double { " twice" } else { "" }
+            )
+            .into(),
             media_type: media_type.to_owned(),
             digest: "digest".to_owned(),
         }))
