@@ -234,3 +234,75 @@ fn a_replay_names_what_it_leaves_out_and_goes_on() -> anyhow::Result<()> {
     ensure!(printed.contains("--strict"), "{printed}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_from_a_card_are_imported_once_with_a_verdict_each() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (process, edge) = start(&folder.path().join("node")).await?;
+    let card = folder.path().join("DCIM");
+    std::fs::create_dir_all(card.join("100MEDIA"))?;
+    for name in [
+        "c02_segment_00e1",
+        "c03_no_eoi",
+        "c09_offset_z",
+        "c14d_xmp_nul",
+    ] {
+        let jpeg = format!("{name}.jpg");
+        std::fs::copy(reports().join(&jpeg), card.join("100MEDIA").join(jpeg))?;
+    }
+    let token = process.data_dir().join("mobile-ingest/token");
+    let certificate = process.data_dir().join("mobile-ingest/tls-cert.pem");
+    let near = [
+        "--data-dir".into(),
+        process.data_dir().as_os_str().to_owned(),
+    ];
+    let far = [
+        "--to".into(),
+        edge.console_url().into(),
+        "--token-file".into(),
+        token.into_os_string(),
+        "--certificate".into(),
+        certificate.into_os_string(),
+    ];
+    for (place, known) in [(&near[..], 0), (&far[..], 3)] {
+        let output = std::process::Command::new(binary("sovereign-node")?)
+            .arg("import")
+            .arg(&card)
+            .args(["--sensor", "card-1", "--json"])
+            .args(place)
+            .output()?;
+        let printed = String::from_utf8(output.stdout)?;
+        ensure!(output.status.success(), "{printed}");
+        let outcome: Value = serde_json::from_str(&printed)?;
+        ensure!(
+            outcome["placed"] == 2 && outcome["waiting"] == 1,
+            "{outcome}"
+        );
+        ensure!(
+            outcome["known"] == known && outcome["open"] == 0,
+            "{outcome}"
+        );
+        let left_out = &outcome["left_out"]["named"][0];
+        ensure!(outcome["left_out"]["total"] == 1, "{outcome}");
+        ensure!(
+            left_out["file"].as_str().unwrap_or("").contains("c03"),
+            "{outcome}"
+        );
+        let waiting = outcome["pictures"].as_array().context("pictures")?;
+        let waiting = waiting
+            .iter()
+            .find(|picture| picture["verdict"] == "waiting");
+        let reason = waiting.and_then(|picture| picture["reason"].as_str());
+        ensure!(
+            reason.is_some_and(|reason| reason.contains("attitude")),
+            "{outcome}"
+        );
+    }
+    let stats = edge.stats().await?.drones.context("the drone door")?;
+    ensure!(
+        stats.accepted_by_type["capture"] == 3,
+        "sent again: {:?}",
+        stats.accepted_by_type
+    );
+    process.stop(&[]).await
+}

@@ -16,6 +16,7 @@ use sovereign_service::{Service, chain};
 use crate::calibration::{self, CalibrationCommand};
 use crate::compose::{Plan, SERVICES, compose};
 use crate::demo::{self, DemoOptions};
+use crate::import::{self, ImportArgs};
 use crate::join::wait_for_a_peer;
 use crate::network::{Network, NetworkFiles};
 use crate::replay::{self, ReplayOptions};
@@ -48,6 +49,8 @@ enum Command {
     Camera(CameraCommand),
     /// Start a node and fly simulated drones and phones into it.
     Demo(DemoArgs),
+    /// Send pictures from a card to a running node, near or far.
+    Import(ImportArgs),
     /// Start a node and play recorded pictures and telemetry into it.
     Replay(ReplayArgs),
 }
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
             run(&args.node, Mode::Join { limit })
         }
         Command::Status(args) => running::run(&args, NodeStatus::ask, text_from_status),
+        Command::Import(args) => import::run(&args),
         Command::Camera(CameraCommand::Calibration(command)) => calibration::run(&command),
         Command::Demo(DemoArgs { demo, visit }) => run_visit(
             "demo",

@@ -17,6 +17,7 @@ mod cli;
 mod compose;
 mod demo;
 pub mod feed;
+mod import;
 mod join;
 mod network;
 mod replay;

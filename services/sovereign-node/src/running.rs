@@ -128,6 +128,11 @@ fn address(args: &AskArgs) -> Result<String, AskError> {
 
 /// The gRPC address of the node that runs on a data folder, as `http://host:port`.
 pub fn address_from_data_dir(dir: &Path) -> Result<String, AskError> {
+    listener_from_data_dir(dir, "grpc").map(|address| format!("http://{address}"))
+}
+
+/// Where the node that runs on a data folder listens, by the name of the listener.
+pub(crate) fn listener_from_data_dir(dir: &Path, name: &str) -> Result<SocketAddr, AskError> {
     let path = dir.join("addresses.json");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -147,11 +152,11 @@ pub fn address_from_data_dir(dir: &Path) -> Result<String, AskError> {
             return Err(AskError::Addresses { path, source });
         }
     };
-    match addresses.get("grpc") {
-        Some(address) => Ok(format!("http://{}", reachable(*address))),
+    match addresses.get(name) {
+        Some(address) => Ok(reachable(*address)),
         None => Err(AskError::Addresses {
             path,
-            source: "it names no `grpc` address".into(),
+            source: format!("it names no `{name}` address").into(),
         }),
     }
 }

@@ -125,6 +125,11 @@ impl Report {
         }
     }
 
+    /// An object for machines.
+    pub fn line_for_machines(&self, object: &serde_json::Value) {
+        print_line(&object.to_string());
+    }
+
     /// The outcome.
     pub fn summary(&self, summary: &Summary) {
         if self.json {

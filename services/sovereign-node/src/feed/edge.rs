@@ -7,7 +7,7 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sovereign_model::{Intrinsics, Timestamp};
+use sovereign_model::{Intrinsics, SensorId, Timestamp};
 use tokio::time::Instant;
 
 /// An edge that is busy for longer than this will not recover by waiting.
@@ -69,6 +69,24 @@ pub struct Accepted {
     pub frame_id: String,
     /// Whether it was there before.
     pub duplicate: bool,
+}
+
+/// What the node thinks of a frame.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// In short.
+    pub verdict: Verdict,
+    /// Why it is not placed.
+    pub reason: Option<String>,
+}
+
+/// In short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has a pose.
+    Placed,
+    /// It is kept without one.
+    Waiting,
 }
 
 /// One GPS fix of a phone, as it is sent.
@@ -161,6 +179,29 @@ impl Edge {
         Ok(Self {
             client,
             base,
+            token: token.trim().to_owned(),
+        })
+    }
+
+    /// A client of an edge somewhere else, with its token from a file; `certificate` where this machine does
+    /// not trust that of the edge by itself.
+    pub fn far(
+        url: &str,
+        token_file: &Path,
+        certificate: Option<&Path>,
+    ) -> Result<Self, EdgeError> {
+        let read = |path: &Path, what| {
+            std::fs::read_to_string(path).map_err(|source| EdgeError::Credentials { what, source })
+        };
+        let token = read(token_file, "the access token")?;
+        let mut client = Client::builder();
+        if let Some(path) = certificate {
+            let pem = read(path, "the certificate")?;
+            client = client.tls_certs_only([Certificate::from_pem(pem.as_bytes())?]);
+        }
+        Ok(Self {
+            client: client.https_only(true).build()?,
+            base: url.trim_end_matches('/').to_owned(),
             token: token.trim().to_owned(),
         })
     }
@@ -275,6 +316,35 @@ impl Edge {
             .into_iter()
             .find(|layer| layer.name == "imagery")
             .and_then(|layer| layer.bounds))
+    }
+
+    /// The newest verdicts on the frames of a sensor, by frame: a thousand at most.
+    pub async fn verdicts(
+        &self,
+        sensor: &SensorId,
+    ) -> Result<std::collections::BTreeMap<String, Seen>, EdgeError> {
+        #[derive(Deserialize)]
+        struct Keyframes {
+            keyframes: Vec<Keyframe>,
+        }
+        #[derive(Deserialize)]
+        struct Keyframe {
+            frame_id: String,
+            state: String,
+            reason: Option<String>,
+        }
+        let url = format!("{}/api/v1/keyframes?sensor={sensor}&limit=1000", self.base);
+        let reply = self.send("question", || self.client.get(&url)).await?;
+        let listed: Keyframes = reply.json().await?;
+        let seen = listed.keyframes.into_iter().map(|keyframe| {
+            let verdict = match keyframe.state.as_str() {
+                "tracking" => Verdict::Placed,
+                _ => Verdict::Waiting,
+            };
+            let reason = keyframe.reason;
+            (keyframe.frame_id, Seen { verdict, reason })
+        });
+        Ok(seen.collect())
     }
 
     /// What happens at the node from now on.

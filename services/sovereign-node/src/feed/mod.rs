@@ -9,7 +9,9 @@ mod recording;
 mod summary;
 mod tlog;
 
-pub use edge::{Accepted, CaptureNotes, Edge, EdgeError, Event, Events, Fix, Latency, Stats};
+pub use edge::{
+    Accepted, CaptureNotes, Edge, EdgeError, Event, Events, Fix, Latency, Seen, Stats, Verdict,
+};
 pub use flight::{Flight, Sent};
 pub use left_out::{LeftOut, LeftOuts};
 pub use recording::{Counts, Recording, RecordingError, Speed};

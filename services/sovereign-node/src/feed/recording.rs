@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use sovereign_model::Timestamp;
+use sovereign_model::{SensorId, Timestamp};
 use sovereign_picture::{Header, MAX_HEADER_BYTES, NotAPicture};
 use sovereign_service::Stop;
 use sovereign_sim::SIMULATOR;
@@ -195,6 +195,21 @@ impl Recording {
     /// Files to send.
     pub fn total(&self) -> usize {
         self.pictures.len() + self.telemetry.len() + self.packets.len()
+    }
+
+    /// Pictures to send, in order.
+    pub fn pictures(&self) -> impl Iterator<Item = &Path> {
+        self.pictures.iter().map(|picture| picture.path.as_path())
+    }
+
+    /// What cannot be sent.
+    pub fn left_out(&self) -> &LeftOuts {
+        &self.left_out
+    }
+
+    /// The name under which its pictures come in.
+    pub fn sensor(&self) -> SensorId {
+        SensorId::parse(&self.name).expect("the name is made of what an id may have")
     }
 
     /// True when any picture was made by the simulator.
