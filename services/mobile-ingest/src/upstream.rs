@@ -40,6 +40,7 @@ pub(crate) enum TileFormat {
     Png,
     Jpeg,
     Webp,
+    WebpLossy,
 }
 
 #[derive(Debug, Clone)]
@@ -249,6 +250,7 @@ impl Upstream {
             TileFormat::Png => WireFormat::Png,
             TileFormat::Jpeg => WireFormat::Jpeg,
             TileFormat::Webp => WireFormat::Webp,
+            TileFormat::WebpLossy => WireFormat::WebpLossy,
         };
         let request = GetTileRequest {
             layer: layer.to_owned(),

@@ -177,6 +177,8 @@ pub(crate) struct PaintStats {
     pub(crate) frames_refused: BTreeMap<String, u64>,
     pub(crate) tiles_written: u64,
     pub(crate) latency: Option<Latency>,
+    /// Since when these count; absent when the service does not say.
+    pub(crate) since_unix_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

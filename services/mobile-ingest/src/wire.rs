@@ -143,6 +143,9 @@ pub(crate) fn paint_stats(stats: tile::GetPaintStatsResponse) -> PaintStats {
             p50_ms: ms_from_nanos(latency.p50_nanos),
             p99_ms: ms_from_nanos(latency.p99_nanos),
         }),
+        since_unix_ms: Some(stats.since_unix_nanos)
+            .filter(|nanos| *nanos != 0)
+            .map(unix_ms_from_nanos),
     }
 }
 

@@ -20,8 +20,8 @@ pub struct Config {
     pub max_view_angle_deg: f64,
     /// Ground further from below the camera than this is not painted, metres, above 0. Default 2,000.
     pub max_view_distance_m: f64,
-    /// Quality of tiles served as JPEG, 1 to 100. Default 80.
-    pub jpeg_quality: u8,
+    /// Quality of tiles served as JPEG or as lossy WebP, 1 to 100. Default 80.
+    pub lossy_quality: u8,
     /// Memory for tiles that are painted over and over, MiB, 1 to 65,536. Default 48.
     pub paint_cache_mib: usize,
     /// Memory for encoded tiles being served, MiB, 1 to 65,536. Default 64.
@@ -35,7 +35,7 @@ impl Default for Config {
             max_zoom: 22,
             max_view_angle_deg: 60.0,
             max_view_distance_m: 2_000.0,
-            jpeg_quality: 80,
+            lossy_quality: 80,
             paint_cache_mib: 48,
             serve_cache_mib: 64,
         }
@@ -47,7 +47,7 @@ impl Default for Config {
 pub struct Settings {
     pub(crate) zooms: ZoomRange,
     pub(crate) limits: SightLimits,
-    pub(crate) jpeg_quality: u8,
+    pub(crate) lossy_quality: u8,
     pub(crate) paint_cache_bytes: usize,
     pub(crate) serve_cache_bytes: usize,
 }
@@ -82,8 +82,8 @@ impl Config {
             "must be above 0",
         )?;
         check(
-            (1..=100).contains(&self.jpeg_quality),
-            "jpeg_quality",
+            (1..=100).contains(&self.lossy_quality),
+            "lossy_quality",
             "must be 1 to 100",
         )?;
         for (field, mib) in [
@@ -101,7 +101,7 @@ impl Config {
                 max_view_angle_deg: self.max_view_angle_deg,
                 max_distance_m: self.max_view_distance_m,
             },
-            jpeg_quality: self.jpeg_quality,
+            lossy_quality: self.lossy_quality,
             paint_cache_bytes: self.paint_cache_mib << 20,
             serve_cache_bytes: self.serve_cache_mib << 20,
         })
@@ -125,8 +125,8 @@ mod tests {
             ("min_zoom", |c| c.min_zoom = 23),
             ("max_view_angle_deg", |c| c.max_view_angle_deg = f64::NAN),
             ("max_view_distance_m", |c| c.max_view_distance_m = 0.0),
-            ("jpeg_quality", |c| c.jpeg_quality = 0),
-            ("jpeg_quality", |c| c.jpeg_quality = 101),
+            ("lossy_quality", |c| c.lossy_quality = 0),
+            ("lossy_quality", |c| c.lossy_quality = 101),
             ("paint_cache_mib", |c| c.paint_cache_mib = 0),
             ("serve_cache_mib", |c| c.serve_cache_mib = usize::MAX),
         ];

@@ -32,7 +32,7 @@ pub(crate) struct Api {
     pub(crate) map: Map,
     pub(crate) served: Arc<Served>,
     pub(crate) meter: Arc<Meter>,
-    pub(crate) jpeg_quality: u8,
+    pub(crate) lossy_quality: u8,
 }
 
 impl Api {
@@ -62,7 +62,7 @@ impl Api {
     }
 
     async fn encoded(&self, place: Place, look: Look) -> Result<ServedTile, Error> {
-        let (served, quality) = (Arc::clone(&self.served), self.jpeg_quality);
+        let (served, quality) = (Arc::clone(&self.served), self.lossy_quality);
         self.ask(move |map| {
             let epoch = served.epoch();
             let stored = map.read(place)?.ok_or(Error::Empty(place.coord))?;

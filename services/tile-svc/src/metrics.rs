@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use sovereign_model::Timestamp;
 use sovereign_service::chain;
 
 use crate::error::Refusal;
@@ -52,6 +53,7 @@ sovereign_service::metrics! {
 #[derive(Debug)]
 pub(crate) struct Meter {
     pub(crate) metrics: Metrics,
+    since: Timestamp,
     figures: Mutex<Figures>,
 }
 
@@ -67,12 +69,15 @@ pub(crate) struct PaintStats {
     pub(crate) frames_refused: BTreeMap<&'static str, u64>,
     pub(crate) tiles_written: u64,
     pub(crate) latencies_nanos: Vec<i64>,
+    /// Since when these count.
+    pub(crate) since: Timestamp,
 }
 
 impl Meter {
-    pub(crate) fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics, since: Timestamp) -> Self {
         Self {
             metrics,
+            since,
             figures: Mutex::default(),
         }
     }
@@ -120,6 +125,7 @@ impl Meter {
             frames_refused,
             tiles_written: self.metrics.tiles_written.get(),
             latencies_nanos,
+            since: self.since,
         }
     }
 }

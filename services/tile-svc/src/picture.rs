@@ -34,6 +34,7 @@ pub(crate) enum Format {
     Png,
     Jpeg,
     Webp,
+    WebpLossy,
 }
 
 impl Format {
@@ -42,17 +43,13 @@ impl Format {
         match self {
             Self::Png => "image/png",
             Self::Jpeg => "image/jpeg",
-            Self::Webp => "image/webp",
+            Self::Webp | Self::WebpLossy => "image/webp",
         }
     }
 }
 
-/// Encodes square pixels for a reader; `jpeg_quality` is 1 to 100.
-pub(crate) fn encode(
-    pixels: &[u32],
-    format: Format,
-    jpeg_quality: u8,
-) -> Result<Vec<u8>, ImageError> {
+/// Encodes square pixels for a reader; `quality`, for the lossy formats, is 1 to 100.
+pub(crate) fn encode(pixels: &[u32], format: Format, quality: u8) -> Result<Vec<u8>, ImageError> {
     let side = pixels.len().isqrt() as u32;
     let mut bytes = Vec::with_capacity(pixels.len() * 2);
     match format {
@@ -66,9 +63,14 @@ pub(crate) fn encode(
             side,
             ExtendedColorType::Rgba8,
         )?,
+        Format::WebpLossy => {
+            let rgba = rgba(pixels);
+            let encoder = webp::Encoder::from_rgba(&rgba, side, side);
+            bytes.extend_from_slice(&encoder.encode(f32::from(quality)));
+        }
         Format::Jpeg => {
             let rgb: Vec<u8> = pixels.iter().flat_map(|&pixel| rgb(pixel)).collect();
-            JpegEncoder::new_with_quality(&mut bytes, jpeg_quality).write_image(
+            JpegEncoder::new_with_quality(&mut bytes, quality).write_image(
                 &rgb,
                 side,
                 side,
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn lossless_formats_are_transparent_where_empty() {
+    fn formats_but_jpeg_are_transparent_where_empty() {
         let raster = raster();
         for format in [Format::Png, Format::Webp] {
             let bytes = encode(raster.pixels(), format, 80).unwrap();
@@ -124,6 +126,11 @@ mod tests {
             let [r, g, b] = rgb(raster.row(9)[7]);
             assert_eq!(image.get_pixel(7, 9).0, [r, g, b, 255]);
         }
+        let lossy = encode(raster.pixels(), Format::WebpLossy, 80).unwrap();
+        assert!(lossy.len() < encode(raster.pixels(), Format::Webp, 80).unwrap().len());
+        let image = image::load_from_memory(&lossy).unwrap().into_rgba8();
+        assert_eq!(image.get_pixel(10, 0).0[3], 0);
+        assert_eq!(image.get_pixel(7, 9).0[3], 255);
         let jpeg = encode(raster.pixels(), Format::Jpeg, 80).unwrap();
         assert_eq!(&jpeg[..3], [0xff, 0xd8, 0xff]);
     }

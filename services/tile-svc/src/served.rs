@@ -20,7 +20,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    const ALL: [Self; 6] = {
+    const ALL: [Self; 8] = {
         const fn look(format: Format, double: bool) -> Look {
             Look { format, double }
         }
@@ -31,6 +31,8 @@ impl Look {
             look(Format::Png, true),
             look(Format::Jpeg, true),
             look(Format::Webp, true),
+            look(Format::WebpLossy, false),
+            look(Format::WebpLossy, true),
         ]
     };
 }

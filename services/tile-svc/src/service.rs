@@ -94,7 +94,10 @@ impl Service for TileService {
             served: Arc::new(Served::new(settings.serve_cache_bytes)),
             settings,
             store: Arc::new(store),
-            meter: Arc::new(Meter::new(Metrics::new(&context.metrics))),
+            meter: Arc::new(Meter::new(
+                Metrics::new(&context.metrics),
+                context.clock.now(),
+            )),
             objects: Objects::new(calls.checkpoint),
             keyframes: keyframes.map_err(|e| BuildError::new("consume keyframes", e))?,
             bus: context.bus,
@@ -108,7 +111,7 @@ impl Service for TileService {
             map: self.store.map().clone(),
             served: Arc::clone(&self.served),
             meter: Arc::clone(&self.meter),
-            jpeg_quality: self.settings.jpeg_quality,
+            lossy_quality: self.settings.lossy_quality,
         };
         Routes::new(limited!(TilesServer::new(api)))
     }

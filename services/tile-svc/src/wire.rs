@@ -163,6 +163,7 @@ pub(crate) fn format_from_number(format: i32) -> Result<Format, Error> {
         Ok(wire::TileFormat::Unspecified | wire::TileFormat::Png) => Ok(Format::Png),
         Ok(wire::TileFormat::Jpeg) => Ok(Format::Jpeg),
         Ok(wire::TileFormat::Webp) => Ok(Format::Webp),
+        Ok(wire::TileFormat::WebpLossy) => Ok(Format::WebpLossy),
         Err(_) => Err(Error::UnknownFormat(format)),
     }
 }
@@ -231,5 +232,6 @@ pub(crate) fn stats_from_figures(stats: PaintStats) -> wire::GetPaintStatsRespon
             .map(|(reason, count)| (reason.to_owned(), count))
             .collect(),
         tiles_written: stats.tiles_written,
+        since_unix_nanos: stats.since.as_unix_nanos(),
     }
 }

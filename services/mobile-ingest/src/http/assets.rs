@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use axum::http::HeaderValue;
-use include_dir::{Dir, include_dir};
+use include_dir::{Dir, File, include_dir};
 use sovereign_model::Digest;
 
 static WEB: Dir<'static> = include_dir!("$OUT_DIR/web");
+/// Ends the name of a file that is another one, packed.
+const PACKED: &str = ".br";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Asset {
     pub(crate) bytes: &'static [u8],
+    /// The same in brotli, where the build has packed it.
+    pub(crate) brotli: Option<&'static [u8]>,
     pub(crate) media_type: &'static str,
     pub(crate) etag: HeaderValue,
     /// Its name changes with its content.
@@ -44,12 +48,16 @@ impl Console {
 fn collect(dir: &Dir<'static>, assets: &mut BTreeMap<String, Asset>) {
     for file in dir.files() {
         let path = file.path().to_string_lossy().replace('\\', "/");
+        if path.ends_with(PACKED) {
+            continue;
+        }
         let text = format!("\"{}\"", &Digest::of(file.contents()).to_hex()[..32]);
         let Ok(etag) = HeaderValue::try_from(text) else {
             continue;
         };
         let asset = Asset {
             bytes: file.contents(),
+            brotli: WEB.get_file(format!("{path}{PACKED}")).map(File::contents),
             media_type: media_type(&path),
             etag,
             immutable: path.starts_with("assets/"),

@@ -60,8 +60,13 @@ pub(crate) async fn file(
     {
         return Ok((StatusCode::NOT_MODIFIED, common).into_response());
     }
-    let mut response = (common, Body::from(asset.bytes)).into_response();
+    let brotli = asset.brotli.filter(|_| takes_brotli(&headers));
+    let mut response = (common, Body::from(brotli.unwrap_or(asset.bytes))).into_response();
     let headers = response.headers_mut();
+    if brotli.is_some() {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("br"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static(asset.media_type),
@@ -71,4 +76,40 @@ pub(crate) async fn file(
         HeaderValue::from_static(PERMISSIONS_POLICY),
     );
     Ok(response)
+}
+
+/// Whether `Accept-Encoding` (RFC 9110, 12.5.3) names brotli and does not refuse it.
+fn takes_brotli(headers: &HeaderMap) -> bool {
+    let named = headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    for coding in named {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+        if name.trim().eq_ignore_ascii_case("br") {
+            let weight = weight.trim().trim_start_matches("q=");
+            return weight.parse::<f32>().is_ok_and(|weight| weight > 0.0);
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brotli_is_for_who_takes_it() {
+        let takes = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(value));
+            takes_brotli(&headers)
+        };
+        assert!(takes("gzip, deflate, br, zstd"));
+        assert!(takes("BR;q=0.5"));
+        assert!(!takes("br;q=0, gzip"));
+        assert!(!takes("gzip, brotli"));
+        assert!(!takes_brotli(&HeaderMap::new()));
+    }
 }

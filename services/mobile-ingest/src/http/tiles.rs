@@ -87,6 +87,7 @@ fn tile_json(layer: &Layer, origin: &str, node: &str) -> Value {
         "attribution": format!("{label} {}", html_from_text(node)),
         "simulated": layer.simulated,
         "last_change": layer.last_change,
+        "tile_count": layer.tiles,
     });
     if let Some(object) = document.as_object_mut() {
         object.extend(
@@ -189,7 +190,7 @@ pub(crate) async fn tile(
         Some("webp") => TileFormat::Webp,
         // Without one the client says what it would rather have.
         None => match prefers(&headers, &["image/webp", "image/png", "image/jpeg"]) {
-            Some("image/webp") => TileFormat::Webp,
+            Some("image/webp") => TileFormat::WebpLossy,
             Some("image/jpeg") => TileFormat::Jpeg,
             Some(_) | None => TileFormat::Png,
         },
@@ -246,6 +247,7 @@ fn tile_answer(tile: Tile, format: TileFormat, headers: &HeaderMap) -> Result<Re
         TileFormat::Png => "png",
         TileFormat::Jpeg => "jpg",
         TileFormat::Webp => "webp",
+        TileFormat::WebpLossy => "lossy",
     };
     let text = format!("\"{}-{suffix}\"", tile.digest);
     let header_from = |text: String| {

@@ -26,7 +26,10 @@ impl Rig {
         let painter = Painter {
             store: Arc::new(store),
             served: Arc::new(Served::new(1 << 20)),
-            meter: Arc::new(Meter::new(Metrics::new(&context.metrics))),
+            meter: Arc::new(Meter::new(
+                Metrics::new(&context.metrics),
+                context.clock.now(),
+            )),
             darkroom: Darkroom {
                 objects: Objects::new(MemoryStore::new().channel()),
                 settings: Config::default().settings().unwrap(),

@@ -148,7 +148,7 @@ impl Tiles for Map {
             tile::TileFormat::Unspecified => return Err(Status::invalid_argument("format")),
             tile::TileFormat::Png => "image/png",
             tile::TileFormat::Jpeg => "image/jpeg",
-            tile::TileFormat::Webp => "image/webp",
+            tile::TileFormat::Webp | tile::TileFormat::WebpLossy => "image/webp",
         };
         let coord = request.coord.unwrap();
         if request.layer != "imagery" || coord.x == 0 {
