@@ -104,6 +104,7 @@ export interface Stats {
   paint: {
     frames_painted: number;
     tiles_written: number;
+    since_unix_ms: number | null;
     latency: { frames: number; p50_ms: number; p99_ms: number } | null;
   } | null;
   unavailable: string[];
@@ -123,6 +124,7 @@ export interface Layer {
   bounds?: Bounds;
   simulated: boolean;
   last_change: number;
+  tile_count: number;
 }
 
 /** The node wants to know who reads. */
@@ -141,19 +143,37 @@ async function get<T>(path: string): Promise<T> {
 
 export const vehicles = () => get<{ vehicles: Vehicle[] }>('/api/v1/vehicles').then((answer) => answer.vehicles);
 export const phones = () => get<{ phones: Phone[] }>('/api/v1/phones').then((answer) => answer.phones);
-export const keyframes = (limit: number) =>
-  get<{ keyframes: Keyframe[] }>(`/api/v1/keyframes?limit=${limit}`).then((answer) => answer.keyframes);
+export const keyframes = (limit: number, sensor = '') =>
+  get<{ keyframes: Keyframe[] }>(`/api/v1/keyframes?limit=${limit}&sensor=${sensor}`).then((answer) => answer.keyframes);
 export const stats = () => get<Stats>('/api/v1/stats');
 export const mesh = () => get<Mesh>('/api/v1/mesh');
 export const layer = (name: string) => get<Layer>(`/tiles/${name}`);
 
 /** One tile as the node has it now (revalidated by its ETag), or `null` where the layer is empty. */
 export async function tile(name: string, z: number, x: number, y: number, signal: AbortSignal): Promise<Blob | null> {
-  const response = await fetch(`/tiles/${name}/${z}/${x}/${y}.png`, { cache: 'no-cache', signal });
+  // For a screen: the one that loses a little and is small.
+  const headers = { accept: 'image/webp' };
+  const response = await fetch(`/tiles/${name}/${z}/${x}/${y}`, { cache: 'no-cache', headers, signal });
   if (response.status === 204 || response.status === 404) return null;
   if (response.status === 401) throw new Unauthorized();
   if (!response.ok) throw new Error(`tile ${z}/${x}/${y} answered ${response.status}`);
   return response.blob();
+}
+
+export type Sent =
+  | { status: 'accepted'; frameId: string; duplicate: boolean }
+  | { status: 'refused'; reason: string }
+  | { status: 'unauthorized' | 'busy' };
+
+/** Sends a picture as one from the air. */
+export async function uploadPicture(sensor: string, picture: Blob, token: string): Promise<Sent> {
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'image/jpeg' };
+  const response = await fetch(`/api/v1/drones/${sensor}/captures`, { method: 'POST', headers, body: picture });
+  const answer = (await response.json()) as { frame_id?: string; duplicate?: boolean; detail?: string };
+  if (response.ok) return { status: 'accepted', frameId: answer.frame_id ?? '', duplicate: answer.duplicate ?? false };
+  if (response.status === 401) return { status: 'unauthorized' };
+  if (response.status === 503 || response.status === 429) return { status: 'busy' };
+  return { status: 'refused', reason: answer.detail ?? `was refused with ${response.status}` };
 }
 
 /** Trades the access token for a session cookie of this browser; `false` when the node does not know the token. */
@@ -173,7 +193,10 @@ export interface EventHandlers {
   latency: (event: Latency) => void;
 }
 
-export type LinkState = 'connecting' | 'live' | 'reconnecting' | 'unauthorized';
+export type LinkState = 'connecting' | 'live' | 'reconnecting' | 'unauthorized' | 'paused';
+
+/** A page in another tab is told nothing after this time, until it is looked at again. */
+const HIDDEN_LIMIT_MS = 5_000;
 
 /** The node sends at least a comment every 15 s; a stream that is silent for longer than this is dead. */
 const SILENCE_LIMIT_MS = 40_000;
@@ -200,6 +223,11 @@ export async function follow(handlers: EventHandlers, onLink: (state: LinkState)
       });
       link('reconnecting');
     } catch (error) {
+      if (document.hidden && !(error instanceof Unauthorized)) {
+        link('paused');
+        await looked();
+        continue;
+      }
       link(error instanceof Unauthorized ? 'unauthorized' : 'reconnecting');
     }
     await new Promise((resolve) => setTimeout(resolve, wait));
@@ -207,9 +235,29 @@ export async function follow(handlers: EventHandlers, onLink: (state: LinkState)
   }
 }
 
+/** Until the page is looked at. */
+function looked(): Promise<void> {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden) return;
+      document.removeEventListener('visibilitychange', look);
+      resolve();
+    };
+    document.addEventListener('visibilitychange', look);
+    look();
+  });
+}
+
 async function readOnce(handlers: EventHandlers, onOpen: () => void): Promise<void> {
   const abort = new AbortController();
   let watchdog = setTimeout(() => abort.abort(), SILENCE_LIMIT_MS);
+  let hiding: ReturnType<typeof setTimeout> | undefined;
+  const visibility = () => {
+    clearTimeout(hiding);
+    if (document.hidden) hiding = setTimeout(() => abort.abort(), HIDDEN_LIMIT_MS);
+  };
+  document.addEventListener('visibilitychange', visibility);
+  visibility();
   try {
     const response = await fetch('/api/v1/events', {
       headers: { accept: 'text/event-stream' },
@@ -229,6 +277,8 @@ async function readOnce(handlers: EventHandlers, onOpen: () => void): Promise<vo
       for (const event of parser.push(value)) dispatch(handlers, event.name, event.data);
     }
   } finally {
+    document.removeEventListener('visibilitychange', visibility);
+    clearTimeout(hiding);
     clearTimeout(watchdog);
     abort.abort();
   }

@@ -2,7 +2,7 @@
 import type { Feature, FeatureCollection, MultiLineString, MultiPolygon, Polygon, Position } from 'geojson';
 import { feature, mesh } from 'topojson-client';
 import type { GeometryCollection, Topology } from 'topojson-specification';
-import topologyUrl from 'world-atlas/countries-50m.json?url';
+import topologyUrl from 'virtual:base-map';
 import type { LngLat } from './api';
 import { closeRing, distanceMetres, polygonContains, unwrap } from './geo';
 

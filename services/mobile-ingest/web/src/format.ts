@@ -16,6 +16,14 @@ export function count(value: Maybe<number>): string {
   return value === null || value === undefined ? UNKNOWN : value.toLocaleString('en');
 }
 
+/** `14:05`, with the day before it unless it is today. */
+export function since(unixMs: number, now = Date.now()): string {
+  const time = new Date(unixMs);
+  const of = time.toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' });
+  const sameDay = time.toDateString() === new Date(now).toDateString();
+  return sameDay ? of : `${time.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })} ${of}`;
+}
+
 /** Milliseconds with about three figures: `41 ms`, `4.2 ms`, `1.31 s`. */
 export function duration(ms: Maybe<number>): string {
   if (ms === null || ms === undefined || !Number.isFinite(ms)) return UNKNOWN;

@@ -1,6 +1,6 @@
 /** Frame-to-tile latency as the node measured it: a summary, and a line of the newest frames. */
 import { byId, setText, svg } from './dom';
-import { count, duration } from './format';
+import { count, duration, since } from './format';
 
 /** Frames in the line; the oldest goes beyond this. */
 const RECENT = 80;
@@ -29,6 +29,7 @@ export class LatencyView {
   readonly #line = svg('path', { class: 'line' });
   readonly #recent: number[] = [];
   #summary: Summary | null = null;
+  #since: string | null = null;
 
   constructor() {
     this.#spark.setAttribute('viewBox', `0 0 ${WIDTH} ${HEIGHT}`);
@@ -46,6 +47,12 @@ export class LatencyView {
     this.#draw();
   }
 
+  /** Says of what time nothing was measured, when nothing was. */
+  since(unixMs: number | null): void {
+    this.#since = unixMs === null ? null : since(unixMs);
+    this.#draw();
+  }
+
   #draw(): void {
     setText(this.#p50, duration(this.#summary?.p50_ms));
     setText(this.#p99, duration(this.#summary?.p99_ms));
@@ -54,11 +61,12 @@ export class LatencyView {
     const parts = [];
     if (this.#summary) parts.push(`${count(this.#summary.frames)} ${this.#summary.frames === 1 ? 'frame' : 'frames'} measured`);
     if (last !== undefined) parts.push(`last ${duration(last)}`);
-    setText(this.#note, parts.join(' · ') || 'No frames yet');
+    const none = this.#since === null ? 'No frames yet' : `No frame since the node started, ${this.#since}`;
+    setText(this.#note, parts.join(' · ') || none);
     this.#spark.setAttribute(
       'aria-label',
       last === undefined
-        ? 'No frames yet'
+        ? none
         : `Latency of the last ${this.#recent.length} frames, slowest ${duration(Math.max(...this.#recent))}`,
     );
     if (this.#recent.length < 2) return;

@@ -1,4 +1,4 @@
-/** Asks for the access token once, when the node wants one from readers of this machine. */
+/** Asks for the access token: once from readers of other machines, and from whoever wants to send something. */
 import { openSession } from './api';
 import { byId, setText } from './dom';
 
@@ -6,15 +6,42 @@ export class Login {
   readonly #dialog = byId<HTMLDialogElement>('login');
   readonly #input = byId<HTMLInputElement>('token');
   readonly #error = byId('login-error');
+  readonly #why = byId('login-why');
+  #writer: ((token: string | null) => void) | null = null;
 
   constructor(onDone: () => void) {
     const form = this.#dialog.querySelector('form')!;
     form.addEventListener('submit', (event) => {
       event.preventDefault();
-      void this.#submit(onDone);
+      if (this.#writer) this.#answer(this.#input.value.trim());
+      else void this.#submit(onDone);
     });
-    // Without a token there is nothing to see behind the dialog.
-    this.#dialog.addEventListener('cancel', (event) => event.preventDefault());
+    this.#dialog.addEventListener('cancel', (event) => {
+      // Without a token there is nothing to see behind the dialog; sending can wait.
+      event.preventDefault();
+      if (this.#writer) this.#answer(null);
+    });
+    byId('login-cancel').addEventListener('click', () => this.#answer(null));
+  }
+
+  /** The token, for sending pictures; it stays in this page. `null` when the person closes the dialog. */
+  askToWrite(wrong: boolean): Promise<string | null> {
+    setText(this.#why, 'Sending pictures needs it. The node\u2019s log names the file that holds it.');
+    setText(this.#error, wrong ? 'The node does not know this token.' : '');
+    byId('login-cancel').hidden = false;
+    this.ask();
+    return new Promise((resolve) => {
+      this.#writer = resolve;
+    });
+  }
+
+  #answer(token: string | null): void {
+    const writer = this.#writer;
+    this.#writer = null;
+    this.#input.value = '';
+    byId('login-cancel').hidden = true;
+    this.#dialog.close();
+    writer?.(token);
   }
 
   ask(): void {

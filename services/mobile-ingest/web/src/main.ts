@@ -6,7 +6,8 @@ import { byId, setText } from './dom';
 import { loadEarth } from './earth';
 import { Feed } from './feed';
 import { type Change, Fleet, type Sensor } from './fleet';
-import { count, duration, meshNews } from './format';
+import { count, duration, meshNews, since } from './format';
+import { follows, merged } from './keyframes';
 import { LatencyView } from './latency';
 import { Locator } from './locator';
 import { Login } from './login';
@@ -17,10 +18,13 @@ import { paced, persistent, throttled } from './pace';
 import { FleetPanel, verdict } from './panel';
 import { onThemeChange, sensorColour } from './theme';
 import { LiveTiles } from './tiles';
+import { Upload } from './upload';
 
 const LAYER = 'imagery';
 /** Keyframes on the map; the node keeps more. */
 const KEYFRAMES = 300;
+/** The newest keyframes, which are read again while frames come in. */
+const RECENT_KEYFRAMES = 24;
 /** Frame ids whose verdict has been told; the oldest are forgotten. */
 const MAX_TOLD = 2_000;
 const PANEL_EVERY_MS = 250;
@@ -35,6 +39,8 @@ const SETTLE_MS = 5_000;
 const SLEPT_MS = 2_500;
 /** What nothing may tell of, or only an event that may be lost, is read this often. */
 const LOOK_EVERY_MS = 10_000;
+/** Every keyframe on the map is read again this often: a revision is told by nothing else. */
+const KEYFRAMES_ALL_EVERY_MS = 60_000;
 /** Waits before the base map is asked for again double from the first to the last of these. */
 const EARTH_FIRST_MS = 1_000;
 const EARTH_LAST_MS = 60_000;
@@ -45,6 +51,8 @@ const feed = new Feed();
 const latency = new LatencyView();
 const commits = new Commits();
 const turns = new Turns();
+/** A link that was sent opens at its own view; looked at before the map writes its first one. */
+const opensAtView = location.hash.includes('view=');
 const view = new MapView(byId('map'), padding());
 const login = new Login(() => location.reload());
 
@@ -53,13 +61,19 @@ let followed: string | null = null;
 let imagery: api.Bounds | null = null;
 /** Frames whose verdict is known; `null` before the first look. */
 let told: Set<string> | null = null;
-let userMoved = false;
+/** Keyframes on the map, oldest first. */
+let keyframes: api.Keyframe[] = [];
+let userMoved = opensAtView;
 let everLive = false;
+/** When the node began to count, and the tiles of the layer; `null` while unknown. */
+let startedAt: number | null = null;
+let mapped: number | null = null;
 let liveSince: number | null = null;
 let loaded = false;
 /** Whether the mesh gateway answered; one that does not is asked again after the next connection. */
 let meshed = false;
 
+const upload = new Upload({ token: (wrong) => login.askToWrite(wrong), onPlaced: () => (userMoved = false) });
 const panel = new FleetPanel({ select, follow: followSensor });
 const markers = new Markers(view.map, select);
 const fleet = new Fleet(sensorChanged, (sensor) => {
@@ -83,9 +97,10 @@ const renderPanel = throttled(PANEL_EVERY_MS, () => {
   byId('empty').hidden = !loaded || fleet.sensors.length > 0 || imagery !== null;
 });
 const renderTracks = throttled(MAP_EVERY_MS, () => view.setTracks(fleet.sensors));
-const refreshKeyframes = throttled(KEYFRAMES_EVERY_MS, () => void quietly(loadKeyframes()));
+const refreshKeyframes = throttled(KEYFRAMES_EVERY_MS, () => void quietly(loadKeyframes(RECENT_KEYFRAMES)));
 const reload = paced(RELOAD_EVERY_MS, loadState);
-const refreshLayer = throttled(MAP_EVERY_MS, () => void quietly(loadLayer()));
+/** The tiles that an event names say enough of the layer, but for the first and for where it ends. */
+const refreshLayer = throttled(MAP_EVERY_MS, () => imagery ?? void quietly(loadLayer()));
 const refreshTiles = paced(RELOAD_EVERY_MS, async () => tiles.refreshAll());
 
 function sensorChanged({ kind, sensor }: Change): void {
@@ -137,13 +152,21 @@ function showSimulated(): void {
 }
 
 function toShow(): api.Bounds | null {
-  const live = fleet.sensors.flatMap((sensor) => (sensor.position && !sensor.silent ? [sensor.position] : []));
+  // Where a picture of a card was taken matters until there is a map, and never more than the map.
+  const matters = ({ kind, silent }: Sensor) => !silent && (kind !== 'camera' || imagery === null);
+  const live = fleet.sensors.flatMap((sensor) => (sensor.position && matters(sensor) ? [sensor.position] : []));
   return everything(imagery, live);
 }
 
-function turnTo(bounds: api.Bounds): void {
+function turnTo(bounds: api.Bounds, how: 'jump' | 'fly' = 'fly'): void {
   turns.to(bounds);
-  view.fit(bounds);
+  view.fit(bounds, how);
+}
+
+/** The page opens on what the map holds; the flight across the globe is for what appears later. */
+async function openOnData(): Promise<void> {
+  await loadLayer();
+  if (imagery && !userMoved) turnTo(imagery, 'jump');
 }
 
 /** Flies to the data when it first appears or outgrows the view, until the reader moves the map. */
@@ -157,6 +180,8 @@ async function loadLayer(): Promise<void> {
   const looked = commits.look();
   const layer = await api.layer(LAYER);
   if (looked(layer.last_change)) refreshTiles();
+  mapped = layer.tile_count;
+  tellSince();
   if (!layer.bounds) return;
   imagery = layer.bounds;
   tiles.setZooms(layer.minzoom, layer.maxzoom);
@@ -165,12 +190,15 @@ async function loadLayer(): Promise<void> {
 }
 
 /** Takes the newest keyframes; verdicts given since the page was opened go to the feed. */
-async function loadKeyframes(): Promise<void> {
+async function loadKeyframes(limit = KEYFRAMES): Promise<void> {
   const tell = told !== null;
-  const keyframes = await api.keyframes(KEYFRAMES);
+  let newest = await api.keyframes(limit);
+  if (!follows(keyframes, newest)) newest = await api.keyframes(KEYFRAMES);
+  upload.take(newest);
+  keyframes = limit < KEYFRAMES ? merged(keyframes, newest, KEYFRAMES) : newest;
   told ??= new Set();
   const now = Date.now();
-  for (const keyframe of keyframes) {
+  for (const keyframe of newest) {
     const sensor = fleet.keyframe(keyframe, now);
     if (told.has(keyframe.frame_id)) continue;
     told.add(keyframe.frame_id);
@@ -214,7 +242,19 @@ async function loadStats(): Promise<void> {
   if (stats.simulated) showSimulated();
   setText(byId('count-frames'), count(stats.paint?.frames_painted));
   setText(byId('count-tiles'), count(stats.paint?.tiles_written));
+  const since = stats.paint?.since_unix_ms ?? null;
+  latency.since(since);
   latency.summary(stats.paint?.latency ?? null);
+  startedAt = since;
+  tellSince();
+}
+
+/** What the counts count, and what was there before. */
+function tellSince(): void {
+  const parts = [];
+  if (startedAt !== null) parts.push(`Counted since ${since(startedAt)}`);
+  if (mapped !== null) parts.push(`${count(mapped)} ${mapped === 1 ? 'tile' : 'tiles'} on the map`);
+  setText(byId('count-since'), parts.join(' · '));
 }
 
 function showNode(name: string): void {
@@ -287,9 +327,11 @@ const LINK_TEXT: Record<api.LinkState, string> = {
   live: 'Live',
   reconnecting: 'Reconnecting',
   unauthorized: 'Token needed',
+  paused: 'Paused',
 };
 
 function linkChanged(state: api.LinkState): void {
+  const before = root.dataset['link'];
   root.dataset['link'] = state;
   liveSince = state === 'live' ? Date.now() : null;
   setText(byId('link-text'), LINK_TEXT[state]);
@@ -298,7 +340,7 @@ function linkChanged(state: api.LinkState): void {
     feed.add({ tone: 'bad', text: () => 'Connection to the node lost' });
   }
   if (state === 'live') {
-    if (everLive) feed.add({ tone: 'good', text: () => 'Connection restored' });
+    if (everLive && before !== 'paused') feed.add({ tone: 'good', text: () => 'Connection restored' });
     everLive = true;
   }
 }
@@ -372,7 +414,11 @@ function wirePage(): void {
 
 async function main(): Promise<void> {
   wirePage();
+  view.map.once('load', () => {
+    byId('loading').hidden = true;
+  });
   await view.ready();
+  void quietly(openOnData());
   const noEarth = (error: unknown) => {
     console.debug('base map', error);
     feed.add({ tone: 'warn', same: 'base map', text: () => 'The base map could not be loaded, trying again' });
@@ -405,6 +451,9 @@ async function main(): Promise<void> {
     void quietly(loadLayer());
     if (meshed) void quietly(loadMesh());
   }, LOOK_EVERY_MS);
+  setInterval(() => {
+    if (liveSince !== null) void quietly(loadKeyframes());
+  }, KEYFRAMES_ALL_EVERY_MS);
   await api.follow(
     {
       hello: ({ node }) => {

@@ -41,6 +41,7 @@ export interface Padding {
 
 export class MapView {
   readonly map: MapLibreMap;
+  readonly #styled: Promise<void>;
   #home: number | null = null;
   #keyframes: readonly Keyframe[] = [];
   #sensors: readonly Sensor[] = [];
@@ -59,11 +60,14 @@ export class MapView {
       zoom: Math.log2((Math.max(200, free) * 0.86 * Math.PI) / 512),
       maxZoom: 23,
       attributionControl: false,
+      // The address carries the view, so that a link can be sent.
+      hash: 'view',
       // Tiles out of sight are asked for again (a cheap 304), as they may have changed meanwhile.
       maxTileCacheSize: 0,
       fadeDuration: 0,
       pitchWithRotate: false,
     });
+    this.#styled = new Promise((resolve) => this.map.once('style.load', () => resolve()));
     this.map.setPadding(padding);
     this.map.addControl(new ScaleControl({ maxWidth: 110 }), 'bottom-left');
     this.map.on('moveend', () => this.#drawGraticule());
@@ -73,11 +77,9 @@ export class MapView {
     onThemeChange(() => this.#recolour());
   }
 
+  /** Resolves when the map takes data, which is before it has drawn anything. */
   ready(): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.map.loaded()) resolve();
-      else this.map.once('load', () => resolve());
-    });
+    return this.#styled;
   }
 
   setEarth(earth: Earth): void {
@@ -98,7 +100,8 @@ export class MapView {
     this.#data('tracks', {
       type: 'FeatureCollection',
       features: sensors
-        .filter((sensor) => sensor.track.length > 1)
+        // Pictures of a card are no way that anybody went.
+        .filter((sensor) => sensor.track.length > 1 && sensor.kind !== 'camera')
         .map((sensor) => ({
           type: 'Feature',
           properties: { colour: sensorColour(sensor.index) },
@@ -141,11 +144,12 @@ export class MapView {
     this.map.easeTo({ padding, duration: reducedMotion() ? 0 : 250 });
   }
 
-  fit(bounds: Bounds): void {
+  /** Turns to `bounds`, with a jump or a flight there. */
+  fit(bounds: Bounds, how: 'jump' | 'fly'): void {
     this.map.fitBounds(atLeast(bounds, 120), {
       padding: FIT_MARGIN,
       maxZoom: FIT_MAX_ZOOM,
-      duration: reducedMotion() ? 0 : 2600,
+      duration: how === 'jump' || reducedMotion() ? 0 : 2600,
       essential: false,
     });
   }

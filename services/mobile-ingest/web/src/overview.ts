@@ -2,16 +2,17 @@
 import type { Bounds, LngLat } from './api';
 import { contains, grown, pointBounds, union } from './geo';
 
-/** Imagery wider or higher than this cannot be seen as a whole: a view of all of it shows specks. */
+/** What is wider or higher than this cannot be seen as a whole: a view of all of it shows specks. */
 const WIDE_DEGREES = 0.3;
 /** About the part of a view that stays free around what it was turned to. */
 const FREE_SHARE = 0.04;
 
-/** The imagery and who is live; only who is live when the imagery is too wide to be seen. */
+/** The imagery and who is live; only who is live when both together are too wide to be seen. */
 export function everything(imagery: Bounds | null, live: readonly LngLat[]): Bounds | null {
   const alive = live.reduce<Bounds | null>((bounds, point) => union(bounds, pointBounds(point)), null);
-  if (!imagery || (alive && isWide(imagery))) return alive ?? imagery;
-  return alive ? union(imagery, alive) : imagery;
+  if (!imagery || !alive) return alive ?? imagery;
+  const both = union(imagery, alive);
+  return isWide(both) ? alive : both;
 }
 
 function isWide([west, south, east, north]: Bounds): boolean {

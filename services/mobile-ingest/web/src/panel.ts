@@ -17,6 +17,9 @@ interface Row {
   sim: HTMLElement;
 }
 
+/** A vehicle whose last word is older than this says how old. */
+const STALE_MS = 2_000;
+
 const KINDS = { vehicle: 'Vehicle', phone: 'Phone', camera: 'Camera' } as const;
 
 export class FleetPanel {
@@ -83,7 +86,13 @@ function summary(sensor: Sensor, now: number): string {
   if (sensor.silent) return `Not heard, last ${ago(heard)}`;
   const { vehicle, phone } = sensor;
   if (vehicle) {
-    const parts = [vehicle.flight_mode ?? KINDS.vehicle, quantity(vehicle.ground_speed_mps, ' m/s', 1)];
+    const parts = [
+      vehicle.flight_mode ?? KINDS.vehicle,
+      quantity(vehicle.ground_speed_mps, ' m/s', 1),
+      vehicle.battery_percent === null ? UNKNOWN : `battery ${quantity(vehicle.battery_percent, ' %')}`,
+      vehicle.link && vehicle.link.lost > 0 ? `${loss(vehicle.link)} lost` : UNKNOWN,
+      heard !== null && heard > STALE_MS ? ago(heard) : UNKNOWN,
+    ];
     return parts.filter((part) => part !== UNKNOWN).join(' · ');
   }
   if (phone) return phone.device_model ?? KINDS.phone;

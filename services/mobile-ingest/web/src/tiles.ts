@@ -8,8 +8,14 @@ import * as api from './api';
 const PROTOCOL = 'live';
 export const SOURCE = 'imagery';
 
-/** Changed tiles are asked for again at most this often. */
-const REFRESH_EVERY_MS = 400;
+/** Changed tiles are asked for again at most this often, */
+const REFRESH_EVERY_MS = 1_000;
+/** on a slow link not before this many times what a tile takes, */
+const REST = 4;
+/** and never so often that they take more of a link than this, in bytes a millisecond. */
+const BUDGET = 50;
+/** How much of the time that a tile takes is that of the newest one. */
+const NEWEST_SHARE = 0.2;
 /** Remembered tile numbers; the oldest are forgotten, which costs a count or one late refresh. */
 const MAX_REMEMBERED = 20_000;
 /** Pictures kept for when the node cannot be asked; the one fetched longest ago goes beyond this. */
@@ -34,6 +40,10 @@ export class LiveTiles {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #zooms: { min: number; max: number } | null = null;
   #generation = 0;
+  #tileMs = 0;
+  /** When tiles were last asked for again, and the bytes that arrived since. */
+  #asked = 0;
+  #bytes = 0;
 
   constructor(
     map: MapLibreMap,
@@ -104,12 +114,15 @@ export class LiveTiles {
   }
 
   #schedule(): void {
+    const due = this.#asked + Math.max(REFRESH_EVERY_MS, this.#tileMs * REST, this.#bytes / BUDGET);
     this.#timer ??= setTimeout(() => {
       this.#timer = null;
+      this.#asked = performance.now();
+      this.#bytes = 0;
       const tiles = [...this.#pending.values()];
       this.#pending.clear();
       if (this.#generation > 0) this.#map.refreshTiles(this.#id(), tiles);
-    }, REFRESH_EVERY_MS);
+    }, Math.max(0, due - performance.now()));
   }
 
   async #load(url: string, signal: AbortSignal): Promise<{ data: ImageBitmap | ArrayBuffer }> {
@@ -136,7 +149,9 @@ export class LiveTiles {
   async #fetch(key: string, { z, x, y }: Coordinate, signal: AbortSignal): Promise<Blob | null> {
     let blob: Blob | null;
     try {
+      const asked = performance.now();
       blob = await api.tile(this.#name, z, x, y, signal);
+      this.#tileMs += (performance.now() - asked - this.#tileMs) * NEWEST_SHARE;
     } catch (error) {
       const kept = this.#kept.get(key);
       if (!kept || signal.aborted || error instanceof api.Unauthorized) throw error;
@@ -144,6 +159,7 @@ export class LiveTiles {
     }
     this.#kept.delete(key);
     if (blob) this.#kept.set(key, blob);
+    this.#bytes += blob?.size ?? 0;
     trim(this.#kept, MAX_KEPT);
     return blob;
   }

@@ -13,6 +13,7 @@ test('everything is the imagery and who is live', () => {
 test('of imagery that is too wide to be seen, who is live is what matters', () => {
   assert.deepEqual(everything([1, 2, 5, 2.1], [[3, 2]]), [3, 2, 3, 2]);
   assert.deepEqual(everything([1, 2, 1.1, 6], [[3, 2]]), [3, 2, 3, 2]);
+  assert.deepEqual(everything([1, 2, 1.1, 2.1], [[3, 2]]), [3, 2, 3, 2], 'far from the imagery');
   assert.deepEqual(everything([1, 2, 5, 6], []), [1, 2, 5, 6], 'there is nothing else');
 });
 

@@ -1,0 +1,5 @@
+/** Made by `vite.config.ts`. */
+declare module 'virtual:base-map' {
+  const url: string;
+  export default url;
+}
