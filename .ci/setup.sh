@@ -3,7 +3,7 @@
 # or later; elsewhere it names what to install by hand.
 #
 #   .ci/setup.sh build    compiler, Rust, OpenCV, Node.js
-#   .ci/setup.sh test     the same, and what the tests talk to: nats-server, Chromium, with go also grpcurl
+#   .ci/setup.sh test     the same, and what the tests talk to: nats-server, Chromium, GDAL, with go also grpcurl
 #   .ci/setup.sh bench    the same, and what is measured against: djpeg
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,7 +42,7 @@ need() {
 }
 
 install_packages() {
-  have apt-get || die "this is not Debian or Ubuntu: install a C++ compiler, pkg-config, OpenCV 4 with headers, clang with libclang, curl, Node.js $NODE_MINIMUM or later with npm, and for the tests Chromium and nats-server $NATS_MINIMUM or later; then start again"
+  have apt-get || die "this is not Debian or Ubuntu: install a C++ compiler, pkg-config, OpenCV 4 with headers, clang with libclang, curl, Node.js $NODE_MINIMUM or later with npm, and for the tests Chromium, GDAL and nats-server $NATS_MINIMUM or later; then start again"
   need build-essential "C and C++ compiler for native parts"
   need pkg-config "finds OpenCV"
   need libopencv-dev "reads cameras and video"
@@ -57,6 +57,9 @@ install_packages() {
   # Ubuntu has no package of Chromium, only a door to a snap.
   if [ "$TIER" = bench ]; then
     need libjpeg-turbo-progs "decodes pictures, which is what painting them is measured against"
+  fi
+  if [ "$TIER" != build ]; then
+    need gdal-bin "reads the map as other programs do"
   fi
   if [ "$TIER" != build ] && ! is_ubuntu; then
     have chromium || have google-chrome || need chromium "opens the console in the browser test"

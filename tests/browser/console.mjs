@@ -1,94 +1,25 @@
 // Opens the console in headless Chromium while a flight is on, and asserts what a person would see: the link is
 // live, tiles appear (by count and by pixels), a marker moves, latency is a number, simulated data says so,
 // nothing is logged as an error, and nothing is asked of another origin. Keeps screenshots.
-import { access, mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
-import { chromium } from 'playwright-core';
+import { check, checkClean, dataset, eventually, markers, moved, run, watch } from './page.mjs';
 
-const HELP = `usage: node run.mjs URL OUTPUT_DIR [--timeout SECS] [--simulated] [--json]
+const USAGE = `usage: node console.mjs URL OUTPUT_DIR [--timeout SECS] [--simulated] [--json]
 
   URL           where the console is, such as https://localhost:8443/
   OUTPUT_DIR    folder for console-desktop.png and console-phone.png, made when missing
-  --timeout     limit of each wait in seconds (default 90)
-  --simulated   the data is simulated: assert that the page says so
-  --json        the last line is one JSON object
+  --simulated   the data is simulated: assert that the page says so`;
 
-The browser is the one that CHROMIUM names, else Chromium or Chrome of this machine, else the driver's own.`;
-
-const FLAGS = [
-  '--no-sandbox',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--ignore-certificate-errors',
-];
-const BROWSERS = ['/usr/bin/chromium', '/usr/bin/google-chrome', '/usr/bin/google-chrome-stable', '/snap/bin/chromium'];
 /** Hides all but the map's canvas. */
 const ONLY_THE_MAP = '.card, .simulated, .corner, .credits, .sensor, .maplibregl-control-container { visibility: hidden !important; }';
 /** A pixel that differs by more than this in a channel from the most common colour holds something. */
 const CHANNEL_DIFFERENCE = 24;
 /** Imagery must add at least this share of the map's pixels. */
 const IMAGERY_SHARE = 0.02;
-/** A marker has moved when it is this far from where it was, in degrees (about a metre) and pixels. */
-const MOVED_DEG = 1e-5;
-const MOVED_PX = 1;
 /** Tiles have settled when their number has not changed for so long. */
 const SETTLED_MS = 3_000;
-
-class Failed extends Error {}
-
-function check(condition, sentence) {
-  if (!condition) throw new Failed(sentence);
-}
-
-async function eventually(limitMs, sentence, probe) {
-  const end = Date.now() + limitMs;
-  let last;
-  do {
-    last = await probe();
-    if (last) return last;
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  } while (Date.now() < end);
-  throw new Failed(`${sentence} within ${limitMs / 1000} s`);
-}
-
-async function findBrowser() {
-  if (process.env.CHROMIUM) return process.env.CHROMIUM;
-  for (const candidate of [...BROWSERS, chromium.executablePath()]) {
-    try {
-      await access(candidate);
-      return candidate;
-    } catch {
-      // The next one, then.
-    }
-  }
-  throw new Failed('no Chromium was found: install chromium, or name one with CHROMIUM=/path/to/chromium');
-}
-
-/** A node that is busy says so with these, and the page asks again: that is no error of the page. */
-const BUSY = /Failed to load resource.*status of (503|504)/;
-
-/** Notes what must not happen on a page: errors, and requests to other origins. */
-function watch(page, origin) {
-  const seen = { errors: [], foreign: [] };
-  page.on('console', (message) => {
-    if (message.type() === 'error' && !BUSY.test(message.text())) {
-      seen.errors.push(`${message.text()} (${message.location().url})`);
-    }
-  });
-  page.on('pageerror', (error) => seen.errors.push(String(error)));
-  page.on('request', (request) => {
-    const { protocol, origin: to } = new URL(request.url());
-    if (protocol !== 'blob:' && protocol !== 'data:' && to !== origin) seen.foreign.push(request.url());
-  });
-  page.on('websocket', (socket) => seen.foreign.push(socket.url()));
-  return seen;
-}
-
-const dataset = (page) => page.evaluate(() => ({ ...document.documentElement.dataset }));
 
 /** Share of the map's pixels that are not of the most common colour; decoded by the browser on a blank page. */
 async function shareWithContent(page, decoder) {
@@ -128,24 +59,36 @@ async function settled(page, limitMs) {
   return count;
 }
 
-const positions = (page) =>
-  page.evaluate(() =>
-    Object.fromEntries(
-      [...document.querySelectorAll('[data-sensor-id]')].map((marker) => {
-        const { x, y } = marker.getBoundingClientRect();
-        return [marker.dataset.sensorId, { lng: Number(marker.dataset.lng), lat: Number(marker.dataset.lat), x, y }];
-      }),
-    ),
-  );
+const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
 
-/** The name of a marker that is elsewhere than before, on the Earth and on the screen. */
-function moved(before, after) {
-  return Object.keys(after).find((id) => {
-    const [a, b] = [before[id], after[id]];
-    if (!a) return false;
-    const onEarth = Math.max(Math.abs(a.lng - b.lng), Math.abs(a.lat - b.lat)) > MOVED_DEG;
-    return onEarth && Math.hypot(a.x - b.x, a.y - b.y) > MOVED_PX;
+/** Fails on what keeps a person with a screen reader, a keyboard or weak eyes from using the page (WCAG 2.2 A and AA). */
+async function checkAccess(page, where) {
+  // The page lets no script in but its own, so the checker comes through the debugger.
+  await page.evaluate(await readFile(AXE, 'utf8'));
+  const violations = await page.evaluate(async () => {
+    const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
+    const { violations } = await globalThis.axe.run(document, { runOnly: tags, resultTypes: ['violations'] });
+    return violations.map(({ id, help, nodes }) => `${id} (${help}): ${nodes.map(({ html }) => html).join(' ')}`);
   });
+  check(violations.length === 0, `${where} is not accessible: ${violations.join('; ')}`);
+}
+
+/** Chooses a vehicle and follows it without a mouse: from the skip link into the list. */
+async function byKeyboard(page, limitMs, id) {
+  await page.evaluate(() => document.activeElement.blur());
+  const focused = () => page.evaluate(() => document.activeElement?.textContent ?? '');
+  await page.keyboard.press('Tab');
+  check((await focused()).startsWith('Skip'), 'the first stop of the Tab key is not the link to the panel');
+  await page.keyboard.press('Enter');
+  for (let stop = 0; !(await page.evaluate((wanted) => {
+    const { activeElement } = document;
+    return activeElement?.closest('#fleet') !== null && activeElement.textContent.includes(wanted);
+  }, id)); stop += 1) {
+    check(stop < 60, `the Tab key does not come to ${id} in the list of vehicles`);
+    await page.keyboard.press('Tab');
+  }
+  await page.keyboard.press('Enter');
+  await eventually(limitMs, 'Enter on a vehicle did not show its details', () => page.isVisible('#selection'));
 }
 
 async function desktop(browser, url, options) {
@@ -158,8 +101,8 @@ async function desktop(browser, url, options) {
   await page.goto(url);
   await eventually(limitMs, 'the link did not become live', async () => (await dataset(page)).link === 'live');
   await eventually(limitMs, 'no marker appeared', async () => Number((await dataset(page)).markers) > 0);
-  const before = await positions(page);
-  const mover = await eventually(limitMs, 'no marker moved', async () => moved(before, await positions(page)));
+  const before = await markers(page);
+  const mover = await eventually(limitMs, 'no marker moved', async () => moved(before, await markers(page)));
   await eventually(limitMs, 'no tile with content was loaded', async () => Number((await dataset(page)).tiles) > 0);
   await eventually(limitMs, 'the latency showed no number', async () => {
     const [p50, p99] = await Promise.all(['#p50', '#p99'].map((id) => page.textContent(id)));
@@ -185,8 +128,11 @@ async function desktop(browser, url, options) {
   await bare.close();
   await page.bringToFront();
   const tiles = await settled(page, limitMs);
-  await page.locator('#fleet button', { hasText: mover }).click();
-  await eventually(limitMs, 'the details of a chosen vehicle did not open', async () => page.isVisible('#selection'));
+  await byKeyboard(page, limitMs, mover);
+  await checkAccess(page, 'the desktop page');
+  await eventually(limitMs, 'the address does not carry the view', async () =>
+    /view=\d/.test(await page.evaluate(() => location.hash)),
+  );
   await page.screenshot({ path: path.join(output, 'console-desktop.png') });
   await context.close();
   return { seen, mover, tiles, share, bareShare };
@@ -211,56 +157,27 @@ async function phone(browser, url, { limitMs, output }) {
   await page.screenshot({ path: path.join(output, 'console-phone.png') });
   await page.tap('#sheet');
   await eventually(limitMs, 'the sheet did not open', () => page.isVisible('#fleet'));
+  await checkAccess(page, 'the phone page');
   const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
   check(!wide, 'the page is wider than a phone');
   await context.close();
   return seen;
 }
 
-async function main() {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      timeout: { type: 'string', default: '90' },
-      simulated: { type: 'boolean', default: false },
-      json: { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false },
-    },
-  });
-  if (values.help) {
-    console.log(HELP);
-    return;
-  }
-  const [url, output] = positionals;
-  const limitMs = Number(values.timeout) * 1000;
-  if (!url || !output || !(limitMs > 0)) {
-    console.error(HELP);
-    process.exitCode = 2;
-    return;
-  }
-  await mkdir(output, { recursive: true });
-  const browser = await chromium.launch({ executablePath: await findBrowser(), args: FLAGS });
-  try {
-    const options = { limitMs, output, simulated: values.simulated };
-    const large = await desktop(browser, url, options);
-    const small = await phone(browser, url, options);
-    const errors = [...large.seen.errors, ...small.errors];
-    const foreign = [...large.seen.foreign, ...small.foreign];
-    check(errors.length === 0, `the console logged errors: ${errors.join('; ')}`);
-    check(foreign.length === 0, `the page asked other origins: ${foreign.join(', ')}`);
+await run({
+  usage: USAGE,
+  least: 2,
+  flags: { simulated: { type: 'boolean', default: false } },
+  look: async (browser, [url, output], options) => {
+    await mkdir(output, { recursive: true });
+    const large = await desktop(browser, url, { ...options, output });
+    const small = await phone(browser, url, { ...options, output });
+    checkClean(large.seen, small);
     const { tiles, mover, share, bareShare } = large;
     const percent = (value) => `${(100 * value).toFixed(1)} %`;
-    console.log(
-      values.json
-        ? JSON.stringify({ tiles, moved: mover, map_share: share, map_share_without_tiles: bareShare, output })
-        : `passed: ${tiles} tiles, ${mover} moved, imagery on ${percent(share - bareShare)} of the window; screenshots in ${output}`,
-    );
-  } finally {
-    await browser.close();
-  }
-}
-
-main().catch((error) => {
-  console.error(error instanceof Failed ? `failed: ${error.message}` : error);
-  process.exitCode = 1;
+    return {
+      sentence: `${tiles} tiles, ${mover} moved, imagery on ${percent(share - bareShare)} of the window; screenshots in ${output}`,
+      figures: { tiles, moved: mover, map_share: share, map_share_without_tiles: bareShare, output },
+    };
+  },
 });

@@ -5,6 +5,7 @@
 //! system, every file is in a folder of the test's own, and only processes that a handle started are
 //! ended by it.
 
+pub mod browser;
 pub mod data;
 pub mod flight;
 pub mod nats;

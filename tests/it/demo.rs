@@ -1,11 +1,11 @@
 //! The demo as a newcomer starts it, and the browser that looks at it.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
+use sovereign_tests::browser;
 use sovereign_tests::process::Process;
 use tokio::sync::Mutex;
 
@@ -65,53 +65,31 @@ async fn a_demo_of_some_seconds_paints_what_it_flew_over_and_ends_by_itself() ->
     Ok(())
 }
 
-/// Installs the driver of the browser, unless it is there as the lock file wants it.
-fn install(browser: &Path) -> anyhow::Result<()> {
-    let lock = std::fs::read(browser.join("package-lock.json"))?;
-    let copy = browser.join("node_modules/.installed-package-lock.json");
-    if std::fs::read(&copy).is_ok_and(|installed| installed == lock) {
-        return Ok(());
-    }
-    let installed = Command::new("npm")
-        .args(["ci", "--no-audit", "--no-fund"])
-        .current_dir(browser)
-        .status()?;
-    ensure!(installed.success(), "npm ci in tests/browser");
-    Ok(std::fs::write(copy, lock)?)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_console_draws_tiles_and_moving_markers_until_the_demo_is_stopped() -> anyhow::Result<()>
 {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let browser = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
     let folder = tempfile::tempdir()?;
     let mut node = demo(folder.path(), &[]).await?;
-    let artefacts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/artifacts");
-    std::fs::create_dir_all(&artefacts)?;
     let port = node.address("mobile-ingest.https")?.port();
-    let run = move || -> anyhow::Result<()> {
-        install(&browser)?;
-        let seen = Command::new("node")
-            .arg("run.mjs")
-            .arg(format!("https://localhost:{port}/"))
-            .arg(&artefacts)
-            .arg("--simulated")
-            .current_dir(&browser)
-            .output()?;
-        ensure!(
-            seen.status.success(),
-            "the browser test failed: {}{}",
-            String::from_utf8_lossy(&seen.stdout),
-            String::from_utf8_lossy(&seen.stderr)
-        );
-        Ok(())
-    };
-    tokio::task::spawn_blocking(run).await??;
+    let url = format!("https://localhost:{port}/");
+    let args = [url, browser::artifacts()?, "--simulated".to_owned()];
+    browser::look("console.mjs", &args).await?;
     node.terminate()?;
     let status = node.ended(LIMIT).await?;
     ensure!(status.success(), "{status}: {}", node.log());
     let summary = summary(&node)?;
     ensure!(summary["frames_placed"].as_u64() > Some(0), "{summary}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watching_a_flight_costs_little_of_a_link() -> anyhow::Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let folder = tempfile::tempdir()?;
+    let node = demo(folder.path(), &[]).await?;
+    let port = node.address("mobile-ingest.https")?.port();
+    let figures = browser::look("traffic.mjs", &[format!("https://localhost:{port}/")]).await?;
+    println!("{figures}");
     Ok(())
 }
