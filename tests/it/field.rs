@@ -69,8 +69,8 @@ async fn start(folder: &Path) -> anyhow::Result<(Process, Edge)> {
 async fn keyframes(process: &Process) -> anyhow::Result<BTreeMap<String, Keyframe>> {
     let mut slam = SlamClient::new(process.grpc()?);
     let request = ListKeyframesRequest {
-        sensor_id: String::new(),
         limit: 100,
+        ..ListKeyframesRequest::default()
     };
     let listed = slam.list_keyframes(request).await?.into_inner().keyframes;
     Ok(listed

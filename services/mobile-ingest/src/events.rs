@@ -63,6 +63,16 @@ impl Events {
         batch.send();
     }
 
+    /// Sends an event under a number. A reader that comes back names the last one it had, and is told what came
+    /// after.
+    pub(crate) fn send_numbered(&self, name: &'static str, number: u64, data: &impl Serialize) {
+        if self.has_readers()
+            && let Some(event) = encoded(name, data)
+        {
+            self.put(numbered(number, &event), 1);
+        }
+    }
+
     fn put(&self, text: String, count: u64) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let item = Item {
@@ -148,8 +158,19 @@ impl EventReader {
     }
 }
 
+/// An event for one reader.
 pub(crate) fn private(name: &'static str, data: &impl Serialize) -> Bytes {
     encoded(name, data).unwrap_or_default().into()
+}
+
+/// The same, under a number.
+pub(crate) fn private_numbered(name: &'static str, number: u64, data: &impl Serialize) -> Bytes {
+    let event = encoded(name, data).map(|event| numbered(number, &event));
+    event.unwrap_or_default().into()
+}
+
+fn numbered(number: u64, event: &str) -> String {
+    format!("id: {number}\n{event}")
 }
 
 fn encoded(name: &'static str, data: &impl Serialize) -> Option<String> {

@@ -2,7 +2,8 @@
 //!
 //! States, poses and phones may change hundreds of times a second; a page shows ten. The newest of each
 //! is kept until the next beat, and a beat is sent as a whole. Messages of the mesh wait for it too,
-//! every one of them. Tile changes pass at once.
+//! every one of them. Tile changes pass at once. Verdicts on frames are read from their owner when a pose hints
+//! at one, so that none is left out and none is sent twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use sovereign_proto::slam::v1::PoseEvent;
 use sovereign_proto::tile::v1::TileChanged;
 use sovereign_proto::topics;
 use sovereign_service::{BuildError, RunError, Stop};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::events::{Batch, Events};
 use crate::intake::Intake;
@@ -25,6 +27,12 @@ use crate::wire;
 
 const BEAT: Duration = Duration::from_millis(100);
 const LATENCY_BEAT: Duration = Duration::from_secs(2);
+/// Verdicts that no pose hinted at are found with this beat.
+const KEYFRAMES_BEAT: Duration = Duration::from_secs(2);
+/// A verdict is on disk some time after the pose that hints at it; more of them come meanwhile.
+const KEYFRAMES_WAIT: Duration = Duration::from_millis(250);
+/// Keyframes of one event.
+pub(crate) const KEYFRAMES_PAGE: u32 = 100;
 const EXPIRY_BEAT: Duration = Duration::from_secs(60);
 /// Sensors with news within one beat; of any more, news within that beat is dropped and comes with
 /// their next one.
@@ -36,6 +44,7 @@ pub(crate) struct Feed {
     tiles: Mailbox<TileChanged>,
     mesh_tiles: Mailbox<PeerTileChange>,
     mesh_messages: Mailbox<MeshMessage>,
+    verdicts: Arc<Notify>,
 }
 
 impl Feed {
@@ -65,7 +74,13 @@ impl Feed {
                 .subscribe(&topics::MESH_MESSAGE, Select::All)
                 .await
                 .map_err(failed(topics::MESH_MESSAGE.pattern()))?,
+            verdicts: Arc::default(),
         })
+    }
+
+    /// Wakes up whoever waits for a verdict on a frame.
+    pub(crate) fn verdicts(&self) -> Arc<Notify> {
+        self.verdicts.clone()
     }
 
     /// Feeds `events` until `stop`, or until the bus closes.
@@ -92,6 +107,9 @@ impl Feed {
                 event = self.poses.recv() => {
                     let Some(event) = event else { return Ok(()) };
                     let pose = event.message;
+                    if !pose.frame_id.is_empty() {
+                        self.verdicts.notify_one();
+                    }
                     keep_newest(&mut poses, pose.sensor_id.clone(), pose);
                 }
                 event = self.tiles.recv() => {
@@ -137,6 +155,51 @@ impl Feed {
 fn keep_newest<T>(pending: &mut BTreeMap<String, T>, id: String, news: T) {
     if pending.len() < MAX_PENDING || pending.contains_key(&id) {
         pending.insert(id, news);
+    }
+}
+
+/// Tells readers the verdicts on frames in their order, as far as nobody has been told them. Nobody asks for nobody.
+pub(crate) async fn watch_keyframes(
+    events: Arc<Events>,
+    upstream: Arc<Upstream>,
+    verdicts: Arc<Notify>,
+    stop: Stop,
+) -> Result<(), RunError> {
+    let mut beat = interval(KEYFRAMES_BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: Option<u64> = None;
+    loop {
+        tokio::select! {
+            () = stop.requested() => return Ok(()),
+            () = verdicts.notified() => sleep(KEYFRAMES_WAIT).await,
+            _ = beat.tick() => {}
+        }
+        if !events.has_readers() {
+            told = None;
+            continue;
+        }
+        let limit = if told.is_none() { 1 } else { KEYFRAMES_PAGE };
+        let news = tokio::select! {
+            () = stop.requested() => return Ok(()),
+            news = upstream.keyframes(String::new(), limit, told) => news,
+        };
+        // Who did not answer is logged and counted by the call. It may have begun anew.
+        let Ok(mut news) = news else {
+            told = None;
+            continue;
+        };
+        if told.is_none() {
+            // Whoever is behind this position reads what is between by itself.
+            news.after = Some(news.position);
+            news.keyframes.clear();
+        }
+        if news.after != Some(news.position) || told.is_none() {
+            events.send_numbered("keyframes", news.position, &news);
+        }
+        if news.keyframes.len() >= KEYFRAMES_PAGE as usize {
+            verdicts.notify_one();
+        }
+        told = Some(news.position);
     }
 }
 

@@ -136,11 +136,21 @@ impl Service for MobileService {
             stop: stop.clone(),
         });
         let mut tasks = Tasks::new(stop.clone());
+        let verdicts = self.feed.verdicts();
         tasks.spawn("https", server::serve(edge, self.listener, self.tls));
         tasks.spawn(
             "feed",
             self.feed
                 .run(self.events.clone(), self.intake, stop.clone()),
+        );
+        tasks.spawn(
+            "keyframes",
+            feed::watch_keyframes(
+                self.events.clone(),
+                self.upstream.clone(),
+                verdicts,
+                stop.clone(),
+            ),
         );
         tasks.spawn(
             "latency",

@@ -29,7 +29,7 @@ use crate::domain::capture::DroneCapture;
 use crate::error::{BodyFault, CallError};
 use crate::metrics::Metrics;
 use crate::sparse::Sparse;
-use crate::views::{DroneStats, Keyframe, Layer, Mesh, PaintStats, Receipt, Vehicle};
+use crate::views::{DroneStats, Keyframes, Layer, Mesh, PaintStats, Receipt, Vehicle};
 use crate::wire;
 
 const READ_DEADLINE: Duration = Duration::from_secs(5);
@@ -208,15 +208,24 @@ impl Upstream {
         &self,
         sensor_id: String,
         limit: u32,
-    ) -> Result<Vec<Keyframe>, CallError> {
+        after: Option<u64>,
+    ) -> Result<Keyframes, CallError> {
         let mut client = self.slam.clone();
-        let request = ListKeyframesRequest { sensor_id, limit };
+        let request = ListKeyframesRequest {
+            sensor_id,
+            limit,
+            after,
+        };
         let answer = client
             .list_keyframes(within(READ_DEADLINE, request))
             .await
             .map_err(self.failures.of(Callee::Slam))?;
-        let keyframes = answer.into_inner().keyframes;
-        Ok(keyframes.into_iter().map(wire::keyframe).collect())
+        let answer = answer.into_inner();
+        Ok(Keyframes {
+            after,
+            position: answer.position,
+            keyframes: answer.keyframes.into_iter().map(wire::keyframe).collect(),
+        })
     }
 
     pub(crate) async fn layers(&self) -> Result<Vec<Layer>, CallError> {

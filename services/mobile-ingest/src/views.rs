@@ -129,6 +129,15 @@ pub(crate) struct Keyframe {
     pub(crate) simulated: bool,
 }
 
+/// The newest keyframes, or those with a verdict since a position.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Keyframes {
+    /// The position that these come after; `null` for the newest.
+    pub(crate) after: Option<u64>,
+    pub(crate) position: u64,
+    pub(crate) keyframes: Vec<Keyframe>,
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TileChange {
     pub(crate) layer: String,

@@ -40,6 +40,8 @@ pub(crate) enum CallError {
     NoFrameId,
     #[error("no keyframe of the frame `{0}`: it was never seen, or its record has expired")]
     UnknownFrame(String),
+    #[error("`after` is {after}, ahead of the newest verdict, {newest}: read the newest again")]
+    Ahead { after: u64, newest: u64 },
     #[error("the calibration cannot be used: {} {}", .0.field, .0.why)]
     Calibration(FieldError),
     #[error("no calibration of the camera `{model}`{}", of_sensor(sensor))]
@@ -67,6 +69,7 @@ impl HasCode for CallError {
         match self {
             CallError::NoFrameId | CallError::Calibration(_) => Code::InvalidArgument,
             CallError::UnknownFrame(_) | CallError::UnknownCalibration { .. } => Code::NotFound,
+            CallError::Ahead { .. } => Code::FailedPrecondition,
             CallError::TooManyCalibrations(_) => Code::ResourceExhausted,
             CallError::Store(
                 StoreError::Open(_) | StoreError::Database { .. } | StoreError::Thread(_),

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::error::CallError;
 use crate::judge::Judge;
+use crate::store::Page;
 use crate::wire;
 
 const DEFAULT_LIMIT: usize = 100;
@@ -44,19 +45,37 @@ impl Api {
         &self,
         request: ListKeyframesRequest,
     ) -> Result<ListKeyframesResponse, CallError> {
-        let ListKeyframesRequest { sensor_id, limit } = request;
+        let ListKeyframesRequest {
+            sensor_id,
+            limit,
+            after,
+        } = request;
         let limit = match usize::try_from(limit) {
             Ok(0) => DEFAULT_LIMIT,
             Ok(limit) => limit.min(MAX_LIMIT),
             Err(_) => MAX_LIMIT,
         };
-        let newest = self.judge.ask(move |store| {
+        let page = self.judge.ask(move |store| {
             let sensor = (!sensor_id.is_empty()).then_some(sensor_id.as_str());
-            store.newest(sensor, limit)
+            match after {
+                Some(after) => store.since(sensor, after, limit),
+                None => store.newest(sensor, limit),
+            }
         });
-        Ok(ListKeyframesResponse {
-            keyframes: newest.await?,
-        })
+        let Page {
+            keyframes,
+            position,
+        } = page.await?;
+        match after {
+            Some(after) if after > position => Err(CallError::Ahead {
+                after,
+                newest: position,
+            }),
+            _ => Ok(ListKeyframesResponse {
+                keyframes,
+                position,
+            }),
+        }
     }
 
     async fn set(

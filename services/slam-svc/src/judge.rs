@@ -355,7 +355,7 @@ impl Judge {
             .ask(move |store| store.newest(Some(&sensor), COURSE_LOOK))
             .await?;
         let taken = capture.captured_unix_nanos;
-        let before = newest.iter().rev().filter_map(wire::place_of);
+        let before = newest.keyframes.iter().rev().filter_map(wire::place_of);
         let course = before
             .filter(|(_, before)| *before < taken && taken - before <= COURSE_NANOS)
             .find_map(|(place, _)| course_deg(&place, &here));

@@ -70,6 +70,18 @@ const CALIBRATIONS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::
 /// Places of frames that are to be judged again.
 const REJUDGE: TableDefinition<'_, u64, ()> = TableDefinition::new("rejudge");
 
+/// Places of the frames in the order of their newest verdicts, numbered from 1,
+const VERDICTS: TableDefinition<'_, u64, u64> = TableDefinition::new("verdicts");
+/// and the number of each place's newest verdict.
+const NEWEST_VERDICT: TableDefinition<'_, u64, u64> = TableDefinition::new("newest_verdict");
+
+/// Keyframes, and how far in the order of verdicts they go.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Page {
+    pub(crate) keyframes: Vec<Keyframe>,
+    pub(crate) position: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Store {
     database: Database,
@@ -112,6 +124,10 @@ impl Store {
             .open_table(CALIBRATIONS)
             .map_err(failed("make a table"))?;
         write.open_table(REJUDGE).map_err(failed("make a table"))?;
+        write.open_table(VERDICTS).map_err(failed("make a table"))?;
+        write
+            .open_table(NEWEST_VERDICT)
+            .map_err(failed("make a table"))?;
         write.commit().map_err(failed("commit"))?;
         Ok(Store {
             database,
@@ -136,6 +152,7 @@ impl Store {
             let mut by_sensor = write.open_table(BY_SENSOR).map_err(open("open a table"))?;
             let mut by_camera = write.open_table(BY_CAMERA).map_err(open("open a table"))?;
             let mut previews = write.open_table(PREVIEWS).map_err(open("open a table"))?;
+            let mut verdicts = Verdicts::open(&write)?;
             let known = by_frame.get(frame_id).map_err(failed("read"))?;
             if let Some(known) = known.map(|place| place.value()) {
                 match found(&keyframes, known)? {
@@ -144,6 +161,7 @@ impl Store {
                     Found::Record(_) | Found::Nothing => {}
                     Found::Damaged => {
                         keyframes.remove(known).map_err(failed("remove"))?;
+                        verdicts.forget(known)?;
                         let place = (sensor_id, known);
                         by_sensor.remove(place).map_err(failed("remove"))?;
                         previews.remove(place).map_err(failed("remove"))?;
@@ -158,6 +176,7 @@ impl Store {
             keyframes
                 .insert(sequence, bytes.as_slice())
                 .map_err(failed("insert"))?;
+            verdicts.append(sequence)?;
             by_frame
                 .insert(frame_id, sequence)
                 .map_err(failed("insert"))?;
@@ -181,6 +200,7 @@ impl Store {
                     break;
                 };
                 let oldest = oldest.value();
+                verdicts.forget(oldest)?;
                 let record = record_of(oldest, bytes.value());
                 match record
                     .as_ref()
@@ -238,13 +258,10 @@ impl Store {
         }
     }
 
-    pub(crate) fn newest(
-        &self,
-        sensor_id: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<Keyframe>, StoreError> {
+    pub(crate) fn newest(&self, sensor_id: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let read = self.database.begin_read().map_err(failed("begin"))?;
         let keyframes = read.open_table(KEYFRAMES).map_err(failed("open a table"))?;
+        let verdicts = read.open_table(VERDICTS).map_err(failed("open a table"))?;
         let mut newest = Vec::with_capacity(limit.min(128));
         let mut damaged = 0;
         if let Some(sensor_id) = sensor_id {
@@ -277,7 +294,46 @@ impl Store {
         }
         self.found_damaged(damaged);
         newest.reverse();
-        Ok(newest)
+        Ok(Page {
+            keyframes: newest,
+            position: last_verdict(&verdicts)?,
+        })
+    }
+
+    /// The frames with a verdict after the one numbered `after`, from the next `limit` verdicts, in their order. The
+    /// position is that of the last of these, or of the newest when there are none.
+    pub(crate) fn since(
+        &self,
+        sensor_id: Option<&str>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let read = self.database.begin_read().map_err(failed("begin"))?;
+        let keyframes = read.open_table(KEYFRAMES).map_err(failed("open a table"))?;
+        let verdicts = read.open_table(VERDICTS).map_err(failed("open a table"))?;
+        let mut page = Page {
+            keyframes: Vec::new(),
+            position: last_verdict(&verdicts)?,
+        };
+        let mut damaged = 0;
+        let next = after.saturating_add(1);
+        for verdict in verdicts.range(next..).map_err(failed("read"))?.take(limit) {
+            let (number, place) = verdict.map_err(failed("read"))?;
+            page.position = number.value();
+            match found(&keyframes, place.value())? {
+                Found::Record(record) => {
+                    let current = record.current();
+                    let wanted = current.filter(|current| {
+                        sensor_id.is_none_or(|sensor_id| current.sensor_id == sensor_id)
+                    });
+                    page.keyframes.extend(wanted.cloned());
+                }
+                Found::Nothing => {}
+                Found::Damaged => damaged += 1,
+            }
+        }
+        self.found_damaged(damaged);
+        Ok(page)
     }
 
     pub(crate) fn previews(&self, sensor_id: &str) -> Result<Vec<(Keyframe, Vec<u8>)>, StoreError> {
@@ -399,6 +455,7 @@ impl Store {
                 .map_err(failed("open a table"))?
                 .insert(sequence, bytes.as_slice())
                 .map_err(failed("insert"))?;
+            Verdicts::open(&write)?.append(sequence)?;
         }
         write
             .open_table(REJUDGE)
@@ -414,6 +471,55 @@ impl Store {
             tracing::error!(records, "damaged records were found in the keyframe store");
         }
     }
+}
+
+/// The order of verdicts, while it is written.
+struct Verdicts<'w> {
+    places: Table<'w, u64, u64>,
+    newest: Table<'w, u64, u64>,
+    last: u64,
+}
+
+impl<'w> Verdicts<'w> {
+    fn open(write: &'w WriteTransaction) -> Result<Self, StoreError> {
+        let places = write.open_table(VERDICTS).map_err(failed("open a table"))?;
+        let newest = write
+            .open_table(NEWEST_VERDICT)
+            .map_err(failed("open a table"))?;
+        let last = last_verdict(&places)?;
+        Ok(Self {
+            places,
+            newest,
+            last,
+        })
+    }
+
+    /// The frame at `place` has a verdict, which takes the place of an earlier one.
+    fn append(&mut self, place: u64) -> Result<(), StoreError> {
+        self.forget(place)?;
+        self.last += 1;
+        self.places
+            .insert(self.last, place)
+            .map_err(failed("insert"))?;
+        self.newest
+            .insert(place, self.last)
+            .map_err(failed("insert"))?;
+        Ok(())
+    }
+
+    fn forget(&mut self, place: u64) -> Result<(), StoreError> {
+        let number = self.newest.remove(place).map_err(failed("remove"))?;
+        if let Some(number) = number.map(|number| number.value()) {
+            self.places.remove(number).map_err(failed("remove"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Number of the newest verdict; 0 before the first.
+fn last_verdict(verdicts: &impl ReadableTable<u64, u64>) -> Result<u64, StoreError> {
+    let last = verdicts.last().map_err(failed("read"))?;
+    Ok(last.map_or(0, |(number, _)| number.value()))
 }
 
 fn found(

@@ -268,6 +268,7 @@ async fn keyframes_are_answered_and_survive_a_restart() {
     let list = |sensor_id: &str, limit| ListKeyframesRequest {
         sensor_id: sensor_id.to_owned(),
         limit,
+        after: None,
     };
     let ids = |keyframes: Vec<Keyframe>| -> Vec<String> {
         keyframes.into_iter().map(|k| k.frame_id).collect()
@@ -282,6 +283,23 @@ async fn keyframes_are_answered_and_survive_a_restart() {
         ids(newest.into_inner().keyframes),
         [sent[3].frame_id.clone(), sent[5].frame_id.clone()]
     );
+    let after = |after| ListKeyframesRequest {
+        after: Some(after),
+        ..list("", 0)
+    };
+    let first = slam.client.list_keyframes(list("", 1)).await.unwrap();
+    let position = first.into_inner().position;
+    let next = slam.client.list_keyframes(after(position - 2)).await;
+    let next = next.unwrap().into_inner();
+    assert_eq!(next.position, position);
+    assert_eq!(
+        ids(next.keyframes),
+        [sent[4].frame_id.clone(), sent[5].frame_id.clone()]
+    );
+    let ahead = slam.client.list_keyframes(after(position + 1)).await;
+    let ahead = ahead.unwrap_err();
+    assert_eq!(ahead.code(), tonic::Code::FailedPrecondition);
+    assert!(ahead.message().starts_with("`after` is "), "{ahead}");
     slam.end().await;
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
@@ -25,7 +25,9 @@ use super::auth::Reader;
 use super::edge::Edge;
 use super::problem::Problem;
 use crate::events::{self, EventReader};
+use crate::feed::KEYFRAMES_PAGE;
 use crate::metrics::Metrics;
+use crate::views::Keyframes;
 
 /// Readers of events at once; one more is told to come back.
 pub(crate) const MAX_READERS: usize = 2048;
@@ -35,6 +37,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const CLIENTS_BEAT: Duration = Duration::from_secs(5);
 /// What a browser waits before it connects again, milliseconds.
 const RETRY_MS: u32 = 2000;
+
+/// A browser sends the number of the last event that it had.
+const LAST_EVENT_ID: &str = "last-event-id";
 
 struct Place {
     _permit: OwnedSemaphorePermit,
@@ -63,17 +68,43 @@ impl Drop for Place {
     }
 }
 
-pub(crate) async fn events(_: Reader, State(edge): State<Arc<Edge>>) -> Result<Response, Problem> {
-    let hello = events::private("hello", &json!({"node": edge.node}));
+pub(crate) async fn events(
+    _: Reader,
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let place = Place::take(&edge)?;
+    let news = edge.events.subscribe();
+    let missed = missed(&edge, &headers).await;
+    let hello = json!({"node": edge.node, "resumed": missed.is_some()});
     let mut first = format!("retry: {RETRY_MS}\n").into_bytes();
-    first.extend_from_slice(&hello);
+    first.extend_from_slice(&events::private("hello", &hello));
+    if let Some(missed) = missed {
+        first.extend_from_slice(&events::private_numbered(
+            "keyframes",
+            missed.position,
+            &missed,
+        ));
+    }
     let reader = FeedReader {
-        _place: Place::take(&edge)?,
-        news: edge.events.subscribe(),
+        _place: place,
+        news,
         first: Some(first.into()),
         stop: edge.stop.clone(),
     };
     Ok(answer(stream::unfold(reader, FeedReader::next)))
+}
+
+/// What a reader that comes back was not told, by the `Last-Event-ID` that it sends; `None` when it sends none,
+/// when it was away for too long, and when nobody can say.
+async fn missed(edge: &Edge, headers: &HeaderMap) -> Option<Keyframes> {
+    let last: u64 = headers.get(LAST_EVENT_ID)?.to_str().ok()?.parse().ok()?;
+    let missed = edge
+        .upstream
+        .keyframes(String::new(), KEYFRAMES_PAGE, Some(last))
+        .await
+        .ok()?;
+    (missed.keyframes.len() < KEYFRAMES_PAGE as usize).then_some(missed)
 }
 
 struct FeedReader {

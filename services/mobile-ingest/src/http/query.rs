@@ -56,6 +56,7 @@ pub(crate) fn timestamp(text: Option<&str>) -> Result<Option<Timestamp>, Problem
 pub(crate) struct KeyframesQuery {
     pub(crate) sensor: Option<String>,
     pub(crate) limit: Option<u32>,
+    pub(crate) after: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -48,8 +48,8 @@ pub(crate) async fn keyframes(
         SensorId::parse(&sensor)
             .map_err(|error| Problem::field("sensor", format!("sensor: {error}")))?;
     }
-    let keyframes = edge.upstream.keyframes(sensor, limit).await?;
-    Ok(Json(json!({"keyframes": keyframes})).into_response())
+    let keyframes = edge.upstream.keyframes(sensor, limit, query.after).await?;
+    Ok(Json(keyframes).into_response())
 }
 
 pub(crate) async fn mesh(_: Reader, State(edge): State<Arc<Edge>>) -> Result<Response, Problem> {

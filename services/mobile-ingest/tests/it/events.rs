@@ -18,7 +18,10 @@ async fn events_arrive_as_they_happen() {
     let mut events = Events::open(&edge).await;
     assert_eq!(
         events.next().await,
-        ("hello".to_owned(), json!({"node": "test-node"}))
+        (
+            "hello".to_owned(),
+            json!({"node": "test-node", "resumed": false})
+        )
     );
 
     let latency = events.until("latency").await;
@@ -265,5 +268,65 @@ async fn the_client_list_of_the_contract_is_streamed() {
     );
     assert_eq!(phone["DataStreams"], json!(["gps", "camera"]));
     assert!(phone["LastSeen"].as_str().unwrap().ends_with('Z'));
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn verdicts_are_told_as_they_are_given_and_a_reader_that_comes_back_has_missed_none() {
+    let edge = Edge::start().await;
+    let judge = |frame: &str| edge.backend.verdicts.lock().unwrap().push(frame.to_owned());
+    let ids = |event: &Value| -> Vec<String> {
+        let keyframes = event["keyframes"].as_array().unwrap().iter();
+        keyframes
+            .map(|keyframe| keyframe["frame_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    judge("old");
+    let mut events = Events::open(&edge).await;
+    // Where the order of verdicts stands: what is before it is read as a list.
+    let start = events.until("keyframes").await;
+    assert_eq!(
+        (&start["after"], &start["position"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(ids(&start), Vec::<String>::new());
+
+    judge("a");
+    judge("b");
+    let hint = PoseEvent {
+        sensor_id: "a".to_owned(),
+        frame_id: "a 2".to_owned(),
+        ..PoseEvent::default()
+    };
+    let key = sovereign_bus::Key::parse("a").unwrap();
+    edge.bus
+        .publish(&topics::SLAM_POSE, Some(&key), &hint)
+        .await
+        .unwrap();
+    let told = events.until("keyframes").await;
+    assert_eq!((&told["after"], &told["position"]), (&json!(1), &json!(3)));
+    assert_eq!(ids(&told), ["a 2", "b 3"]);
+    drop(events);
+
+    judge("c");
+    let mut events = Events::after(&edge, "3").await;
+    assert_eq!(events.until("hello").await["resumed"], true);
+    let missed = events.until("keyframes").await;
+    assert_eq!(
+        (&missed["after"], &missed["position"]),
+        (&json!(3), &json!(4))
+    );
+    assert_eq!(ids(&missed), ["c 4"]);
+
+    // The owner lost its verdicts, or the number is none: everything has to be read again.
+    for last in ["5", "x", "-1"] {
+        let mut events = Events::after(&edge, last).await;
+        assert_eq!(events.until("hello").await["resumed"], false, "{last}");
+    }
+    for _ in 0..100 {
+        judge("many");
+    }
+    let mut events = Events::after(&edge, "4").await;
+    assert_eq!(events.until("hello").await["resumed"], false);
     edge.stop().await;
 }

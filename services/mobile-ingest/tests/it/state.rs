@@ -26,12 +26,17 @@ async fn state_is_served_as_json_with_what_is_unknown_left_null() {
     let keyframes = edge.json("/api/v1/keyframes?sensor=sys-1&limit=7").await;
     assert_eq!(keyframes["keyframes"][0]["frame_id"], "sys-1 7");
     assert_eq!(keyframes["keyframes"][0]["state"], "tracking");
+    assert_eq!(
+        (&keyframes["after"], &keyframes["position"]),
+        (&Value::Null, &json!(0))
+    );
     for query in [
         "?limit=0",
         "?limit=1001",
         "?limit=x",
         "?sensor=a.b",
-        "?after=1",
+        "?after=-1",
+        "?before=1",
     ] {
         let answer = edge
             .get(&format!("/api/v1/keyframes{query}"))

@@ -74,6 +74,13 @@ export interface Keyframe {
   simulated: boolean;
 }
 
+/** The newest keyframes, or those with a verdict after the position `after`, which go on to `position`. */
+export interface Keyframes {
+  after: number | null;
+  position: number;
+  keyframes: Keyframe[];
+}
+
 /** One commit of the map: the tiles that a frame rewrote, as `[z, x, y]`. */
 export interface TileChange {
   layer: string;
@@ -144,7 +151,7 @@ async function get<T>(path: string): Promise<T> {
 export const vehicles = () => get<{ vehicles: Vehicle[] }>('/api/v1/vehicles').then((answer) => answer.vehicles);
 export const phones = () => get<{ phones: Phone[] }>('/api/v1/phones').then((answer) => answer.phones);
 export const keyframes = (limit: number, sensor = '') =>
-  get<{ keyframes: Keyframe[] }>(`/api/v1/keyframes?limit=${limit}&sensor=${sensor}`).then((answer) => answer.keyframes);
+  get<Keyframes>(`/api/v1/keyframes?limit=${limit}&sensor=${sensor}`);
 export const stats = () => get<Stats>('/api/v1/stats');
 export const mesh = () => get<Mesh>('/api/v1/mesh');
 export const layer = (name: string) => get<Layer>(`/tiles/${name}`);
@@ -183,11 +190,12 @@ export async function openSession(token: string): Promise<boolean> {
 }
 
 export interface EventHandlers {
-  hello: (event: { node: string }) => void;
+  hello: (event: { node: string; resumed: boolean }) => void;
   missed: (event: { events: number }) => void;
   vehicle: (event: Vehicle) => void;
   phone: (event: Phone) => void;
   pose: (event: Pose) => void;
+  keyframes: (event: Keyframes) => void;
   tile: (event: TileChange) => void;
   mesh: (event: MeshEvent) => void;
   latency: (event: Latency) => void;
@@ -210,6 +218,7 @@ const RETRY_LAST_MS = 8_000;
  */
 export async function follow(handlers: EventHandlers, onLink: (state: LinkState) => void): Promise<never> {
   let wait = RETRY_FIRST_MS;
+  const place = { lastId: '' };
   let state: LinkState = 'connecting';
   const link = (next: LinkState) => {
     if (next !== state) onLink(next);
@@ -217,7 +226,7 @@ export async function follow(handlers: EventHandlers, onLink: (state: LinkState)
   };
   for (;;) {
     try {
-      await readOnce(handlers, () => {
+      await readOnce(handlers, place, () => {
         wait = RETRY_FIRST_MS;
         link('live');
       });
@@ -248,7 +257,8 @@ function looked(): Promise<void> {
   });
 }
 
-async function readOnce(handlers: EventHandlers, onOpen: () => void): Promise<void> {
+/** Reads until the stream ends; `place` is where it goes on the next time. */
+async function readOnce(handlers: EventHandlers, place: { lastId: string }, onOpen: () => void): Promise<void> {
   const abort = new AbortController();
   let watchdog = setTimeout(() => abort.abort(), SILENCE_LIMIT_MS);
   let hiding: ReturnType<typeof setTimeout> | undefined;
@@ -260,7 +270,7 @@ async function readOnce(handlers: EventHandlers, onOpen: () => void): Promise<vo
   visibility();
   try {
     const response = await fetch('/api/v1/events', {
-      headers: { accept: 'text/event-stream' },
+      headers: { accept: 'text/event-stream', ...(place.lastId && { 'last-event-id': place.lastId }) },
       cache: 'no-store',
       signal: abort.signal,
     });
@@ -274,7 +284,10 @@ async function readOnce(handlers: EventHandlers, onOpen: () => void): Promise<vo
       if (done) return;
       clearTimeout(watchdog);
       watchdog = setTimeout(() => abort.abort(), SILENCE_LIMIT_MS);
-      for (const event of parser.push(value)) dispatch(handlers, event.name, event.data);
+      for (const event of parser.push(value)) {
+        if (event.lastId) place.lastId = event.lastId;
+        dispatch(handlers, event.name, event.data);
+      }
     }
   } finally {
     document.removeEventListener('visibilitychange', visibility);

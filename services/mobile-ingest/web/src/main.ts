@@ -7,7 +7,7 @@ import { loadEarth } from './earth';
 import { Feed } from './feed';
 import { type Change, Fleet, type Sensor } from './fleet';
 import { count, duration, meshNews, since } from './format';
-import { follows, merged } from './keyframes';
+import { KeyframeList } from './keyframes';
 import { LatencyView } from './latency';
 import { Locator } from './locator';
 import { Login } from './login';
@@ -23,15 +23,12 @@ import { Upload } from './upload';
 const LAYER = 'imagery';
 /** Keyframes on the map; the node keeps more. */
 const KEYFRAMES = 300;
-/** The newest keyframes, which are read again while frames come in. */
-const RECENT_KEYFRAMES = 24;
 /** Frame ids whose verdict has been told; the oldest are forgotten. */
 const MAX_TOLD = 2_000;
 const PANEL_EVERY_MS = 250;
 const MAP_EVERY_MS = 1_000;
 /** The whole state is read again at most this often, however often events are missed. */
 const RELOAD_EVERY_MS = 2_000;
-const KEYFRAMES_EVERY_MS = 1_000;
 const FIT_EVERY_MS = 1_500;
 /** After a connection, everyone gets this long to be heard. */
 const SETTLE_MS = 5_000;
@@ -39,8 +36,6 @@ const SETTLE_MS = 5_000;
 const SLEPT_MS = 2_500;
 /** What nothing may tell of, or only an event that may be lost, is read this often. */
 const LOOK_EVERY_MS = 10_000;
-/** Every keyframe on the map is read again this often: a revision is told by nothing else. */
-const KEYFRAMES_ALL_EVERY_MS = 60_000;
 /** Waits before the base map is asked for again double from the first to the last of these. */
 const EARTH_FIRST_MS = 1_000;
 const EARTH_LAST_MS = 60_000;
@@ -51,6 +46,7 @@ const feed = new Feed();
 const latency = new LatencyView();
 const commits = new Commits();
 const turns = new Turns();
+const keyframes = new KeyframeList(KEYFRAMES);
 /** A link that was sent opens at its own view; looked at before the map writes its first one. */
 const opensAtView = location.hash.includes('view=');
 const view = new MapView(byId('map'), padding());
@@ -61,8 +57,6 @@ let followed: string | null = null;
 let imagery: api.Bounds | null = null;
 /** Frames whose verdict is known; `null` before the first look. */
 let told: Set<string> | null = null;
-/** Keyframes on the map, oldest first. */
-let keyframes: api.Keyframe[] = [];
 let userMoved = opensAtView;
 let everLive = false;
 /** When the node began to count, and the tiles of the layer; `null` while unknown. */
@@ -70,6 +64,8 @@ let startedAt: number | null = null;
 let mapped: number | null = null;
 let liveSince: number | null = null;
 let loaded = false;
+/** Whether the stream went on where it had ended. */
+let resumed = false;
 /** Whether the mesh gateway answered; one that does not is asked again after the next connection. */
 let meshed = false;
 
@@ -97,7 +93,10 @@ const renderPanel = throttled(PANEL_EVERY_MS, () => {
   byId('empty').hidden = !loaded || fleet.sensors.length > 0 || imagery !== null;
 });
 const renderTracks = throttled(MAP_EVERY_MS, () => view.setTracks(fleet.sensors));
-const refreshKeyframes = throttled(KEYFRAMES_EVERY_MS, () => void quietly(loadKeyframes(RECENT_KEYFRAMES)));
+const renderKeyframes = throttled(MAP_EVERY_MS, () => {
+  view.setKeyframes(keyframes.all, (id) => fleet.get(id)?.index ?? 0);
+});
+const readKeyframes = paced(RELOAD_EVERY_MS, () => quietly(loadKeyframes()));
 const reload = paced(RELOAD_EVERY_MS, loadState);
 /** The tiles that an event names say enough of the layer, but for the first and for where it ends. */
 const refreshLayer = throttled(MAP_EVERY_MS, () => imagery ?? void quietly(loadLayer()));
@@ -189,13 +188,27 @@ async function loadLayer(): Promise<void> {
   renderPanel();
 }
 
-/** Takes the newest keyframes; verdicts given since the page was opened go to the feed. */
-async function loadKeyframes(limit = KEYFRAMES): Promise<void> {
+/** Reads the newest keyframes as a list; the stream tells what comes after. */
+async function loadKeyframes(): Promise<void> {
+  keyframes.reading();
+  let list: api.Keyframes | null = null;
+  try {
+    list = await api.keyframes(KEYFRAMES);
+  } finally {
+    if (!keyframes.read(list)) readKeyframes();
+  }
+  judged(keyframes.all);
+}
+
+function keyframesSaid(increment: api.Keyframes): void {
+  if (keyframes.add(increment)) judged(increment.keyframes);
+  else readKeyframes();
+}
+
+/** Shows what became of these frames; verdicts given since the page was opened go to the feed. */
+function judged(newest: readonly api.Keyframe[]): void {
   const tell = told !== null;
-  let newest = await api.keyframes(limit);
-  if (!follows(keyframes, newest)) newest = await api.keyframes(KEYFRAMES);
   upload.take(newest);
-  keyframes = limit < KEYFRAMES ? merged(keyframes, newest, KEYFRAMES) : newest;
   told ??= new Set();
   const now = Date.now();
   for (const keyframe of newest) {
@@ -205,8 +218,8 @@ async function loadKeyframes(limit = KEYFRAMES): Promise<void> {
     if (tell) tellVerdict(keyframe, sensor);
     show(sensor);
   }
-  if (told.size > MAX_TOLD) told = new Set(keyframes.map((keyframe) => keyframe.frame_id));
-  view.setKeyframes(keyframes, (id) => fleet.get(id)?.index ?? 0);
+  if (told.size > MAX_TOLD) told = new Set(keyframes.all.map((keyframe) => keyframe.frame_id));
+  renderKeyframes();
 }
 
 function tellVerdict(keyframe: api.Keyframe, sensor: Sensor | null): void {
@@ -273,7 +286,7 @@ async function loadState(): Promise<void> {
     loadMesh(),
   ];
   await Promise.all(parts.map(quietly));
-  await quietly(loadKeyframes());
+  if (!resumed || !keyframes.isRead) await quietly(loadKeyframes());
   tiles.refreshAll();
   loaded = true;
   renderPanel();
@@ -451,13 +464,11 @@ async function main(): Promise<void> {
     void quietly(loadLayer());
     if (meshed) void quietly(loadMesh());
   }, LOOK_EVERY_MS);
-  setInterval(() => {
-    if (liveSince !== null) void quietly(loadKeyframes());
-  }, KEYFRAMES_ALL_EVERY_MS);
   await api.follow(
     {
-      hello: ({ node }) => {
-        showNode(node);
+      hello: (event) => {
+        showNode(event.node);
+        resumed = event.resumed;
         reload();
       },
       missed: ({ events }) => {
@@ -467,14 +478,13 @@ async function main(): Promise<void> {
           amount: events,
           text: (_, sum) => `${count(sum)} ${sum === 1 ? 'event' : 'events'} missed, state read again`,
         });
+        resumed = false;
         reload();
       },
       vehicle: (state) => show(fleet.vehicle(state, Date.now(), true)),
       phone: (state) => show(fleet.phone(state, Date.now(), true)),
-      pose: (pose) => {
-        show(fleet.pose(pose, Date.now()));
-        if (pose.frame_id) refreshKeyframes();
-      },
+      pose: (pose) => show(fleet.pose(pose, Date.now())),
+      keyframes: keyframesSaid,
       tile: tileChanged,
       mesh: meshEvent,
       latency: (summary) => {

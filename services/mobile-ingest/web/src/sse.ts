@@ -3,6 +3,8 @@
 export interface StreamEvent {
   name: string;
   data: string;
+  /** The number that the stream goes on after, of this event or of the last one that had one. */
+  lastId: string;
 }
 
 /** A line longer than this is not one of ours: the stream is given up rather than buffered. */
@@ -12,6 +14,7 @@ export class EventStreamParser {
   #rest = '';
   #name = '';
   #data: string[] = [];
+  #lastId = '';
 
   /** Takes a chunk and returns the events that it completes. */
   push(chunk: string): StreamEvent[] {
@@ -31,7 +34,7 @@ export class EventStreamParser {
   }
 
   #finish(events: StreamEvent[]): void {
-    if (this.#data.length > 0) events.push({ name: this.#name || 'message', data: this.#data.join('\n') });
+    if (this.#data.length > 0) events.push({ name: this.#name || 'message', data: this.#data.join('\n'), lastId: this.#lastId });
     this.#name = '';
     this.#data = [];
   }
@@ -43,5 +46,6 @@ export class EventStreamParser {
     const value = colon < 0 ? '' : line.slice(colon + 1).replace(/^ /, '');
     if (field === 'event') this.#name = value;
     else if (field === 'data') this.#data.push(value);
+    else if (field === 'id') this.#lastId = value;
   }
 }

@@ -100,7 +100,8 @@ export class Upload {
   async #run(): Promise<void> {
     if (this.#busy) return;
     this.#busy = true;
-    this.take(await api.keyframes(MAX_ASKED, SENSOR).catch(() => []));
+    const known = await api.keyframes(MAX_ASKED, SENSOR).catch(() => null);
+    this.take(known?.keyframes ?? []);
     for (let picture = this.#queue[0]; picture; picture = this.#queue[0]) {
       if (!(await this.#send(picture))) break;
       this.#queue.shift();

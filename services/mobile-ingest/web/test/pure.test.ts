@@ -39,7 +39,10 @@ test('events are read whatever the chunks they arrive in', () => {
   const whole = new EventStreamParser().push(text);
   const parser = new EventStreamParser();
   const single = [...text].flatMap((character) => parser.push(character));
-  assert.deepEqual(whole, [{ name: 'tile', data: '{"a":\n1}' }, { name: 'message', data: 'x' }]);
+  assert.deepEqual(whole, [
+    { name: 'tile', data: '{"a":\n1}', lastId: '1' },
+    { name: 'message', data: 'x', lastId: '1' },
+  ]);
   assert.deepEqual(single, whole);
 });
 

@@ -33,14 +33,62 @@ fn the_newest_of_one_sensor_or_of_all_come_back_oldest_first() {
         store.put(&record("a", number), None).unwrap();
         store.put(&record("b", number), None).unwrap();
     }
-    assert_eq!(ids(&store.newest(None, 3).unwrap()), ["b-1", "a-2", "b-2"]);
-    assert_eq!(ids(&store.newest(Some("a"), 2).unwrap()), ["a-1", "a-2"]);
     assert_eq!(
-        ids(&store.newest(Some("c"), 2).unwrap()),
+        ids(&store.newest(None, 3).unwrap().keyframes),
+        ["b-1", "a-2", "b-2"]
+    );
+    assert_eq!(
+        ids(&store.newest(Some("a"), 2).unwrap().keyframes),
+        ["a-1", "a-2"]
+    );
+    assert_eq!(
+        ids(&store.newest(Some("c"), 2).unwrap().keyframes),
         Vec::<&str>::new()
     );
     assert_eq!(store.record("b-1").unwrap(), Some(record("b", 1)));
     assert_eq!(store.record("b-9").unwrap(), None);
+}
+
+#[test]
+fn what_came_after_a_position_is_each_frame_once_with_its_newest_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("k.redb");
+    let store = Store::open(&path, 3, Counter::default()).unwrap();
+    let since = |store: &Store, sensor, after, limit| {
+        let page = store.since(sensor, after, limit).unwrap();
+        let ids = ids(&page.keyframes).into_iter().map(str::to_owned);
+        (ids.collect::<Vec<_>>().join(" "), page.position)
+    };
+    assert_eq!(since(&store, None, 0, 9), (String::new(), 0));
+    for number in 0..3 {
+        store.put(&record("a", number), None).unwrap();
+    }
+    let position = store.newest(None, 1).unwrap().position;
+    assert_eq!(since(&store, None, position, 9), (String::new(), position));
+    assert_eq!(since(&store, None, 0, 2), ("a-0 a-1".to_owned(), 2));
+    assert_eq!(since(&store, None, 2, 2), ("a-2".to_owned(), 3));
+
+    let revised = Keyframe {
+        revision: 2,
+        ..keyframe("a", 0)
+    };
+    store
+        .judged_again(0, Some((record("a", 0), revised)))
+        .unwrap();
+    let (told, then) = since(&store, None, position, 9);
+    assert_eq!(told, "a-0");
+    assert_eq!(since(&store, None, 0, 9).0, "a-1 a-2 a-0");
+
+    // The oldest goes for the new one, though its verdict was the newest; the numbers go on all the same.
+    store.put(&record("b", 0), None).unwrap();
+    drop(store);
+    let store = Store::open(&path, 3, Counter::default()).unwrap();
+    assert_eq!(
+        since(&store, None, 0, 9),
+        ("a-1 a-2 b-0".to_owned(), then + 1)
+    );
+    assert_eq!(since(&store, Some("a"), 2, 9), ("a-2".to_owned(), then + 1));
+    assert_eq!(since(&store, None, then + 9, 9), (String::new(), then + 1));
 }
 
 #[test]
@@ -60,7 +108,7 @@ fn a_known_frame_stays_as_it_is_and_survives_reopening() {
     store.put(&changed, None).unwrap();
     drop(store);
     let store = Store::open(&path, 100, Counter::default()).unwrap();
-    assert_eq!(store.newest(None, 9).unwrap(), [keyframe("a", 1)]);
+    assert_eq!(store.newest(None, 9).unwrap().keyframes, [keyframe("a", 1)]);
 }
 
 #[test]
@@ -71,7 +119,7 @@ fn beyond_the_capacity_the_oldest_goes_with_all_that_points_to_it() {
         store.put(&record("a", number), Some(b"preview")).unwrap();
     }
     assert_eq!(
-        ids(&store.newest(Some("a"), 9).unwrap()),
+        ids(&store.newest(Some("a"), 9).unwrap().keyframes),
         ["a-2", "a-3", "a-4"]
     );
     assert_eq!(store.record("a-1").unwrap(), None);
@@ -89,7 +137,7 @@ fn previews_of_a_sensor_are_bounded() {
     let kept = store.previews("a").unwrap();
     assert_eq!(kept.len(), MAX_PREVIEWS_PER_SENSOR);
     assert_eq!(kept[0].0.frame_id, "a-6");
-    assert_eq!(store.newest(Some("a"), 1000).unwrap().len(), 70);
+    assert_eq!(store.newest(Some("a"), 1000).unwrap().keyframes.len(), 70);
 }
 
 /// A bit falls over in a record, behind the store's back.
@@ -126,7 +174,10 @@ fn a_damaged_keyframe_counts_as_absent_and_its_frame_is_kept_anew() {
     assert_eq!(counted.get(), 1);
     for sensor in [None, Some("a")] {
         // What is damaged takes no room in the answer.
-        assert_eq!(ids(&store.newest(sensor, 2).unwrap()), ["a-0", "a-2"]);
+        assert_eq!(
+            ids(&store.newest(sensor, 2).unwrap().keyframes),
+            ["a-0", "a-2"]
+        );
     }
     let previews = store.previews("a").unwrap();
     assert_eq!(previews.len(), 2);
@@ -137,7 +188,7 @@ fn a_damaged_keyframe_counts_as_absent_and_its_frame_is_kept_anew() {
     assert_eq!(store.record("a-1").unwrap(), Some(record("a", 1)));
     for sensor in [None, Some("a")] {
         assert_eq!(
-            ids(&store.newest(sensor, 9).unwrap()),
+            ids(&store.newest(sensor, 9).unwrap().keyframes),
             ["a-0", "a-2", "a-1"]
         );
     }
@@ -178,7 +229,10 @@ fn the_oldest_makes_room_even_when_it_is_damaged() {
     let store = Store::open(&path, 3, counted.clone()).unwrap();
     store.put(&record("b", 0), None).unwrap();
     assert_eq!(counted.get(), 1);
-    assert_eq!(ids(&store.newest(None, 9).unwrap()), ["a-1", "a-2", "b-0"]);
+    assert_eq!(
+        ids(&store.newest(None, 9).unwrap().keyframes),
+        ["a-1", "a-2", "b-0"]
+    );
     let read = store.database.begin_read().unwrap();
     assert_eq!(read.open_table(BY_FRAME).unwrap().len().unwrap(), 3);
     assert_eq!(read.open_table(BY_SENSOR).unwrap().len().unwrap(), 3);

@@ -23,6 +23,8 @@ use tonic::{Request, Status, Streaming};
 pub(crate) struct Backend {
     /// Pictures that reached the drone door.
     pub(crate) captures: Mutex<Vec<(drone::CaptureHeader, Vec<u8>)>>,
+    /// The sensor of each verdict; they are numbered from 1.
+    pub(crate) verdicts: Mutex<Vec<String>>,
     /// The content store.
     pub(crate) store: MemoryStore,
 }
@@ -33,7 +35,7 @@ pub(super) fn calls(backend: &Arc<Backend>) -> Calls {
         checkpoint: backend.store.channel(),
         drones: Channel::local(Routes::new(DronesServer::new(Doors(backend.clone())))),
         tiles: Channel::local(Routes::new(TilesServer::new(Map))),
-        slam: Channel::local(Routes::new(SlamServer::new(Poses))),
+        slam: Channel::local(Routes::new(SlamServer::new(Poses(backend.clone())))),
         mesh: Some(Channel::local(Routes::new(MeshServer::new(Peers)))),
     }
 }
@@ -199,7 +201,7 @@ impl Tiles for Map {
     }
 }
 
-struct Poses;
+struct Poses(Arc<Backend>);
 
 #[tonic::async_trait]
 impl Slam for Poses {
@@ -236,14 +238,29 @@ impl Slam for Poses {
         request: Request<slam::ListKeyframesRequest>,
     ) -> Answer<slam::ListKeyframesResponse> {
         let request = request.into_inner();
-        let keyframe = slam::Keyframe {
-            frame_id: format!("{} {}", request.sensor_id, request.limit),
-            sensor_id: request.sensor_id,
+        let verdicts = self.0.verdicts.lock().unwrap().clone();
+        let position = verdicts.len() as u64;
+        let keyframe = |sensor_id: String, number: u64| slam::Keyframe {
+            frame_id: format!("{sensor_id} {number}"),
+            sensor_id,
             state: geo::TrackingState::Tracking.into(),
             ..Default::default()
         };
+        let keyframes = match request.after {
+            None => vec![keyframe(request.sensor_id, request.limit.into())],
+            Some(after) if after > position => {
+                return Err(Status::failed_precondition("`after` is ahead"));
+            }
+            Some(after) => {
+                let numbered = (1..).zip(verdicts);
+                let new = numbered.filter(|(number, _)| *number > after);
+                new.map(|(number, sensor)| keyframe(sensor, number))
+                    .collect()
+            }
+        };
         Ok(tonic::Response::new(slam::ListKeyframesResponse {
-            keyframes: vec![keyframe],
+            keyframes,
+            position,
         }))
     }
 }

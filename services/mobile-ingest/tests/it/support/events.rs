@@ -14,7 +14,16 @@ pub(crate) struct Events {
 impl Events {
     /// Opens the feed.
     pub(crate) async fn open(edge: &Edge) -> Self {
-        let answer = edge.get("/api/v1/events").send().await.unwrap();
+        Self::of(edge.get("/api/v1/events")).await
+    }
+
+    /// Opens the feed again after the event of this number.
+    pub(crate) async fn after(edge: &Edge, last: &str) -> Self {
+        Self::of(edge.get("/api/v1/events").header("last-event-id", last)).await
+    }
+
+    async fn of(request: reqwest::RequestBuilder) -> Self {
+        let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
         Self {
