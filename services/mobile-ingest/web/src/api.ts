@@ -141,8 +141,8 @@ export class Unauthorized extends Error {
   }
 }
 
-async function get<T>(path: string): Promise<T> {
-  const response = await fetch(path, { headers: { accept: 'application/json' } });
+async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  const response = await fetch(path, { headers: { accept: 'application/json' }, ...(signal && { signal }) });
   if (response.status === 401) throw new Unauthorized();
   if (!response.ok) throw new Error(`GET ${path} answered ${response.status}`);
   return (await response.json()) as T;
@@ -154,7 +154,7 @@ export const keyframes = (limit: number, sensor = '') =>
   get<Keyframes>(`/api/v1/keyframes?limit=${limit}&sensor=${sensor}`);
 export const stats = () => get<Stats>('/api/v1/stats');
 export const mesh = () => get<Mesh>('/api/v1/mesh');
-export const layer = (name: string) => get<Layer>(`/tiles/${name}`);
+export const layer = (name: string, signal?: AbortSignal) => get<Layer>(`/tiles/${name}`, signal);
 
 /** One tile as the node has it now (revalidated by its ETag), or `null` where the layer is empty. */
 export async function tile(name: string, z: number, x: number, y: number, signal: AbortSignal): Promise<Blob | null> {

@@ -36,6 +36,8 @@ const SETTLE_MS = 5_000;
 const SLEPT_MS = 2_500;
 /** What nothing may tell of, or only an event that may be lost, is read this often. */
 const LOOK_EVERY_MS = 10_000;
+/** The page opens without knowing what the map holds when nobody says so in this time. */
+const OPENING_MS = 1_500;
 /** Waits before the base map is asked for again double from the first to the last of these. */
 const EARTH_FIRST_MS = 1_000;
 const EARTH_LAST_MS = 60_000;
@@ -49,6 +51,8 @@ const turns = new Turns();
 const keyframes = new KeyframeList(KEYFRAMES);
 /** A link that was sent opens at its own view; looked at before the map writes its first one. */
 const opensAtView = location.hash.includes('view=');
+/** The page opens on what the map holds, which is asked for before anything is drawn: a globe takes a second to draw. */
+const opening = await api.layer(LAYER, AbortSignal.timeout(OPENING_MS)).catch(() => null);
 const view = new MapView(byId('map'), padding());
 const login = new Login(() => location.reload());
 
@@ -162,11 +166,6 @@ function turnTo(bounds: api.Bounds, how: 'jump' | 'fly' = 'fly'): void {
   view.fit(bounds, how);
 }
 
-/** The page opens on what the map holds; the flight across the globe is for what appears later. */
-async function openOnData(): Promise<void> {
-  await loadLayer();
-  if (imagery && !userMoved) turnTo(imagery, 'jump');
-}
 
 /** Flies to the data when it first appears or outgrows the view, until the reader moves the map. */
 function fitUntilMoved(): void {
@@ -179,6 +178,10 @@ async function loadLayer(): Promise<void> {
   const looked = commits.look();
   const layer = await api.layer(LAYER);
   if (looked(layer.last_change)) refreshTiles();
+  showLayer(layer);
+}
+
+function showLayer(layer: api.Layer): void {
   mapped = layer.tile_count;
   tellSince();
   if (!layer.bounds) return;
@@ -427,11 +430,12 @@ function wirePage(): void {
 
 async function main(): Promise<void> {
   wirePage();
+  if (opening?.bounds && !opensAtView) turnTo(opening.bounds, 'jump');
   view.map.once('load', () => {
     byId('loading').hidden = true;
   });
   await view.ready();
-  void quietly(openOnData());
+  if (opening) showLayer(opening);
   const noEarth = (error: unknown) => {
     console.debug('base map', error);
     feed.add({ tone: 'warn', same: 'base map', text: () => 'The base map could not be loaded, trying again' });
