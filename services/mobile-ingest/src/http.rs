@@ -8,6 +8,7 @@ pub(crate) mod connections;
 pub(crate) mod console;
 pub(crate) mod edge;
 pub(crate) mod feed;
+pub(crate) mod host;
 pub(crate) mod ingest;
 pub(crate) mod problem;
 pub(crate) mod query;
@@ -23,7 +24,7 @@ use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use tower::util::option_layer;
 use tower_http::compression::{CompressionLayer, Predicate};
@@ -114,7 +115,13 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
 
 async fn finish(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
     let (request, lent) = body::lend(request);
-    let mut response = next.run(request).await;
+    let mut response = match host::check(&edge.certificate, &request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => {
+            edge.metrics.access_refused("host");
+            problem.into_response()
+        }
+    };
     if let Some(lent) = lent
         && !response.status().is_success()
     {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use sovereign_objects::Objects;
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mobile::v1::mobile_server::{MobileServer, SERVICE_NAME};
@@ -35,6 +36,7 @@ pub struct MobileService {
     listener: TcpListener,
     address: SocketAddr,
     tls: ServerConfig,
+    certificate: CertificateDer<'static>,
     node: String,
     clock: Clock,
     settings: Settings,
@@ -71,7 +73,7 @@ impl Service for MobileService {
         if origin == Origin::Made {
             tracing::info!("access token written to {}", token_file.display());
         }
-        let tls = tls::server_config(
+        let (tls, certificate) = tls::server_config(
             &settings.certificate,
             &context.data_dir,
             settings.listen.ip(),
@@ -93,6 +95,7 @@ impl Service for MobileService {
             listener,
             address,
             tls,
+            certificate,
             node: context.node,
             clock: context.clock,
             token,
@@ -125,6 +128,7 @@ impl Service for MobileService {
             address: self.address,
             settings: self.settings,
             token: self.token,
+            certificate: self.certificate,
             intake: self.intake.clone(),
             upstream: self.upstream.clone(),
             events: self.events.clone(),

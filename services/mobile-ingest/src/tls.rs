@@ -69,13 +69,13 @@ pub(crate) enum TlsError {
     },
 }
 
-/// The TLS configuration of the listener, for HTTP/2 and HTTP/1.1.
+/// The TLS configuration of the listener, for HTTP/2 and HTTP/1.1, and the certificate that names this node.
 pub(crate) fn server_config(
     certificate: &Certificate,
     data_dir: &Path,
     listen: IpAddr,
     now: SystemTime,
-) -> Result<ServerConfig, TlsError> {
+) -> Result<(ServerConfig, CertificateDer<'static>), TlsError> {
     let (cert_path, key_path) = match certificate {
         Certificate::Files { cert, key } => (cert.clone(), key.clone()),
         Certificate::SelfSigned => {
@@ -89,7 +89,8 @@ pub(crate) fn server_config(
     };
     let chain = read_chain(&cert_path)?;
     let key = read_key(&key_path)?;
-    config_from_pair(chain, key, &cert_path)
+    let own = chain[0].clone();
+    Ok((config_from_pair(chain, key, &cert_path)?, own))
 }
 
 /// Checks that files of the operator can be used as they are now.
@@ -256,7 +257,7 @@ mod tests {
 
     fn config(folder: &Path, now: SystemTime) -> Result<ServerConfig, TlsError> {
         let listen = "127.0.0.1".parse().unwrap();
-        server_config(&Certificate::SelfSigned, folder, listen, now)
+        server_config(&Certificate::SelfSigned, folder, listen, now).map(|(config, _)| config)
     }
 
     #[test]

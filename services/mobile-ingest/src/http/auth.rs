@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sovereign_service::Code;
 
@@ -70,7 +70,7 @@ impl FromRequestParts<Arc<Edge>> for Writer {
 
 pub(crate) fn may_read(parts: &Parts, edge: &Edge) -> bool {
     edge.settings.read_access == ReadAccess::Public
-        || is_loopback(parts)
+        || is_loopback(&parts.extensions, &parts.headers)
         || has_token(&parts.headers, edge)
         || has_session(&parts.headers, edge)
 }
@@ -97,12 +97,11 @@ fn has_session(headers: &HeaderMap, edge: &Edge) -> bool {
         })
 }
 
-fn is_loopback(parts: &Parts) -> bool {
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+/// Whether a request is from this machine, and for nobody else.
+pub(crate) fn is_loopback(extensions: &Extensions, headers: &HeaderMap) -> bool {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
     peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback())
-        && FORWARDING
-            .iter()
-            .all(|name| !parts.headers.contains_key(*name))
+        && FORWARDING.iter().all(|name| !headers.contains_key(*name))
 }
 
 /// `POST /api/v1/session`: gives the browser that has the token a cookie to read with.

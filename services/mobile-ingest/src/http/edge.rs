@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use sovereign_service::{Clock, Stop};
 use tokio::sync::Semaphore;
 
@@ -19,6 +20,7 @@ pub(crate) struct Edge {
     pub(crate) address: SocketAddr,
     pub(crate) settings: Settings,
     pub(crate) token: AccessToken,
+    pub(crate) certificate: CertificateDer<'static>,
     pub(crate) intake: Arc<Intake>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) events: Arc<Events>,

@@ -80,6 +80,48 @@ async fn every_write_needs_the_token_even_from_this_machine() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_not_the_nodes_own_is_refused_and_never_repeated() {
+    let edge = Edge::start().await;
+    for path in [
+        "/",
+        "/tiles",
+        "/tiles/imagery",
+        "/api/v1/vehicles",
+        "/api/v1/events",
+    ] {
+        for host in [
+            "rebound.example",
+            "rebound.example:8443",
+            "localhost.example",
+            "a b",
+        ] {
+            let answer = edge.get(path).header(header::HOST, host);
+            let answer = answer.send().await.unwrap();
+            let refused = answer.status();
+            assert!(
+                [StatusCode::MISDIRECTED_REQUEST, StatusCode::BAD_REQUEST].contains(&refused),
+                "{path} as {host}: {refused}"
+            );
+            assert!(!answer.text().await.unwrap().contains("example"), "{path}");
+        }
+        let own = edge
+            .get(path)
+            .header(header::HOST, "localhost:8443")
+            .send()
+            .await;
+        assert_eq!(own.unwrap().status(), StatusCode::OK, "{path}");
+    }
+    // A proxy says for whom it asks, and that one has the token.
+    let proxied = edge
+        .get("/tiles/imagery")
+        .header(header::HOST, "map.example")
+        .header("x-forwarded-for", "192.0.2.1")
+        .bearer_auth(&edge.token);
+    assert_eq!(proxied.send().await.unwrap().status(), StatusCode::OK);
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn reads_for_somebody_else_need_the_token_or_a_session() {
     let edge = Edge::start().await;
     let reads = [
