@@ -1,5 +1,6 @@
 //! What every call passes on the serving side, local or remote: its deadline, which also covers a
-//! stream that is being answered, and a panic, which becomes an internal error of this one call.
+//! stream that is being answered, a panic, which becomes an internal error of this one call, and a request
+//! that is no message, which is its caller's mistake.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -65,6 +66,7 @@ where
                 None => call.await,
             };
             Ok(match result {
+                Ok(Ok(response)) if is_undecodable(response.headers()) => undecodable().into_http(),
                 Ok(Ok(response)) => {
                     response.map(|body| Body::new(Guarded::new(Body::new(body), deadline)))
                 }
@@ -77,6 +79,21 @@ where
             })
         })
     }
+}
+
+/// Whether the answer is tonic's own to bytes that are no message of the type that the method takes. Its codec, which
+/// reads requests and answers alike, calls them an internal error.
+fn is_undecodable(answer: &HeaderMap) -> bool {
+    Status::from_header_map(answer).is_some_and(|status| {
+        status.code() == tonic::Code::Internal
+            && status
+                .message()
+                .starts_with("failed to decode Protobuf message")
+    })
+}
+
+fn undecodable() -> Status {
+    Status::invalid_argument("the request is not a message of the type that the method takes")
 }
 
 /// An answer that ends at the deadline of its call, with the status in its trailers.
@@ -126,6 +143,11 @@ impl http_body::Body for Guarded {
         let polled =
             std::panic::catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll_frame(context)));
         match polled {
+            Ok(Poll::Ready(Some(Ok(frame))))
+                if frame.trailers_ref().is_some_and(is_undecodable) =>
+            {
+                return this.end_with(&undecodable());
+            }
             Ok(Poll::Ready(frame)) => return Poll::Ready(frame),
             Ok(Poll::Pending) => {}
             Err(payload) => {

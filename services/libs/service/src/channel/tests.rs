@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
+use http::uri::PathAndQuery;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -127,6 +128,35 @@ fn within<T>(timeout: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
     request
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_request_are_the_mistake_of_the_caller() {
+    // A number where the name of a service belongs.
+    let garbage = || stream::iter([serving()]);
+    type Codec = tonic_prost::ProstCodec<HealthCheckResponse, HealthCheckResponse>;
+    let check = || PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+    let reflection =
+        PathAndQuery::from_static("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+    let (channels, _server) = both().await;
+    for (kind, channel) in channels {
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.unwrap();
+        let request = within(LONG, serving());
+        let refused = client.unary(request, check(), Codec::default()).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{kind}");
+        assert!(
+            refused.message().contains("not a message"),
+            "{kind}: {refused}"
+        );
+        client.ready().await.unwrap();
+        let request = within(LONG, garbage());
+        let answers = client.streaming(request, reflection.clone(), Codec::default());
+        let mut answers = answers.await.unwrap().into_inner();
+        let refused = answers.message().await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{kind}");
+    }
 }
 
 #[tokio::test]
