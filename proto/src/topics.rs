@@ -36,6 +36,9 @@ pub const SLAM_KEYFRAME: DurableTopic<slam::v1::Keyframe> =
     DurableTopic::new("slam.*.keyframe", RECORDS);
 /// Hint that tiles changed; the truth is `Tiles.ListChanges`. Owner: tile-svc.
 pub const TILE_CHANGED: LiveTopic<tile::v1::TileChanged> = LiveTopic::new("tile.changed", 256);
+/// Frames that could not be painted, key: sensor. Owner: tile-svc.
+pub const TILE_REFUSED: DurableTopic<tile::v1::FrameRefused> =
+    DurableTopic::new("tile.*.refused", RECORDS);
 /// Hint that a checkpoint was stored; the truth is `Checkpoints.ListChanges`. Owner: checkpoint-svc.
 pub const CHECKPOINT_STORED: LiveTopic<checkpoint::v1::CheckpointChange> =
     LiveTopic::new("checkpoint.stored", 16);

@@ -159,6 +159,32 @@ async fn a_picture_is_on_the_map_or_says_why_not() -> anyhow::Result<()> {
     process.stop(&[]).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_is_placed_and_cannot_be_painted_says_so_in_its_verdict()
+-> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (process, edge) = start(folder.path()).await?;
+    let mut jpeg = std::fs::read(reports().join("c14d_xmp_nul.jpg"))?;
+    // Half of the pixels, and an end as if they were all.
+    let scan = jpeg.windows(2).rposition(|pair| pair == [0xFF, 0xDA]);
+    let scan = scan.context("a scan")?;
+    jpeg.truncate(scan + (jpeg.len() - scan) / 2);
+    jpeg.extend([0xFF, 0xD9]);
+    edge.upload_capture("half", jpeg, &CaptureNotes::default())
+        .await?;
+    let said = wait_for(DECIDED_WITHIN, async || {
+        let said = keyframes(&process).await?.remove("half");
+        Ok(said.filter(|said| said.state() == TrackingState::Lost))
+    })
+    .await
+    .context("the verdict stays")?;
+    ensure!(said.reason.contains("cannot be decoded"), "{}", said.reason);
+    ensure!(said.revision == 1, "it was not placed before: {said:?}");
+    let painted = painted_frames(process.grpc()?).await?;
+    ensure!(painted.is_empty(), "{painted:?}");
+    process.stop(&["a frame cannot be painted"]).await
+}
+
 #[test]
 fn a_replay_names_what_it_leaves_out_and_goes_on() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

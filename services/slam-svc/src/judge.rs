@@ -20,7 +20,7 @@ use crate::domain::turned::{Sight, Turn, turn, turned};
 use crate::error::{CallError, SettleError, StoreError};
 use crate::metrics::Metrics;
 use crate::store::{Record, Store};
-use crate::wire::{self, Capture, Keyframe, PoseEvent};
+use crate::wire::{self, Capture, Keyframe, PoseEvent, TrackingState};
 
 /// Bytes of a picture that are read first; most headers end before. Each time that was too little, twice as
 /// many are read.
@@ -138,6 +138,48 @@ impl Judge {
             }
         }
         acknowledge(delivery).await;
+        Ok(())
+    }
+
+    pub(crate) async fn settle_refusal(
+        self: Arc<Self>,
+        delivery: Delivery<wire::FrameRefused>,
+        stop: Stop,
+    ) -> Result<(), RunError> {
+        match self.overrule(&delivery.message).await {
+            Ok(()) => acknowledge(delivery).await,
+            Err(error) => self.give_back("refusal", &error, &stop).await,
+        }
+        Ok(())
+    }
+
+    /// Takes back the verdict on a frame that the painter refused. The painter has nothing to say about the one that
+    /// takes its place, so this ends here.
+    async fn overrule(&self, refusal: &wire::FrameRefused) -> Result<(), SettleError> {
+        let look = || {
+            let frame_id = refusal.frame_id.clone();
+            self.ask(move |store| store.record(&frame_id))
+        };
+        if look().await?.is_none() {
+            // A verdict is published before it is kept; a process that died between judges the capture again.
+            sleep(RETRY).await;
+        }
+        // Nobody else judges meanwhile.
+        let _alone = self.calibrations.write().await;
+        let Some(record) = look().await? else {
+            return Ok(());
+        };
+        let judged = record.current().filter(|current| {
+            current.revision == refusal.revision && current.state() == TrackingState::Tracking
+        });
+        let (Some(current), Ok(sensor)) = (judged, Key::parse(&refusal.sensor_id)) else {
+            return Ok(());
+        };
+        let keyframe = wire::refused(current, &refusal.reason);
+        self.append(&sensor, &keyframe).await?;
+        self.metrics.verdicts_refused.inc();
+        self.ask(move |store| store.overrule(record, keyframe))
+            .await?;
         Ok(())
     }
 

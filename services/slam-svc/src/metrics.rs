@@ -21,10 +21,12 @@ sovereign_service::metrics! {
         pub(crate) metadata_damaged: Family<Label, Counter>,
         /// Phone samples settled, by outcome: `pose`, `other`, `invalid`.
         pub(crate) samples: Family<Label, Counter>,
-        /// Deliveries given back because a step failed, by step: `capture`, `sample`, `rejudge`.
+        /// Deliveries given back because a step failed, by step: `capture`, `sample`, `refusal`, `rejudge`.
         pub(crate) retries: Family<Label, Counter>,
         /// Verdicts revised.
         pub(crate) verdicts_revised: Counter,
+        /// Verdicts taken back because the painter refused the frame.
+        pub(crate) verdicts_refused: Counter,
         /// Frames that wait to be judged again.
         pub(crate) frames_waiting: Gauge,
         /// Damaged records found in the keyframe store.

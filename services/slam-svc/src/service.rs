@@ -7,7 +7,8 @@ use sovereign_objects::Objects;
 use sovereign_proto::geo::v1::Capture;
 use sovereign_proto::mobile::v1::Sample;
 use sovereign_proto::slam::v1::slam_server::{SERVICE_NAME, SlamServer};
-use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, MOBILE_SAMPLE};
+use sovereign_proto::tile::v1::FrameRefused;
+use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, MOBILE_SAMPLE, TILE_REFUSED};
 use sovereign_service::{
     BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, Tasks, limited, settle_each,
 };
@@ -39,6 +40,7 @@ pub struct SlamService {
     drone_captures: Consumer<Capture>,
     phone_captures: Consumer<Capture>,
     phone_samples: Consumer<Sample>,
+    refusals: Consumer<FrameRefused>,
     judge: Arc<Judge>,
     clock: Clock,
     ready: ReadyLatch,
@@ -79,10 +81,12 @@ impl Service for SlamService {
         let drone_captures = bus.consume(&DRONE_CAPTURE, Self::NAME).await;
         let phone_captures = bus.consume(&MOBILE_CAPTURE, Self::NAME).await;
         let phone_samples = bus.consume(&MOBILE_SAMPLE, Self::NAME).await;
+        let refusals = bus.consume(&TILE_REFUSED, Self::NAME).await;
         Ok(Self {
             drone_captures: drone_captures.map_err(subscribe)?,
             phone_captures: phone_captures.map_err(subscribe)?,
             phone_samples: phone_samples.map_err(subscribe)?,
+            refusals: refusals.map_err(subscribe)?,
             judge: Arc::new(Judge {
                 site,
                 store: Arc::new(store),
@@ -121,6 +125,11 @@ impl Service for SlamService {
         let settle = move |delivery| judge.clone().settle_sample(delivery, own.clone());
         let samples = settle_each(self.phone_samples, stop.clone(), MAX_HELD, settle);
         tasks.spawn("phone samples", samples);
+        let judge = self.judge.clone();
+        let own = stop.clone();
+        let settle = move |delivery| judge.clone().settle_refusal(delivery, own.clone());
+        let refusals = settle_each(self.refusals, stop.clone(), MAX_HELD, settle);
+        tasks.spawn("refusals", refusals);
         tasks.spawn("judge again", self.judge.judge_again(stop));
         self.ready.set();
         tasks.wait().await

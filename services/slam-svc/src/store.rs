@@ -446,16 +446,8 @@ impl Store {
         revised: Option<(Record, Keyframe)>,
     ) -> Result<(), StoreError> {
         let write = self.database.begin_write().map_err(failed("begin"))?;
-        if let Some((mut record, verdict)) = revised {
-            record.verdicts.insert(0, verdict);
-            record.verdicts.truncate(MAX_VERDICTS);
-            let bytes = sealed(&sequence.to_le_bytes(), &record.encode_to_vec());
-            write
-                .open_table(KEYFRAMES)
-                .map_err(failed("open a table"))?
-                .insert(sequence, bytes.as_slice())
-                .map_err(failed("insert"))?;
-            Verdicts::open(&write)?.append(sequence)?;
+        if let Some((record, verdict)) = revised {
+            revise(&write, sequence, record, verdict)?;
         }
         write
             .open_table(REJUDGE)
@@ -465,12 +457,44 @@ impl Store {
         write.commit().map_err(failed("commit"))
     }
 
+    /// A frame has another verdict, unless it is gone.
+    pub(crate) fn overrule(&self, record: Record, verdict: Keyframe) -> Result<(), StoreError> {
+        let write = self.database.begin_write().map_err(failed("begin"))?;
+        let place = write
+            .open_table(BY_FRAME)
+            .map_err(failed("open a table"))?
+            .get(verdict.frame_id.as_str())
+            .map_err(failed("read"))?
+            .map(|place| place.value());
+        if let Some(place) = place {
+            revise(&write, place, record, verdict)?;
+        }
+        write.commit().map_err(failed("commit"))
+    }
+
     fn found_damaged(&self, records: u64) {
         if records > 0 {
             self.damaged.inc_by(records);
             tracing::error!(records, "damaged records were found in the keyframe store");
         }
     }
+}
+
+fn revise(
+    write: &WriteTransaction,
+    place: u64,
+    mut record: Record,
+    verdict: Keyframe,
+) -> Result<(), StoreError> {
+    record.verdicts.insert(0, verdict);
+    record.verdicts.truncate(MAX_VERDICTS);
+    let bytes = sealed(&place.to_le_bytes(), &record.encode_to_vec());
+    write
+        .open_table(KEYFRAMES)
+        .map_err(failed("open a table"))?
+        .insert(place, bytes.as_slice())
+        .map_err(failed("insert"))?;
+    Verdicts::open(write)?.append(place)
 }
 
 /// The order of verdicts, while it is written.

@@ -5,11 +5,12 @@ use sovereign_model::geo::Position;
 use sovereign_model::{CameraPose, Digest, Intrinsics, SensorId, Timestamp};
 use sovereign_proto::convert::{FieldError, converted};
 use sovereign_proto::geo::v1 as geo;
-pub(crate) use sovereign_proto::geo::v1::Capture;
+pub(crate) use sovereign_proto::geo::v1::{Capture, TrackingState};
 pub(crate) use sovereign_proto::mobile::v1::Sample;
 use sovereign_proto::mobile::v1::SampleType;
 use sovereign_proto::slam::v1::{self as slam, Calibration, KeyframeCause};
 pub(crate) use sovereign_proto::slam::v1::{Keyframe, PoseEvent, PoseSource};
+pub(crate) use sovereign_proto::tile::v1::FrameRefused;
 
 use crate::calibration;
 use crate::domain::camera::CameraModel;
@@ -194,6 +195,18 @@ pub(crate) fn model_of(capture: &Capture) -> &str {
         .picture
         .as_ref()
         .map_or("", |picture| picture.camera_model.trim())
+}
+
+/// The verdict on a frame that the painter refused: it has the pose that it had, and is not tracked.
+pub(crate) fn refused(current: &Keyframe, reason: &str) -> Keyframe {
+    Keyframe {
+        revision: current.revision + 1,
+        cause: KeyframeCause::Refused.into(),
+        state: TrackingState::Lost.into(),
+        reason: reason.to_owned(),
+        footprint: Vec::new(),
+        ..current.clone()
+    }
 }
 
 /// The next verdict on a frame that has `current`; nothing when it says the same.

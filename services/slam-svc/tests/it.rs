@@ -20,7 +20,10 @@ use sovereign_model::geo::{Geodetic, horizontal_distance_m};
 use sovereign_objects::ObjectClass;
 use sovereign_proto::geo::v1::{self as geo, TrackingState};
 use sovereign_proto::mobile::v1::{Sample, SampleType};
-use sovereign_proto::slam::v1::{GetKeyframeRequest, Keyframe, ListKeyframesRequest, PoseSource};
+use sovereign_proto::slam::v1::{
+    GetKeyframeRequest, Keyframe, KeyframeCause, ListKeyframesRequest, PoseSource,
+};
+use sovereign_proto::tile::v1::FrameRefused;
 use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, MOBILE_SAMPLE};
 use sovereign_service::Service;
 
@@ -300,6 +303,56 @@ async fn keyframes_are_answered_and_survive_a_restart() {
     let ahead = ahead.unwrap_err();
     assert_eq!(ahead.code(), tonic::Code::FailedPrecondition);
     assert!(ahead.message().starts_with("`after` is "), "{ahead}");
+    slam.end().await;
+}
+
+#[tokio::test]
+async fn a_frame_that_the_painter_refuses_is_not_tracked_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut slam = start(dir.path(), Config::default()).await;
+    let sent = capture("sys-1", 1);
+    slam.capture(&sent).await;
+    let first = slam.keyframe().await;
+    assert_eq!(first.state(), TrackingState::Tracking);
+    let refusal = |revision| FrameRefused {
+        frame_id: first.frame_id.clone(),
+        sensor_id: first.sensor_id.clone(),
+        revision,
+        reason: "the picture is of the sky".to_owned(),
+    };
+    slam.refuse("1", &refusal(0)).await;
+    let second = slam.keyframe().await;
+    assert_eq!(
+        (second.revision, second.cause()),
+        (1, KeyframeCause::Refused)
+    );
+    assert_eq!(second.state(), TrackingState::Lost);
+    assert_eq!(second.reason, "the picture is of the sky");
+    assert_eq!(
+        second.pose, first.pose,
+        "where it was taken is known all the same"
+    );
+    assert!(second.footprint.is_empty());
+
+    // Late news of an older verdict, and of a frame that nobody knows, say nothing.
+    slam.refuse("2", &refusal(0)).await;
+    slam.refuse(
+        "3",
+        &FrameRefused {
+            frame_id: "unknown".to_owned(),
+            ..refusal(0)
+        },
+    )
+    .await;
+    slam.capture(&capture("sys-1", 2)).await;
+    let next = slam.keyframe().await;
+    assert_eq!((next.revision, next.state()), (0, TrackingState::Tracking));
+    let get = GetKeyframeRequest {
+        frame_id: first.frame_id.clone(),
+    };
+    let known = slam.client.get_keyframe(get).await.unwrap().into_inner();
+    assert_eq!(known.keyframe, Some(second));
+    assert_eq!(known.earlier, [first]);
     slam.end().await;
 }
 

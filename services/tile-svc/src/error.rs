@@ -1,6 +1,7 @@
 //! What can go wrong: for a caller, and for a frame.
 
 use image::ImageError;
+use sovereign_bus::PublishError;
 use sovereign_model::Digest;
 use sovereign_model::geo::TileCoord;
 use sovereign_objects::ObjectsError;
@@ -72,11 +73,24 @@ pub(crate) enum Refusal {
         camera_height: u32,
     },
     #[error("the picture {0}")]
-    Picture(#[from] NotAPicture),
+    Picture(NotAPicture),
     #[error("the decoder failed on the picture")]
     Decoder,
-    #[error("nothing of the frame can be painted")]
-    Unpaintable(#[from] Unpaintable),
+    #[error("nothing of the frame can be painted: {0}")]
+    Unpaintable(Unpaintable),
+}
+
+// Their text is part of the refusal's own, so they are no sources.
+impl From<NotAPicture> for Refusal {
+    fn from(why: NotAPicture) -> Self {
+        Self::Picture(why)
+    }
+}
+
+impl From<Unpaintable> for Refusal {
+    fn from(why: Unpaintable) -> Self {
+        Self::Unpaintable(why)
+    }
 }
 
 impl Refusal {
@@ -98,6 +112,12 @@ impl Refusal {
         }
     }
 
+    /// Whether the verdict on the frame does not say it.
+    #[must_use]
+    pub(crate) fn is_news(&self) -> bool {
+        !matches!(self, Self::NoPose | Self::PositionOnly)
+    }
+
     /// Whether it is part of ordinary work: a camera without a fix is no fault of anyone.
     #[must_use]
     pub(crate) fn is_ordinary(&self) -> bool {
@@ -112,6 +132,8 @@ impl Refusal {
 pub(crate) enum WorkError {
     #[error("reach the content store")]
     Fetch(#[source] ObjectsError),
+    #[error("tell of a refusal")]
+    Tell(#[from] PublishError),
     #[error("use the map")]
     Store(#[from] StoreError),
     #[error("finish the work")]

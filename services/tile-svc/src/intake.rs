@@ -17,6 +17,7 @@ use crate::error::{Refusal, WorkError};
 use crate::metrics::Meter;
 use crate::painter::Ready;
 use crate::prepare::Darkroom;
+use crate::refusals::Refusals;
 use crate::store::{FrameRecord, Store};
 use crate::wire;
 
@@ -32,6 +33,7 @@ pub(crate) struct Intake {
     pub(crate) objects: Objects,
     pub(crate) darkroom: Darkroom,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) painter: mpsc::Sender<Ready>,
     pub(crate) repaint: Arc<Notify>,
     pub(crate) pictures: Arc<Semaphore>,
@@ -59,12 +61,12 @@ impl Intake {
                 metrics.frames_settled.inc();
                 Ok(())
             }
-            Err(WorkError::Fetch(error)) => {
+            Err(error @ (WorkError::Fetch(_) | WorkError::Tell(_))) => {
                 metrics.retries.inc();
                 tracing::debug!(
                     topic = SLAM_KEYFRAME.pattern(),
                     error = %chain(&error),
-                    "a frame waits for the content store"
+                    "a frame will be taken again"
                 );
                 tokio::select! {
                     () = self.stop.requested() => {}
@@ -152,9 +154,8 @@ impl Intake {
         refusal: &Refusal,
         keep: Keep,
     ) -> Result<Keep, WorkError> {
+        self.refusals.tell(arrival, refusal).await?;
         self.record(arrival, arrival.record()).await?;
-        let (frame_id, sensor_id) = (&arrival.frame_id, &arrival.sensor_id);
-        self.meter.refused(frame_id, sensor_id, refusal);
         Ok(keep)
     }
 
@@ -166,11 +167,7 @@ impl Intake {
         let record = match placed.and_then(|sighting| self.darkroom.plan(&sighting)) {
             Ok((_, plan)) => arrival.record_on(&plan, plan.tiles.clone()),
             Err(refusal) => {
-                tracing::debug!(
-                    frame_id = arrival.frame_id,
-                    reason = refusal.reason(),
-                    "a frame leaves the map"
-                );
+                self.refusals.tell(arrival, &refusal).await?;
                 arrival.record()
             }
         };

@@ -2,7 +2,8 @@
 //!
 //! In: verdicts on pictures (`slam.*.keyframe`), durable, group `tile-svc`; the pictures themselves by
 //! digest from checkpoint-svc, which keeps them for as long as the map may need them.
-//! Out: `sovereign.tile.v1.Tiles` (layers, tiles, changes, measurements) and the hint `tile.changed`.
+//! Out: `sovereign.tile.v1.Tiles` (layers, tiles, changes, measurements), the hint `tile.changed`, and
+//! `tile.*.refused`, durable: frames with a pose that cannot be painted, of which slam-svc takes the verdict back.
 //!
 //! A frame is laid onto the ground plane it shows, blended into the tiles of the zoom that fits its
 //! resolution, and carried up into their parents; tiles, log entry and the memory of the frame are one
@@ -32,6 +33,7 @@ mod metrics;
 mod painter;
 mod picture;
 mod prepare;
+mod refusals;
 mod served;
 mod service;
 mod store;

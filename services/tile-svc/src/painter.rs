@@ -24,6 +24,7 @@ use crate::domain::sight::Unpaintable;
 use crate::error::{Refusal, WorkError};
 use crate::metrics::Meter;
 use crate::prepare::Darkroom;
+use crate::refusals::Refusals;
 use crate::served::Served;
 use crate::store::{Commit, Dirty, FrameRecord, Store, StoreError};
 use crate::wire;
@@ -50,6 +51,7 @@ pub(crate) struct Painter {
     pub(crate) store: Arc<Store>,
     pub(crate) served: Arc<Served>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) darkroom: Darkroom,
     pub(crate) bus: Bus,
     pub(crate) clock: Clock,
@@ -178,8 +180,7 @@ impl Painter {
             work.canvas = match self.lay_again(canvas, &record, &tiles).await? {
                 (canvas, Ok(())) => canvas,
                 (canvas, Err(refusal)) => {
-                    let sensor_id = "";
-                    self.meter.refused(&frame_id, sensor_id, &refusal);
+                    self.tell(&frame_id, &record, &refusal).await;
                     work.left.push((frame_id, tiles.clone()));
                     canvas
                 }
@@ -218,6 +219,17 @@ impl Painter {
         let (canvas, frame, _) = lay(canvas, frame, own).await?;
         drop(frame);
         Ok((canvas, Ok(())))
+    }
+
+    async fn tell(&self, frame_id: &str, record: &FrameRecord, refusal: &Refusal) {
+        let Some(arrival) = wire::named_from_bytes(&record.keyframe) else {
+            self.meter.refused(frame_id, "", refusal);
+            return;
+        };
+        // The ground has to be painted without the frame all the same.
+        if let Err(error) = self.refusals.tell(&arrival, refusal).await {
+            tracing::warn!(frame_id, error = %chain(&error), "a frame leaves the map, and its verdict stays");
+        }
     }
 
     fn work(&self) -> Work {

@@ -22,6 +22,7 @@ use crate::intake::{Intake, MAX_HELD, MAX_PICTURES};
 use crate::metrics::{Meter, Metrics};
 use crate::painter::{MAX_TILES_A_COMMIT, Painter};
 use crate::prepare::Darkroom;
+use crate::refusals::Refusals;
 use crate::served::Served;
 use crate::store::Store;
 
@@ -126,11 +127,16 @@ impl Service for TileService {
             objects: self.objects.clone(),
             settings: self.settings,
         };
+        let refusals = Arc::new(Refusals {
+            meter: Arc::clone(&self.meter),
+            bus: self.bus.clone(),
+        });
         let intake = Arc::new(Intake {
             store: Arc::clone(&self.store),
             objects: self.objects,
             darkroom: darkroom.clone(),
             meter: Arc::clone(&self.meter),
+            refusals: Arc::clone(&refusals),
             painter,
             repaint: Arc::clone(&repaint),
             pictures: Arc::new(Semaphore::new(MAX_PICTURES)),
@@ -145,6 +151,7 @@ impl Service for TileService {
             store: self.store,
             served: self.served,
             meter: self.meter,
+            refusals,
             darkroom,
             bus: self.bus,
             clock: self.clock,

@@ -9,6 +9,7 @@ use sovereign_proto::convert::{self, FieldError, converted};
 use sovereign_proto::geo::v1::TrackingState;
 use sovereign_proto::slam::v1::{Keyframe, PoseSource};
 use sovereign_proto::tile::v1 as wire;
+use sovereign_service::chain;
 
 use crate::arrival::{Arrival, Sighting};
 use crate::domain::layer::Layer;
@@ -83,6 +84,18 @@ pub(crate) fn named_from_bytes(keyframe: &[u8]) -> Option<Arrival> {
     let keyframe = Keyframe::decode(keyframe).ok()?;
     let key = Key::parse(&keyframe.sensor_id).ok();
     arrival_from_keyframe(&keyframe, key.as_ref()).ok()
+}
+
+/// What is told of a frame that was refused, and the id of the message.
+pub(crate) fn refused_from(arrival: &Arrival, refusal: &Refusal) -> (String, wire::FrameRefused) {
+    let message = wire::FrameRefused {
+        frame_id: arrival.frame_id.clone(),
+        sensor_id: arrival.sensor_id.clone(),
+        revision: arrival.revision,
+        reason: chain(refusal).to_string(),
+    };
+    let id = format!("{}.{}.refused", arrival.frame_id, arrival.revision);
+    (id, message)
 }
 
 pub(crate) fn change_from_parts(

@@ -5,6 +5,8 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+#[path = "it/refusals.rs"]
+mod refusals;
 #[path = "it/revisions.rs"]
 mod revisions;
 #[path = "it/rig.rs"]

@@ -11,7 +11,8 @@ use sovereign_objects::memory::MemoryStore;
 use sovereign_proto::geo::v1::{self as geo, Capture, TelemetryFix};
 use sovereign_proto::slam::v1::slam_client::SlamClient;
 use sovereign_proto::slam::v1::{Keyframe, PoseEvent};
-use sovereign_proto::topics::{DRONE_CAPTURE, SLAM_KEYFRAME, SLAM_POSE};
+use sovereign_proto::tile::v1::FrameRefused;
+use sovereign_proto::topics::{DRONE_CAPTURE, SLAM_KEYFRAME, SLAM_POSE, TILE_REFUSED};
 use sovereign_service::{Channel, Context, RunError, Service, StopSource};
 use tokio::task::JoinHandle;
 
@@ -78,6 +79,13 @@ impl Running {
             .append(&DRONE_CAPTURE, Some(&key), &capture.frame_id, capture)
             .await
             .unwrap()
+    }
+
+    /// The painter says that it refused a frame.
+    pub(crate) async fn refuse(&self, id: &str, refusal: &FrameRefused) {
+        let key = Key::parse(&refusal.sensor_id).unwrap();
+        let told = self.bus.append(&TILE_REFUSED, Some(&key), id, refusal);
+        told.await.unwrap();
     }
 
     /// The next keyframe, acknowledged.

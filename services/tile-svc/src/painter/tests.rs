@@ -23,13 +23,19 @@ impl Rig {
         let bus = Bus::memory(&dir.path().join("journal.redb"), "test-node").unwrap();
         let context = Context::for_tests("tile-svc", bus.clone(), dir.path());
         let store = Store::open(&dir.path().join("tiles.redb"), 64 << 20).unwrap();
+        let meter = Arc::new(Meter::new(
+            Metrics::new(&context.metrics),
+            context.clock.now(),
+        ));
+        let refusals = Refusals {
+            meter: Arc::clone(&meter),
+            bus: bus.clone(),
+        };
         let painter = Painter {
             store: Arc::new(store),
             served: Arc::new(Served::new(1 << 20)),
-            meter: Arc::new(Meter::new(
-                Metrics::new(&context.metrics),
-                context.clock.now(),
-            )),
+            meter,
+            refusals: Arc::new(refusals),
             darkroom: Darkroom {
                 objects: Objects::new(MemoryStore::new().channel()),
                 settings: Config::default().settings().unwrap(),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
 use prost::bytes::Bytes;
-use sovereign_bus::{Bus, Key, Mailbox, Select};
+use sovereign_bus::{Bus, Consumer, Key, Mailbox, Select};
 use sovereign_model::{CameraPose, Digest, Intrinsics, Timestamp};
 use sovereign_objects::memory::MemoryStore;
 use sovereign_objects::{ObjectClass, Objects, PinChange, PinStrength, UNREAD};
@@ -16,10 +16,11 @@ use sovereign_proto::geo::v1::{TileCoord, TrackingState};
 use sovereign_proto::slam::v1::{Keyframe, PoseSource};
 use sovereign_proto::tile::v1::tiles_client::TilesClient;
 use sovereign_proto::tile::v1::{
-    GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest, GetTileResponse, Layer,
-    ListChangesRequest, ListLayersRequest, ListTilesRequest, TileChange, TileChanged, TileFormat,
+    FrameRefused, GetPaintStatsRequest, GetPaintStatsResponse, GetTileRequest, GetTileResponse,
+    Layer, ListChangesRequest, ListLayersRequest, ListTilesRequest, TileChange, TileChanged,
+    TileFormat,
 };
-use sovereign_proto::topics::{SLAM_KEYFRAME, TILE_CHANGED};
+use sovereign_proto::topics::{SLAM_KEYFRAME, TILE_CHANGED, TILE_REFUSED};
 use sovereign_service::{BuildError, Channel, Context, Metrics, RunError, Service, StopSource};
 use tempfile::TempDir;
 use tile_svc::{Calls, Config, TileService};
@@ -174,6 +175,21 @@ impl Rig {
 
     fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
+    }
+
+    /// What tells of refused frames.
+    pub(crate) async fn refusals(&self) -> Consumer<FrameRefused> {
+        let bus = &self.running().bus;
+        bus.consume(&TILE_REFUSED, "test").await.unwrap()
+    }
+
+    /// The next refused frame, acknowledged.
+    pub(crate) async fn next(refusals: &mut Consumer<FrameRefused>) -> FrameRefused {
+        let told = tokio::time::timeout(LIMIT, refusals.next());
+        let told = told.await.unwrap().unwrap();
+        let refused = told.message.clone();
+        told.ack().await.unwrap();
+        refused
     }
 
     pub(crate) async fn send(&self, shot: &Shot) {
