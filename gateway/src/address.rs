@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
+use sovereign_service::Listen;
 
 pub(crate) fn is_listen_addr(addr: &Multiaddr) -> bool {
     let mut parts = addr.iter();
@@ -48,6 +49,14 @@ pub(crate) fn transport_of(address: &Multiaddr) -> &'static str {
     } else {
         "tcp"
     }
+}
+
+pub(crate) fn listen_of(key: &'static str, addr: &Multiaddr) -> Option<Listen> {
+    let socket = socket_addr(addr)?;
+    Some(match transport_of(addr) {
+        "quic" => Listen::udp(key, socket),
+        _ => Listen::tcp(key, socket),
+    })
 }
 
 pub(crate) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {

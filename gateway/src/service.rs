@@ -9,11 +9,13 @@ use sovereign_bus::{Mailbox, Select};
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mesh::v1::mesh_server;
 use sovereign_proto::topics::{CHECKPOINT_STORED, ROUND_RECORD, TILE_CHANGED};
-use sovereign_service::{BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, Tasks};
+use sovereign_service::{
+    BuildError, Clock, Context, Listen, ReadyLatch, RunError, Service, Stop, Tasks,
+};
 use tokio::sync::{Semaphore, broadcast};
 use tonic::service::Routes;
 
-use crate::address::{socket_addr, transport_of};
+use crate::address::{listen_of, socket_addr, transport_of};
 use crate::config::{Config, Mode, Settings};
 use crate::domain::rate::OWN;
 use crate::export::Exporter;
@@ -79,6 +81,13 @@ impl Service for GatewayService {
 
     fn settings(config: Config) -> Result<Settings, BuildError> {
         config.settings()
+    }
+
+    fn listens(settings: &Settings) -> Vec<Listen> {
+        let addresses = settings.listen.iter();
+        addresses
+            .filter_map(|address| listen_of("listen", address))
+            .collect()
     }
 
     async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use sovereign_objects::Objects;
 use sovereign_proto::drone::v1::drones_server::{DronesServer, SERVICE_NAME};
 use sovereign_service::{
-    BuildError, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, limited,
+    BuildError, Context, Listen, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, limited,
 };
 use tonic::service::Routes;
 
@@ -46,6 +46,10 @@ impl Service for DroneService {
 
     fn settings(config: Config) -> Result<Settings, BuildError> {
         config.settings()
+    }
+
+    fn listens(settings: &Settings) -> Vec<Listen> {
+        vec![Listen::udp("listen", settings.listen)]
     }
 
     async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {

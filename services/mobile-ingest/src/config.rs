@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sovereign_service::{BuildError, chain};
 
 use crate::domain::frame::Limits;
+use crate::secrets;
 use crate::tls::{self, Certificate};
 
 /// Room in an upload for what is written beside a picture.
@@ -111,6 +112,11 @@ impl Config {
                 ));
             }
         };
+        if let Some(file) = &self.token_file {
+            secrets::read_token(file).map_err(|error| {
+                BuildError::config("token_file", format!("cannot be used: {}", chain(&error)))
+            })?;
+        }
         let cors_origins = self
             .cors_origins
             .iter()
@@ -174,6 +180,10 @@ pub(crate) fn is_authority_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use sovereign_disk::{Readers, write_whole};
+
     use super::*;
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
@@ -224,6 +234,18 @@ mod tests {
             let error = config.settings().unwrap_err().to_string();
             assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
         }
+    }
+
+    #[test]
+    fn a_token_file_without_a_token_is_a_mistake_and_one_that_is_not_there_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let with = |file: &Path| config(|c| c.token_file = Some(file.to_owned())).settings();
+        assert!(with(&file).is_ok());
+        write_whole(&file, b"\n", Readers::Owner).unwrap();
+        let error = with(&file).unwrap_err().to_string();
+        assert!(error.contains("`token_file`"), "{error}");
+        assert!(error.contains("does not hold a token"), "{error}");
     }
 
     #[test]

@@ -100,17 +100,25 @@ pub(crate) enum Origin {
     Made,
 }
 
+/// The token in a file; `None` when there is no file.
+pub(crate) fn read_token(path: &Path) -> Result<Option<AccessToken>, SecretError> {
+    let Some(bytes) = read_private(path)? else {
+        return Ok(None);
+    };
+    let token = bytes.trim_ascii_end();
+    let usable =
+        (MIN_TOKEN..=MAX_TOKEN).contains(&token.len()) && token.iter().all(u8::is_ascii_graphic);
+    match std::str::from_utf8(token) {
+        Ok(token) if usable => Ok(Some(AccessToken::new(token))),
+        Ok(_) | Err(_) => Err(SecretError::NotToken {
+            path: path.to_owned(),
+        }),
+    }
+}
+
 pub(crate) fn open_token(path: &Path) -> Result<(AccessToken, Origin), SecretError> {
-    if let Some(bytes) = read_private(path)? {
-        let token = bytes.trim_ascii_end();
-        let usable = (MIN_TOKEN..=MAX_TOKEN).contains(&token.len())
-            && token.iter().all(u8::is_ascii_graphic);
-        return match std::str::from_utf8(token) {
-            Ok(token) if usable => Ok((AccessToken::new(token), Origin::Found)),
-            Ok(_) | Err(_) => Err(SecretError::NotToken {
-                path: path.to_owned(),
-            }),
-        };
+    if let Some(token) = read_token(path)? {
+        return Ok((token, Origin::Found));
     }
     let random: [u8; TOKEN_BYTES] = rand::random();
     let token = Digest::of(&random).to_hex();

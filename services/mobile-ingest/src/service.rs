@@ -10,7 +10,8 @@ use sovereign_objects::Objects;
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mobile::v1::mobile_server::{MobileServer, SERVICE_NAME};
 use sovereign_service::{
-    BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, limited,
+    BuildError, Clock, Context, Listen, ReadyLatch, RunError, Service, Stop, StopSource, Tasks,
+    limited,
 };
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
@@ -59,6 +60,10 @@ impl Service for MobileService {
 
     fn settings(config: Config) -> Result<Settings, BuildError> {
         config.settings()
+    }
+
+    fn listens(settings: &Settings) -> Vec<Listen> {
+        vec![Listen::tcp("listen", settings.listen)]
     }
 
     async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {

@@ -19,7 +19,7 @@ use mobile_ingest::MobileService;
 use round_svc::RoundService;
 use slam_svc::SlamService;
 use sovereign_host::{CallTable, ConfigError, Host, HostConfig, HostError, Settings};
-use sovereign_service::{Called, Calls as _, Channel, Service};
+use sovereign_service::{Called, Calls as _, Channel, Listen, Service};
 use tile_svc::TileService;
 
 /// Every service, in the order in which they are built: those that are called come first.
@@ -53,7 +53,7 @@ type Mount = Box<dyn for<'a> FnOnce(&'a mut Host, &'a Channels) -> Mounting<'a>>
 struct Kind {
     name: &'static str,
     called: &'static [Called],
-    read: fn(&Settings) -> Result<Mount, ConfigError>,
+    read: fn(&Settings) -> Result<(Mount, Vec<Listen>), ConfigError>,
 }
 
 impl Kind {
@@ -63,9 +63,10 @@ impl Kind {
             called: S::Calls::SERVICES,
             read: |settings| {
                 let settings = settings.service::<S>()?;
-                Ok(Box::new(|host, channels| {
-                    Box::pin(host.add::<S>(settings, channels))
-                }))
+                let doors = S::listens(&settings);
+                let mount: Mount =
+                    Box::new(|host, channels| Box::pin(host.add::<S>(settings, channels)));
+                Ok((mount, doors))
             },
         }
     }
@@ -84,13 +85,16 @@ impl Plan {
         let here = services_here(host)?;
         let elsewhere = channels_elsewhere(&here, &CallTable::new(host.calls.clone()))?;
         let mut parts = Vec::new();
+        let mut doors = Vec::new();
         for kind in &KINDS {
             // The section of one that does not run here is understood all the same.
-            let mount = (kind.read)(settings)?;
+            let (mount, listens) = (kind.read)(settings)?;
             if here.contains(&kind.name) {
                 parts.push((kind.name, mount));
+                doors.extend(listens.into_iter().map(|door| (kind.name, door)));
             }
         }
+        host.refuse_shared_ports(doors)?;
         Ok(Self { parts, elsewhere })
     }
 

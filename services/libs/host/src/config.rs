@@ -16,13 +16,17 @@ use sovereign_service::{BuildError, Service, chain};
 use toml::{Table, Value};
 
 use crate::ConfigError;
-pub(crate) use host::BusConfig;
+pub(crate) use host::{BusConfig, without_credentials};
 pub use host::{HostConfig, LogFormat};
 
 /// Name of the section of the process itself.
 pub(crate) const HOST: &str = "host";
 /// Prefix of the variables that are settings.
 const VARIABLE: &str = "SOVEREIGN__";
+/// Prefix of every variable that is meant for us.
+const PREFIX: &str = "SOVEREIGN_";
+/// How variables go on that Kubernetes sets for each service of its own.
+const OF_KUBERNETES: [&str; 2] = ["SERVICE_", "PORT"];
 
 /// The part of the environment that concerns us, read once.
 #[derive(Debug, Clone, Default)]
@@ -42,10 +46,8 @@ impl Environment {
 
     /// The variables of `pairs` that concern us.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
-        let ours = |name: &str| {
-            name.starts_with(VARIABLE)
-                || ["SOVEREIGN_CONFIG", "XDG_DATA_HOME", "HOSTNAME"].contains(&name)
-        };
+        let ours =
+            |name: &str| name.starts_with(PREFIX) || ["XDG_DATA_HOME", "HOSTNAME"].contains(&name);
         Self {
             variables: pairs.into_iter().filter(|(name, _)| ours(name)).collect(),
         }
@@ -83,6 +85,24 @@ impl Environment {
             .get(name)
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// A variable with one underscore where a setting has two, and the setting that was meant.
+    fn mistaken(&self, sections: &[&str]) -> Option<(&str, String)> {
+        let names = self
+            .variables
+            .keys()
+            .filter(|name| !name.starts_with(VARIABLE));
+        names.into_iter().find_map(|name| {
+            let rest = name.strip_prefix(PREFIX)?;
+            sections.iter().find_map(|section| {
+                let section = section.to_uppercase().replace('-', "_");
+                let key = rest.strip_prefix(&section)?.strip_prefix('_')?;
+                let key = key.trim_start_matches('_');
+                let foreign = key.is_empty() || OF_KUBERNETES.iter().any(|of| key.starts_with(of));
+                (!foreign).then(|| (name.as_str(), format!("{VARIABLE}{section}__{key}")))
+            })
+        })
     }
 
     fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -162,8 +182,12 @@ impl Settings {
     /// Adds the variables `SOVEREIGN__SECTION__KEY`.
     ///
     /// # Errors
-    /// A variable whose section does not exist or that has no key.
+    /// A variable whose section does not exist or that has no key, and one that only looks like a setting.
     pub fn merge_environment(&mut self, environment: &Environment) -> Result<(), ConfigError> {
+        if let Some((name, meant)) = environment.mistaken(&self.sections) {
+            let why = format!("is no setting and would have no effect, write {meant}");
+            return Err(ConfigError::key(name, why));
+        }
         for (name, value) in environment.settings() {
             let mut parts = name[VARIABLE.len()..].split("__").map(str::to_lowercase);
             let section = parts.next().unwrap_or_default().replace('_', "-");

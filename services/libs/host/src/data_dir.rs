@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
 use sovereign_disk::private_dir;
 
 use crate::HostError;
@@ -12,6 +13,8 @@ use crate::HostError;
 const MODE: u32 = 0o700;
 /// What anybody else may do, among the bits of a mode.
 const OTHERS: u32 = 0o077;
+const OF_OTHERS: &str =
+    "it is open to other users and holds files that are not ours; `chmod 700` it if it is meant";
 /// File that a process locks in its data folder; it stays when the process ends.
 const LOCK: &str = "lock";
 
@@ -75,16 +78,41 @@ impl DataDir {
     }
 }
 
+/// Whether a folder can be the data folder, or be made; nothing is changed.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    let absolute = std::path::absolute(path)?;
+    let Some(there) = absolute.ancestors().find(|folder| folder.exists()) else {
+        return Ok(());
+    };
+    if !there.is_dir() {
+        let why = format!("{} is no folder", there.display());
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
+    }
+    rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        let why = format!("this user may not write in {}: {error}", there.display());
+        io::Error::new(error.kind(), why)
+    })?;
+    if there == absolute && is_of_others(&absolute)? {
+        return Err(io::Error::other(OF_OTHERS));
+    }
+    Ok(())
+}
+
+/// Whether a folder is open to other users and holds files, and is no data folder.
+fn is_of_others(path: &Path) -> io::Result<bool> {
+    Ok(path.metadata()?.permissions().mode() & OTHERS != 0
+        && !path.join(LOCK).exists()
+        && fs::read_dir(path)?.next().is_some())
+}
+
 /// Closes a folder that was made by another. One with files in it that is no data folder is refused:
 /// whoever shares it would be locked out by a wrong path.
 fn close(path: &Path) -> io::Result<()> {
     if path.metadata()?.permissions().mode() & OTHERS == 0 {
         return Ok(());
     }
-    if !path.join(LOCK).exists() && fs::read_dir(path)?.next().is_some() {
-        return Err(io::Error::other(
-            "it is open to other users and holds files that are not ours; `chmod 700` it if it is meant",
-        ));
+    if is_of_others(path)? {
+        return Err(io::Error::other(OF_OTHERS));
     }
     fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(|error| {
         let why = format!("it is open to other users and cannot be closed to them: {error}");
@@ -95,6 +123,20 @@ fn close(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_a_data_folder_is_known_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let why = |path: &Path| check(path).unwrap_err().to_string();
+        assert!(why(&file).ends_with("file is no folder"), "{}", why(&file));
+        assert!(why(&file.join("below")).ends_with("file is no folder"));
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(why(folder.path()), OF_OTHERS);
+        assert!(check(&folder.path().join("new/folder")).is_ok());
+        assert!(!folder.path().join("new").exists(), "nothing is made");
+    }
 
     fn mode(path: &Path) -> u32 {
         path.metadata().unwrap().permissions().mode() & 0o777

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::addresses::AddressesFile;
 use crate::admin::Admin;
-use crate::config::{BusConfig, HostConfig};
+use crate::config::{BusConfig, HostConfig, without_credentials};
 use crate::data_dir::DataDir;
 use crate::grpc::{Cut, Grpc, Mounted};
 use crate::metrics::HostMetrics;
@@ -476,13 +476,5 @@ async fn open_bus(config: &HostConfig, data: &DataDir) -> Result<Bus, HostError>
                     source,
                 })
         }
-    }
-}
-
-/// `nats://user:secret@host` without what is secret, for messages.
-fn without_credentials(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        _ => url.to_owned(),
     }
 }

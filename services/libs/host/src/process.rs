@@ -140,7 +140,10 @@ pub fn main<S: Service>() -> ExitCode {
             let table = CallTable::new(host.calls.clone());
             let channels = table.channels(S::Calls::SERVICES)?;
             table.refuse_unused()?;
-            Ok((settings.service::<S>()?, channels))
+            let settings = settings.service::<S>()?;
+            let doors = S::listens(&settings).into_iter();
+            host.refuse_shared_ports(doors.map(|door| (S::NAME, door)))?;
+            Ok((settings, channels))
         },
         async |(settings, channels), host| host.add::<S>(settings, &channels).await.map(drop),
     )

@@ -24,6 +24,7 @@ mod code;
 mod consume;
 mod context;
 mod errors;
+mod listen;
 mod metrics;
 mod stop;
 
@@ -34,6 +35,7 @@ pub use code::{Code, HasCode, chain, status_of};
 pub use consume::{acknowledge, settle_each};
 pub use context::{Context, Readiness, ReadinessBoard, ReadyLatch};
 pub use errors::{BuildError, RunError};
+pub use listen::Listen;
 pub use metrics::Metrics;
 pub use stop::{Stop, StopSource, Tasks};
 
@@ -62,6 +64,11 @@ pub trait Service: Sized + Send + 'static {
     /// Understands its section; may look at the files that it names, and changes nothing. The host calls it
     /// before anything is bound, and for `--check-config`.
     fn settings(config: Self::Config) -> Result<Self::Settings, BuildError>;
+
+    /// Sockets that it is going to bind beside gRPC.
+    fn listens(_: &Self::Settings) -> Vec<Listen> {
+        Vec::new()
+    }
 
     /// Binds sockets, opens stores, subscribes. Nothing runs yet.
     fn build(

@@ -345,13 +345,42 @@ fn a_configuration_that_cannot_be_used_is_refused_by_name_before_anything_is_bou
             vec![],
             "--enable-chain-runtime",
         ),
+        (
+            vec![],
+            vec![("SOVEREIGN_TILE_SVC_MAX_ZOOM", "20")],
+            "`SOVEREIGN_TILE_SVC_MAX_ZOOM`: is no setting and would have no effect, write \
+             SOVEREIGN__TILE_SVC__MAX_ZOOM",
+        ),
+        (
+            vec![
+                "--listen",
+                "/ip4/127.0.0.1/tcp/7443",
+                "--listen",
+                "/ip4/0.0.0.0/tcp/7443",
+            ],
+            vec![],
+            "`mesh-gateway.listen`: 0.0.0.0:7443 is where mesh-gateway.listen listens",
+        ),
+        (
+            vec!["--set", "host.bus=http://me:hunter2@nats:4222"],
+            vec![],
+            "`http://nats:4222` is no bus",
+        ),
         (vec!["--config", "missing.json"], vec![], "missing.json"),
         (vec!["--settings", "missing.toml"], vec![], "missing.toml"),
     ] {
         let output = refused(&args, &variables);
         assert_eq!(output.status.code(), Some(78), "{output:?}");
         assert!(text(&output.stderr).contains(named), "{output:?}");
+        assert!(!text(&output.stderr).contains("hunter2"), "{output:?}");
     }
+    // What Kubernetes sets for a service of that name is not meant for us.
+    let foreign = [
+        ("SOVEREIGN_TILE_SVC_SERVICE_HOST", "10.0.0.1"),
+        ("SOVEREIGN_TILE_SVC_PORT_50051_TCP", "tcp://10.0.0.1:50051"),
+    ];
+    let checked = refused(&["--check-config"], &foreign);
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
 }
 
 #[test]

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use sovereign_bus_nats::{MAX_PARTITIONS, NatsConfig};
+use sovereign_service::Listen;
 use tracing_subscriber::EnvFilter;
 
 use super::{Environment, HOST, Settings};
-use crate::ConfigError;
+use crate::{ConfigError, data_dir};
 
 /// Longest node name, in bytes; it is part of every event's headers.
 const MAX_NODE_ID_BYTES: usize = 64;
@@ -116,6 +117,33 @@ impl Default for Written {
 }
 
 impl HostConfig {
+    /// Refuses two doors with one port, those of the host among them; `services` by name.
+    ///
+    /// # Errors
+    /// The second of two.
+    pub fn refuse_shared_ports(
+        &self,
+        services: impl IntoIterator<Item = (&'static str, Listen)>,
+    ) -> Result<(), ConfigError> {
+        let mut doors = vec![
+            (HOST, Listen::tcp("grpc_listen", self.grpc_listen)),
+            (HOST, Listen::tcp("admin_listen", self.admin_listen)),
+        ];
+        doors.extend(services);
+        for (index, (section, door)) in doors.iter().enumerate() {
+            let first = doors[..index]
+                .iter()
+                .find(|(_, first)| first.excludes(door));
+            if let Some((holder, first)) = first {
+                return Err(ConfigError::key(
+                    format!("{section}.{}", door.key),
+                    format!("{} is where {holder}.{} listens", door.address, first.key),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads and checks the section.
     ///
     /// # Errors
@@ -155,7 +183,10 @@ impl HostConfig {
             other => {
                 return Err(refuse(
                     "bus",
-                    format!("`{other}` is no bus, expected `memory` or `nats://host:port`"),
+                    format!(
+                        "`{}` is no bus, expected `memory` or `nats://host:port`",
+                        without_credentials(other)
+                    ),
                 ));
             }
         };
@@ -198,10 +229,17 @@ impl HostConfig {
         {
             return Err(refuse(
                 "otlp_endpoint",
-                format!("`{endpoint}` is no endpoint, expected `http://host:port`"),
+                format!(
+                    "`{}` is no endpoint, expected `http://host:port`",
+                    without_credentials(endpoint)
+                ),
             ));
         }
         let data_dir = written.data_dir.unwrap_or_else(|| environment.data_dir());
+        if let Err(error) = data_dir::check(&data_dir) {
+            let why = format!("{} cannot be used: {error}", data_dir.display());
+            return Err(refuse("data_dir", why));
+        }
         Ok(Self {
             node_id,
             addresses_file: written
@@ -218,5 +256,14 @@ impl HostConfig {
             services: written.services,
             calls: written.calls,
         })
+    }
+}
+
+/// `nats://user:secret@host` without what is secret, for messages.
+pub(crate) fn without_credentials(url: &str) -> String {
+    match (url.split_once(':'), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        _ => url.to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use serde::Deserialize;
+use sovereign_service::Listen;
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -268,4 +269,37 @@ fn an_error_says_where_the_value_was_written() {
         error.contains("/nowhere/config.toml: cannot be read"),
         "{error}"
     );
+}
+
+#[test]
+fn two_doors_with_one_port_are_refused() {
+    let mut settings = Settings::new(&["tile-svc"]);
+    settings
+        .merge_assignment("host.admin_listen=127.0.0.1:50051")
+        .unwrap();
+    let host = HostConfig::read(&settings, &Environment::default()).unwrap();
+    let error = host.refuse_shared_ports([]).unwrap_err().to_string();
+    let expected = "`host.admin_listen`: 127.0.0.1:50051 is where host.grpc_listen listens";
+    assert_eq!(error, expected);
+
+    let host = HostConfig::read(&Settings::new(&[]), &Environment::default()).unwrap();
+    let door = |address: &str| Listen::tcp("listen", address.parse().unwrap());
+    let tile = |address: &str| host.refuse_shared_ports([("tile-svc", door(address))]);
+    assert!(tile("127.0.0.1:8443").is_ok());
+    let error = tile("0.0.0.0:9464").unwrap_err().to_string();
+    let expected = "`tile-svc.listen`: 0.0.0.0:9464 is where host.admin_listen listens";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn what_is_secret_in_an_address_is_not_repeated() {
+    for (address, shown) in [
+        ("nats://me:secret@host:4222", "nats://host:4222"),
+        ("nats:me:secret@host", "nats://host"),
+        ("me@host", "host"),
+        ("nats://host:4222", "nats://host:4222"),
+        ("memory", "memory"),
+    ] {
+        assert_eq!(without_credentials(address), shown);
+    }
 }
