@@ -115,7 +115,7 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
 
 async fn finish(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
     let (request, lent) = body::lend(request);
-    let mut response = match host::check(&edge.certificate, &request) {
+    let mut response = match host::check(&edge.certificate.leaf(), &request) {
         Ok(()) => next.run(request).await,
         Err(problem) => {
             edge.metrics.access_refused("host");

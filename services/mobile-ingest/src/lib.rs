@@ -22,6 +22,7 @@
 //! Absent on purpose: any knowledge of how tiles are stored, poses are found or vehicles are heard.
 
 mod calls;
+mod certificate;
 mod config;
 mod domain;
 mod error;

@@ -27,6 +27,8 @@ sovereign_service::metrics! {
         calls_failed: Labelled,
         /// Answers by class of status.
         http_responses: Labelled,
+        /// When the certificate that is served ends, seconds since the Unix epoch.
+        pub(crate) certificate_expires_timestamp_seconds: Gauge,
         /// Connections closed because as many as allowed were open.
         pub(crate) connections_refused: Counter,
         /// Open event streams.

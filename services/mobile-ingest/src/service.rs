@@ -2,10 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
 use sovereign_objects::Objects;
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mobile::v1::mobile_server::{MobileServer, SERVICE_NAME};
@@ -17,6 +14,7 @@ use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
 use crate::calls::Calls;
+use crate::certificate::{ServedCertificate, Source};
 use crate::config::{Config, Settings};
 use crate::events::Events;
 use crate::feed::{self, Feed};
@@ -27,7 +25,6 @@ use crate::http::{body, feed as http_feed, server};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::secrets::{self, AccessToken, Origin};
-use crate::tls;
 use crate::upstream::Upstream;
 
 const TOKEN_FILE: &str = "token";
@@ -36,8 +33,7 @@ const TOKEN_FILE: &str = "token";
 pub struct MobileService {
     listener: TcpListener,
     address: SocketAddr,
-    tls: ServerConfig,
-    certificate: CertificateDer<'static>,
+    certificate: Arc<ServedCertificate>,
     node: String,
     clock: Clock,
     settings: Settings,
@@ -78,13 +74,13 @@ impl Service for MobileService {
         if origin == Origin::Made {
             tracing::info!("access token written to {}", token_file.display());
         }
-        let (tls, certificate) = tls::server_config(
-            &settings.certificate,
-            &context.data_dir,
-            settings.listen.ip(),
-            system_time(&context.clock),
-        )
-        .map_err(|error| BuildError::new("set up TLS", error))?;
+        let source = Source {
+            certificate: settings.certificate.clone(),
+            data_dir: context.data_dir.clone(),
+            listen: settings.listen.ip(),
+        };
+        let certificate = ServedCertificate::open(source, context.clock.clone(), metrics.clone())
+            .map_err(|error| BuildError::new("set up TLS", error))?;
         let (listener, address) = bind(settings.listen)
             .map_err(|error| BuildError::new(format!("bind {}", settings.listen), error))?;
 
@@ -99,8 +95,7 @@ impl Service for MobileService {
         Ok(Self {
             listener,
             address,
-            tls,
-            certificate,
+            certificate: Arc::new(certificate),
             node: context.node,
             clock: context.clock,
             token,
@@ -133,7 +128,7 @@ impl Service for MobileService {
             address: self.address,
             settings: self.settings,
             token: self.token,
-            certificate: self.certificate,
+            certificate: self.certificate.clone(),
             intake: self.intake.clone(),
             upstream: self.upstream.clone(),
             events: self.events.clone(),
@@ -146,12 +141,13 @@ impl Service for MobileService {
         });
         let mut tasks = Tasks::new(stop.clone());
         let verdicts = self.feed.verdicts();
-        tasks.spawn("https", server::serve(edge, self.listener, self.tls));
+        tasks.spawn("https", server::serve(edge, self.listener));
         tasks.spawn(
             "feed",
             self.feed
                 .run(self.events.clone(), self.intake, stop.clone()),
         );
+        tasks.spawn("certificate", self.certificate.watch(stop.clone()));
         tasks.spawn(
             "keyframes",
             feed::watch_keyframes(
@@ -174,9 +170,4 @@ fn bind(listen: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(listen)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
-}
-
-fn system_time(clock: &Clock) -> SystemTime {
-    let nanos = u64::try_from(clock.now().as_unix_nanos()).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }

@@ -26,8 +26,8 @@ const KEY_FILE: &str = "tls-key.pem";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Some systems trust no server certificate that is valid for longer.
 const VALIDITY_DAYS: u32 = 825;
-/// A certificate that is valid for less than this is replaced at the next start.
-const LEFT_DAYS: u32 = 30;
+/// A certificate made here is made again when it is valid for less than this.
+pub(crate) const RENEW: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How the line begins that says what a certificate made here is.
 const NOTE: &str = "# self-signed; Unix seconds and names:";
 
@@ -61,6 +61,12 @@ pub(crate) enum TlsError {
     },
     #[error("{} holds no certificate", path.display())]
     NoCertificate { path: PathBuf },
+    #[error("decode the certificate {}", path.display())]
+    Decode {
+        path: PathBuf,
+        #[source]
+        cause: x509_parser::nom::Err<x509_parser::error::X509Error>,
+    },
     #[error("use the certificate {} with its key", path.display())]
     Use {
         path: PathBuf,
@@ -69,28 +75,52 @@ pub(crate) enum TlsError {
     },
 }
 
-/// The TLS configuration of the listener, for HTTP/2 and HTTP/1.1, and the certificate that names this node.
-pub(crate) fn server_config(
+/// A certificate and its key, ready to be served.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    /// The TLS configuration of the listener, for HTTP/2 and HTTP/1.1.
+    pub(crate) config: ServerConfig,
+    /// The certificate that names this node.
+    pub(crate) leaf: CertificateDer<'static>,
+    pub(crate) expires: SystemTime,
+}
+
+/// The files of a certificate and its key.
+pub(crate) fn paths(certificate: &Certificate, data_dir: &Path) -> (PathBuf, PathBuf) {
+    match certificate {
+        Certificate::Files { cert, key } => (cert.clone(), key.clone()),
+        Certificate::SelfSigned => (data_dir.join(CERT_FILE), data_dir.join(KEY_FILE)),
+    }
+}
+
+/// Reads a certificate and its key; one that is ours to make is made when there is none that can be used by `now`.
+pub(crate) fn open(
     certificate: &Certificate,
     data_dir: &Path,
     listen: IpAddr,
     now: SystemTime,
-) -> Result<(ServerConfig, CertificateDer<'static>), TlsError> {
-    let (cert_path, key_path) = match certificate {
-        Certificate::Files { cert, key } => (cert.clone(), key.clone()),
-        Certificate::SelfSigned => {
-            let paths = (data_dir.join(CERT_FILE), data_dir.join(KEY_FILE));
-            let names = names(listen);
-            if !is_current(&paths.0, &names, now) || !paths.1.exists() {
-                make(&paths.0, &paths.1, names, now)?;
-            }
-            paths
+) -> Result<Pair, TlsError> {
+    let (cert_path, key_path) = paths(certificate, data_dir);
+    if *certificate == Certificate::SelfSigned {
+        let names = names(listen);
+        if !is_current(&cert_path, &names, now) || !key_path.exists() {
+            make(&cert_path, &key_path, names, now)?;
         }
-    };
+    }
     let chain = read_chain(&cert_path)?;
     let key = read_key(&key_path)?;
-    let own = chain[0].clone();
-    Ok((config_from_pair(chain, key, &cert_path)?, own))
+    let leaf = chain[0].clone();
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(&leaf).map_err(|cause| TlsError::Decode {
+            path: cert_path.clone(),
+            cause,
+        })?;
+    let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+    Ok(Pair {
+        config: config_from_pair(chain, key, &cert_path)?,
+        expires: UNIX_EPOCH + Duration::from_secs(expires),
+        leaf,
+    })
 }
 
 /// Checks that files of the operator can be used as they are now.
@@ -161,7 +191,7 @@ fn is_current(cert: &Path, names: &[String], now: SystemTime) -> bool {
     note_from_text(&text).is_some_and(|note| {
         let now = unix_secs(now);
         let left = Duration::from_secs(note.until.saturating_sub(now));
-        note.from <= now && left >= DAY * LEFT_DAYS && note.names.split(',').eq(names)
+        note.from <= now && left >= RENEW && note.names.split(',').eq(names)
     })
 }
 
@@ -255,9 +285,9 @@ mod tests {
 
     use super::*;
 
-    fn config(folder: &Path, now: SystemTime) -> Result<ServerConfig, TlsError> {
+    fn config(folder: &Path, now: SystemTime) -> Result<Pair, TlsError> {
         let listen = "127.0.0.1".parse().unwrap();
-        server_config(&Certificate::SelfSigned, folder, listen, now).map(|(config, _)| config)
+        open(&Certificate::SelfSigned, folder, listen, now)
     }
 
     #[test]
@@ -269,6 +299,12 @@ mod tests {
         let first = fs::read(&cert).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder.path().join(KEY_FILE)), 0o600);
+        let end = now + DAY * VALIDITY_DAYS;
+        let said = config(folder.path(), now).unwrap().expires;
+        let apart = said
+            .duration_since(end)
+            .unwrap_or_else(|early| early.duration());
+        assert!(apart < DAY * 2, "{said:?} {end:?}");
         config(folder.path(), now + DAY * 700).unwrap();
         assert_eq!(fs::read(&cert).unwrap(), first);
         config(folder.path(), now + DAY * 800).unwrap();
@@ -297,7 +333,7 @@ mod tests {
         let now = SystemTime::now();
         let listen = |address: &str| {
             let listen = address.parse().unwrap();
-            server_config(&Certificate::SelfSigned, folder.path(), listen, now).unwrap();
+            open(&Certificate::SelfSigned, folder.path(), listen, now).unwrap();
             fs::read_to_string(&cert).unwrap()
         };
         let local = listen("127.0.0.1");
@@ -346,7 +382,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         config(folder.path(), SystemTime::now()).unwrap();
         let own = |cert: &str, key: &str| {
-            server_config(
+            open(
                 &Certificate::Files {
                     cert: folder.path().join(cert),
                     key: folder.path().join(key),

@@ -50,10 +50,13 @@ pub(crate) type Channels = BTreeMap<&'static str, Channel>;
 type Mounting<'a> = Pin<Box<dyn Future<Output = Result<Channel, HostError>> + 'a>>;
 type Mount = Box<dyn for<'a> FnOnce(&'a mut Host, &'a Channels) -> Mounting<'a>>;
 
+/// What is to be mounted, and where it is going to listen.
+type Understood = (Mount, Vec<Listen>);
+
 struct Kind {
     name: &'static str,
     called: &'static [Called],
-    read: fn(&Settings) -> Result<(Mount, Vec<Listen>), ConfigError>,
+    read: fn(&Settings) -> Result<Understood, ConfigError>,
 }
 
 impl Kind {

@@ -39,14 +39,18 @@ pub fn decode(bytes: &[u8]) -> Result<Image, NotAPicture> {
         Cow::Borrowed(bytes)
     };
     let mut decoder = JpegDecoder::new_with_options(Cursor::new(&*whole), options());
-    decoder.decode_headers().map_err(undecodable)?;
+    decoder
+        .decode_headers()
+        .map_err(|error| undecodable(&error))?;
     // Headers may be odd, pixels may not: a decoder that is not strict paints grey what it could not read.
     let strict = options().set_strict_mode(true);
     decoder.set_options(strict.jpeg_set_out_colorspace(ColorSpace::RGB));
     let size = decoder.output_buffer_size().unwrap_or_default();
     let mut pixels = Vec::with_capacity(size + SPARE_BYTES);
     pixels.resize(size, 0);
-    decoder.decode_into(&mut pixels).map_err(undecodable)?;
+    decoder
+        .decode_into(&mut pixels)
+        .map_err(|error| undecodable(&error))?;
     Image::new(header.width_px, header.height_px, pixels)
         .map_err(|error| NotAPicture::Pixels(error.to_string()))
 }
@@ -57,12 +61,15 @@ fn is_sequential(until_scan: &[u8]) -> bool {
     matches!(until_scan, [.., 0, 63, _])
 }
 
-fn undecodable(error: DecodeErrors) -> NotAPicture {
-    match error {
-        DecodeErrors::ExhaustedData | DecodeErrors::FormatStatic("Premature end of buffer") => {
-            NotAPicture::CutOff
-        }
-        error => NotAPicture::Pixels(error.to_string()),
+fn undecodable(error: &DecodeErrors) -> NotAPicture {
+    let ends_early = matches!(
+        error,
+        DecodeErrors::ExhaustedData | DecodeErrors::FormatStatic("Premature end of buffer")
+    );
+    if ends_early {
+        NotAPicture::CutOff
+    } else {
+        NotAPicture::Pixels(error.to_string())
     }
 }
 

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use sovereign_service::{Clock, Stop};
 use tokio::sync::Semaphore;
 
 use super::assets::Console;
+use crate::certificate::ServedCertificate;
 use crate::config::Settings;
 use crate::events::Events;
 use crate::intake::Intake;
@@ -20,7 +20,7 @@ pub(crate) struct Edge {
     pub(crate) address: SocketAddr,
     pub(crate) settings: Settings,
     pub(crate) token: AccessToken,
-    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) certificate: Arc<ServedCertificate>,
     pub(crate) intake: Arc<Intake>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) events: Arc<Events>,

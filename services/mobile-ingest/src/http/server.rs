@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::Handle;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use rustls::ServerConfig;
+use axum_server::tls_rustls::RustlsAcceptor;
 use sovereign_service::RunError;
 
 use super::connections::{Bounded, MAX_CONNECTIONS};
@@ -24,13 +23,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(8);
 
 /// Serves `edge` on `listener` until its stop, then finishes what is open.
-pub(crate) async fn serve(
-    edge: Arc<Edge>,
-    listener: TcpListener,
-    tls: ServerConfig,
-) -> Result<(), RunError> {
+pub(crate) async fn serve(edge: Arc<Edge>, listener: TcpListener) -> Result<(), RunError> {
     let handle = Handle::<SocketAddr>::new();
-    let serving = listen(edge.clone(), listener, tls, handle.clone());
+    let serving = listen(edge.clone(), listener, handle.clone());
     tokio::pin!(serving);
     let served = tokio::select! {
         served = &mut serving => served,
@@ -45,11 +40,9 @@ pub(crate) async fn serve(
 async fn listen(
     edge: Arc<Edge>,
     listener: TcpListener,
-    tls: ServerConfig,
     handle: Handle<SocketAddr>,
 ) -> io::Result<()> {
-    let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(Arc::new(tls)))
-        .handshake_timeout(HEAD_TIMEOUT);
+    let acceptor = RustlsAcceptor::new(edge.certificate.rustls()).handshake_timeout(HEAD_TIMEOUT);
     let acceptor = Bounded::new(acceptor, MAX_CONNECTIONS, edge.metrics.clone());
     let mut server = axum_server::from_tcp(listener)?
         .handle(handle)

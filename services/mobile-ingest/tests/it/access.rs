@@ -1,5 +1,7 @@
 //! Who may read and write.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -10,7 +12,7 @@ use sha2::Sha256;
 use mobile_ingest::{Config, MobileService};
 use sovereign_service::Service as _;
 
-use crate::support::{self, Edge, now};
+use crate::support::{self, Edge, Warnings, now};
 
 #[tokio::test]
 async fn every_write_needs_the_token_even_from_this_machine() {
@@ -298,8 +300,10 @@ async fn a_certificate_and_token_of_the_operator_are_used() {
             config.token_file = Some(token_file);
         }
     };
-    let error = Edge::try_with(config(&folder)).await.err().unwrap();
-    assert!(error.contains("own-token"), "{error}");
+    let mut mistaken = Config::default();
+    config(&folder)(&mut mistaken);
+    let error = MobileService::settings(mistaken).map(drop).unwrap_err();
+    assert!(error.to_string().contains("own-token"), "{error}");
     support::write_private(&token_file, b"0123456789-operator-token\n");
     let own = Edge::with(config(&folder)).await;
     let answer = made
@@ -316,6 +320,64 @@ async fn a_certificate_and_token_of_the_operator_are_used() {
     );
     own.stop().await;
     made.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_replaced_is_taken_up_while_it_is_served() {
+    let (first, second) = (Edge::start().await, Edge::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (
+        folder.path().join("cert.pem"),
+        folder.path().join("key.pem"),
+    );
+    let install = |from: &Edge| {
+        let text = |name: &str| std::fs::read(from.folder.path().join(name)).unwrap();
+        support::write_private(&key, &text("tls-key.pem"));
+        support::write_private(&cert, &text("tls-cert.pem"));
+    };
+    install(&first);
+    let edge = Edge::with(|config| {
+        config.tls_cert = Some(cert.clone());
+        config.tls_key = Some(key.clone());
+    })
+    .await;
+    let health = edge.url("/api/v1/health");
+    let trusted_by = async |other: &Edge| other.http.get(&health).send().await.is_ok();
+    assert!(trusted_by(&first).await);
+    assert!(!trusted_by(&second).await);
+    assert!(edge.metric("certificate_expires_timestamp_seconds") > 1_700_000_000);
+
+    // One that cannot be used leaves the old one in its place.
+    let warnings = Warnings::listen();
+    support::write_private(&cert, b"no certificate");
+    support::soon(async {
+        while warnings.said().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let said = warnings.said().join("\n");
+    assert!(said.contains("the old one is served on"), "{said}");
+    assert!(
+        first
+            .client(|client| client)
+            .get(&health)
+            .send()
+            .await
+            .is_ok()
+    );
+    install(&second);
+    support::soon(async {
+        while !trusted_by(&second).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let anew = first.client(|client| client).get(&health).send().await;
+    assert!(anew.is_err(), "the old one is served no more");
+    edge.stop().await;
+    first.stop().await;
+    second.stop().await;
 }
 
 #[tokio::test]

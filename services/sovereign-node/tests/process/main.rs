@@ -115,15 +115,14 @@ impl Running {
         }
     }
 
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.process.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status();
+        assert!(sent.unwrap().success());
+    }
+
     fn terminate(&mut self) -> ExitStatus {
-        let kill = format!("kill -TERM {}", self.process.id());
-        assert!(
-            Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.signal("TERM");
         self.wait()
     }
 
@@ -181,6 +180,14 @@ async fn a_node_starts_says_where_it_listens_and_stops_on_sigterm() {
         "{second:?}"
     );
 
+    // A terminal that closes does not end the node.
+    running.signal("HUP");
+    let deadline = Instant::now() + LIMIT;
+    while !running.log().contains("SIGHUP: certificates") {
+        assert!(Instant::now() < deadline, "{}", running.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running.ready().await;
     assert_eq!(running.terminate().code(), Some(0));
     let log = running.log();
     assert!(log.contains("listening"), "{log}");

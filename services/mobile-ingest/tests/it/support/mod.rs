@@ -71,11 +71,6 @@ impl Edge {
 
     /// The same with a changed configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::try_with(change).await.unwrap()
-    }
-
-    /// The same, or the reason why it could not be built.
-    pub(crate) async fn try_with(change: impl FnOnce(&mut Config)) -> Result<Self, String> {
         let journal = Arc::new(tempfile::tempdir().unwrap());
         let bus = Bus::memory(&journal.path().join("journal"), "test-node").unwrap();
         let backend = Arc::new(Backend::default());
@@ -90,6 +85,7 @@ impl Edge {
             Flaky::default(),
         )
         .await
+        .unwrap()
     }
 
     /// With nothing behind it that answers.
