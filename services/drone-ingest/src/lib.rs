@@ -7,11 +7,12 @@
 //! one always) and the durable topic `drone.<id>.capture`: pictures and LiDAR scans by digest, their bytes
 //! being in the content store of checkpoint-svc.
 //!
-//! State: none on disk. In memory the vehicles heard on this socket, whose process is the one writer; a
-//! replica with a socket of its own knows those that send to it.
+//! State: on disk the newest time of each signed stream. In memory the vehicles heard on this socket, whose process
+//! is the one writer; a replica with a socket of its own knows those that send to it.
 //!
 //! Invariants:
-//! * A frame whose checksum is wrong, or whose signature is where one is demanded, says nothing.
+//! * A frame whose checksum is wrong, or whose signature is where one is demanded, says nothing; a signed frame
+//!   speaks once, over restarts too.
 //! * What was never heard is absent: a heartbeat is no place, an unknown battery is no number, zero
 //!   degrees on both axes without a fix is not an island.
 //! * Two senders with one system id are two vehicles, for as long as both are heard.
@@ -28,9 +29,11 @@ mod domain;
 mod error;
 mod grpc;
 mod intake;
+mod keeper;
 mod metrics;
 mod publisher;
 mod service;
+mod store;
 mod udp;
 mod wire;
 

@@ -14,8 +14,10 @@ use crate::config::{Config, Settings};
 use crate::domain::door::Door;
 use crate::grpc::Api;
 use crate::intake::Intake;
+use crate::keeper::Keeper;
 use crate::metrics::{DoorCollector, Metrics};
 use crate::publisher::Publisher;
+use crate::store::{Kept, SigningTimes};
 use crate::udp::Udp;
 
 sovereign_service::calls! {
@@ -33,6 +35,7 @@ pub struct DroneService {
     publisher: Publisher,
     metrics: Metrics,
     udp: Udp,
+    keeper: Keeper,
     ready: ReadyLatch,
 }
 
@@ -54,7 +57,11 @@ impl Service for DroneService {
 
     async fn build(settings: Settings, calls: Calls, context: Context) -> Result<Self, BuildError> {
         let ready = context.ready.latch("udp");
-        let door = Arc::new(Mutex::new(Door::new(settings.rules)));
+        let mut door = Door::new(settings.rules);
+        let signing_times = SigningTimes::in_folder(&context.data_dir);
+        let Kept { times, exact } = signing_times.read();
+        door.signatures().remember(times, exact);
+        let door = Arc::new(Mutex::new(door));
         let metrics = Metrics::new(&context.metrics);
         let counted = Box::new(DoorCollector(Arc::clone(&door)));
         context
@@ -76,6 +83,10 @@ impl Service for DroneService {
                 bus: context.bus,
                 intake: Arc::clone(&intake),
                 metrics: metrics.clone(),
+            },
+            keeper: Keeper {
+                store: signing_times,
+                intake: Arc::clone(&intake),
             },
             intake,
             metrics,
@@ -99,9 +110,11 @@ impl Service for DroneService {
         let metrics = self.metrics;
         self.udp
             .spawn(&self.intake, metrics, &mut tasks, own.clone());
-        tasks.spawn("publish", self.publisher.clone().run(own));
+        tasks.spawn("publish", self.publisher.clone().run(own.clone()));
+        tasks.spawn("signing times", self.keeper.clone().run(own));
         self.ready.set();
         let ended = tasks.wait().await;
+        self.keeper.keep_last().await;
         self.publisher.publish_last().await;
         ended
     }

@@ -233,6 +233,10 @@ impl Door {
         now.checked_add(self.rules.max_clock_skew).unwrap_or(now)
     }
 
+    pub(crate) fn signatures(&mut self) -> &mut Signatures {
+        &mut self.signatures
+    }
+
     pub(crate) fn admits_unsigned(&self) -> bool {
         self.signatures.admits_unsigned()
     }

@@ -37,11 +37,15 @@ pub(crate) struct Running {
     registry: Arc<Mutex<Registry>>,
     pub(crate) stop: StopSource,
     running: JoinHandle<Result<(), RunError>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 pub(crate) async fn start(config: Config) -> Running {
-    let dir = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap(), config).await
+}
+
+/// With a data folder that was there before.
+pub(crate) async fn start_in(dir: tempfile::TempDir, config: Config) -> Running {
     let bus = Bus::memory(&dir.path().join("journal"), "test").unwrap();
     let mut context = Context::for_tests(DroneService::NAME, bus.clone(), dir.path());
     let registry = Arc::<Mutex<Registry>>::default();
@@ -73,7 +77,7 @@ pub(crate) async fn start(config: Config) -> Running {
         registry,
         stop,
         running,
-        _dir: dir,
+        dir,
     }
 }
 
@@ -110,8 +114,23 @@ impl Running {
     }
 
     pub(crate) async fn finish(self) {
+        self.end().await;
+    }
+
+    /// Ends in order; what is left is the data folder.
+    pub(crate) async fn end(self) -> tempfile::TempDir {
         self.stop.request();
         soon(self.running).await.unwrap().unwrap();
+        self.bus.close().await;
+        self.dir
+    }
+
+    /// Ends as a killed process does.
+    pub(crate) async fn kill(self) -> tempfile::TempDir {
+        self.running.abort();
+        assert!(soon(self.running).await.unwrap_err().is_cancelled());
+        self.bus.close().await;
+        self.dir
     }
 
     pub(crate) fn metrics(&self) -> String {

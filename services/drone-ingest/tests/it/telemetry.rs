@@ -13,7 +13,7 @@ use sovereign_proto::drone::v1::{GetIngestStatsResponse, VehicleState};
 use sovereign_proto::topics::DRONE_STATE;
 
 use crate::rig::{
-    LIMIT, attitude, data, frame, global, heartbeat, now, secret, sender, soon, start,
+    LIMIT, attitude, data, frame, global, heartbeat, now, secret, sender, soon, start, start_in,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,6 +159,88 @@ async fn with_a_key_only_what_is_signed_is_heard() {
     let vehicles = door.vehicles().await;
     assert_eq!(vehicles.len(), 1);
     assert_eq!(vehicles[0].link.unwrap().signed, 1);
+    door.finish().await;
+}
+
+/// Signed frames of system 4, each with a later time than the one before.
+struct Signer(mavlink::SigningData, u8);
+
+impl Signer {
+    fn next(&mut self) -> Vec<u8> {
+        self.1 += 1;
+        let header = MavHeader {
+            system_id: 4,
+            component_id: 1,
+            sequence: self.1,
+        };
+        let mut signed = Vec::new();
+        mavlink::write_v2_msg_signed(&mut signed, header, &global(1, 1), Some(&self.0)).unwrap();
+        signed
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_signed_and_heard_does_not_pass_again_after_a_restart() {
+    let keys = tempfile::tempdir().unwrap();
+    let text = format!("{}\n", Digest::of(b"door").to_hex());
+    let file = secret(keys.path(), "key", &text);
+    let config = || Config {
+        signing_key_file: Some(file.clone()),
+        ..Config::default()
+    };
+    let key = *Digest::of(b"door").as_bytes();
+    let config_of_key = mavlink::SigningConfig::new(key, 1, true, false);
+    let mut signer = Signer(mavlink::SigningData::from_config(config_of_key), 0);
+    let heard: Vec<Vec<u8>> = (0..100).map(|_| signer.next()).collect();
+
+    let mut door = start(config()).await;
+    let vehicle = sender(door.udp).await;
+    for frame in &heard {
+        vehicle.send(frame).await.unwrap();
+    }
+    door.until(|stats| stats.datagrams == 100).await;
+    assert!(door.stats().await.rejected_by_reason.is_empty());
+    let folder = door.end().await;
+    let times = folder.path().join("signing-times");
+    let before = std::fs::read(&times).unwrap();
+
+    let mut door = start_in(folder, config()).await;
+    let vehicle = sender(door.udp).await;
+    for frame in &heard {
+        vehicle.send(frame).await.unwrap();
+    }
+    door.until(|stats| stats.datagrams == 100).await;
+    assert_eq!(
+        door.stats().await.rejected_by_reason["REPLAYED_SIGNATURE"],
+        100
+    );
+    assert!(door.vehicles().await.is_empty());
+    // After an ordinary end the vehicle itself is heard at once.
+    vehicle.send(&signer.next()).await.unwrap();
+    door.until(|stats| stats.datagrams == 101).await;
+    assert_eq!(door.vehicles().await.len(), 1);
+
+    // Times are kept while the door is open, and a kill right after a frame that was not kept yet is no way round.
+    let started = std::time::Instant::now();
+    while std::fs::read(&times).unwrap() == before {
+        assert!(started.elapsed() < LIMIT, "the times are not kept");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let last = signer.next();
+    vehicle.send(&last).await.unwrap();
+    door.until(|stats| stats.datagrams == 102).await;
+    let folder = door.kill().await;
+    let mut door = start_in(folder, config()).await;
+    let vehicle = sender(door.udp).await;
+    for frame in heard.iter().chain([&last]) {
+        vehicle.send(frame).await.unwrap();
+    }
+    door.until(|stats| stats.datagrams == 101).await;
+    assert_eq!(
+        door.stats().await.rejected_by_reason["REPLAYED_SIGNATURE"],
+        101
+    );
+    assert!(door.vehicles().await.is_empty());
     door.finish().await;
 }
 
