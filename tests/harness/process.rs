@@ -124,13 +124,22 @@ impl Process {
             .with_context(|| format!("{} has no address {name}: {:?}", self.name, self.addresses))
     }
 
+    /// The memory that it holds, bytes (Linux: `VmRSS`).
+    pub fn memory(&self) -> anyhow::Result<u64> {
+        self.bytes_of("VmRSS")
+    }
+
     /// The most memory that it held so far, bytes (Linux: `VmHWM`).
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        self.bytes_of("VmHWM")
+    }
+
+    fn bytes_of(&self, name: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
         let kib: u64 = kib
-            .context("no VmHWM in the status of a process")?
+            .with_context(|| format!("no {name} in the status of a process"))?
             .parse()?;
         Ok(kib * 1024)
     }

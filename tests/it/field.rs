@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageEncoder as _};
 use serde_json::Value;
 use sovereign_node::feed::{CaptureNotes, Edge, EdgeError};
 use sovereign_proto::geo::v1::TrackingState;
@@ -183,6 +185,53 @@ async fn a_picture_that_is_placed_and_cannot_be_painted_says_so_in_its_verdict()
     let painted = painted_frames(process.grpc()?).await?;
     ensure!(painted.is_empty(), "{painted:?}");
     process.stop(&["a frame cannot be painted"]).await
+}
+
+/// A JPEG of 64 megapixels that says the same of itself as a reported one.
+fn huge() -> anyhow::Result<Vec<u8>> {
+    let reported = std::fs::read(reports().join("c14d_xmp_nul.jpg"))?;
+    let mut pixels = Vec::new();
+    let row = |y: u32| (0..8000_u32).map(move |x| ((x / 8 * 37) ^ (y / 8 * 91)) as u8);
+    let grey: Vec<u8> = (0..8000).flat_map(row).collect();
+    JpegEncoder::new_with_quality(&mut pixels, 50).write_image(
+        &grey,
+        8000,
+        8000,
+        ExtendedColorType::L8,
+    )?;
+    let scan = reported.windows(2).position(|pair| pair == [0xFF, 0xDB]);
+    let about = &reported[..scan.context("tables")?];
+    Ok([about, &pixels[2..]].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_pictures_share_a_bounded_memory() -> anyhow::Result<()> {
+    const MIB: u64 = 1 << 20;
+    let folder = tempfile::tempdir()?;
+    let (process, edge) = start(folder.path()).await?;
+    let huge = huge()?;
+    let pictures = 8;
+    for number in 0..pictures {
+        // A comment makes it another picture.
+        let comment = [0xFF, 0xFE, 0, 3, number];
+        let jpeg = [&huge[..2], &comment, &huge[2..]].concat();
+        edge.upload_capture("huge", jpeg, &CaptureNotes::default())
+            .await?;
+    }
+    wait_for(DECIDED_WITHIN, async || {
+        let painted = painted_frames(process.grpc()?).await?;
+        Ok((painted.len() == usize::from(pictures)).then_some(()))
+    })
+    .await
+    .context("not every picture was painted")?;
+    let peak = process.peak_memory()?;
+    ensure!(peak <= 500 * MIB, "the peak was {} MiB", peak / MIB);
+    wait_for(Duration::from_secs(10), async || {
+        Ok((process.memory()? <= 350 * MIB).then_some(()))
+    })
+    .await
+    .context("the memory is not given back")?;
+    process.stop(&[]).await
 }
 
 #[test]

@@ -23,8 +23,10 @@ use crate::wire;
 
 /// Verdicts in hand at once, each of another sensor; beyond it the bus keeps them.
 pub(crate) const MAX_HELD: usize = 16;
-/// Pictures in memory at once, decoded: a large one takes 200 MB. A further frame waits.
+/// Pictures in memory at once, decoded; a further frame waits.
 pub(crate) const MAX_PICTURES: usize = 2;
+/// A picture that takes more than this, decoded, has all of their room: 44 megapixels.
+const LARGE_BYTES: u64 = 128 << 20;
 /// A verdict that could not be dealt with is given back after this time, and comes again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -123,8 +125,18 @@ impl Intake {
             // A later calibration may place it.
             Err(refusal) => return self.pass_over(arrival, &refusal, Keep::ForTheMap).await,
         };
+        let camera = sight.view().intrinsics();
+        let bytes = 3 * u64::from(camera.width_px()) * u64::from(camera.height_px());
+        let rooms = if bytes > LARGE_BYTES {
+            MAX_PICTURES as u32
+        } else {
+            1
+        };
         // Never closed.
-        let room = Arc::clone(&self.pictures).acquire_owned().await.ok();
+        let room = Arc::clone(&self.pictures)
+            .acquire_many_owned(rooms)
+            .await
+            .ok();
         let frame = match self.darkroom.frame(arrival.digest, sight, &plan).await? {
             Ok(frame) => frame,
             Err(refusal) => return self.pass_over(arrival, &refusal, Keep::Release).await,
