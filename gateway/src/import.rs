@@ -222,7 +222,7 @@ impl Importer {
             };
             self.metrics.import_failures.inc();
             match error {
-                PublishError::Transport(_) if !stop.is_requested() => {
+                PublishError::Transport(_) | PublishError::Full(_) if !stop.is_requested() => {
                     tracing::warn!(error = %chain(&error), "a round of a peer is not on disk yet");
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
@@ -230,6 +230,7 @@ impl Importer {
                     }
                 }
                 PublishError::Transport(_)
+                | PublishError::Full(_)
                 | PublishError::TooLarge { .. }
                 | PublishError::InvalidMessageId
                 | PublishError::Subject(_)

@@ -4,9 +4,9 @@
 //! left it.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase as _, TableDefinition};
+use redb::TableDefinition;
+use sovereign_disk::{Database, Layout};
 
 use crate::domain::cursor::Position;
 use crate::error::StoreError;
@@ -14,28 +14,28 @@ use crate::error::StoreError;
 /// Sequence and fingerprint of the last entry that was exported, by network and log.
 const POSITIONS: TableDefinition<'_, (&str, &str), (u64, [u8; 32])> =
     TableDefinition::new("exported");
-const PAGE_CACHE_BYTES: usize = 8 << 20;
+const LAYOUT: Layout = Layout {
+    format: 1,
+    page_cache_bytes: 8 << 20,
+};
+const STORE_FILE: &str = "export.redb";
 
 /// The exports of one network; cheap to clone. Every call blocks, and what it wrote is on disk when it
 /// returns.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    database: Arc<Database>,
+    database: Database,
     network: String,
 }
 
 impl Store {
     pub(crate) fn open(dir: &Path, network: &str) -> Result<Self, StoreError> {
-        let database = sovereign_disk::open_database(&dir.join("export.redb"), PAGE_CACHE_BYTES)?;
-        let prepare = || -> Result<(), redb::Error> {
-            let write = database.begin_write()?;
+        let database = Database::open(&dir.join(STORE_FILE), LAYOUT, |write| {
             write.open_table(POSITIONS)?;
-            write.commit()?;
             Ok(())
-        };
-        prepare().map_err(failed("prepare the export store"))?;
+        })?;
         Ok(Self {
-            database: Arc::new(database),
+            database,
             network: network.to_owned(),
         })
     }
@@ -63,8 +63,7 @@ impl Store {
             write
                 .open_table(POSITIONS)?
                 .insert((self.network.as_str(), log), value)?;
-            write.commit()?;
-            Ok(())
+            write.commit()
         };
         write().map_err(failed("keep how far a log was exported"))
     }

@@ -1,20 +1,12 @@
 //! Every subject of the bus: its message, owner, class, and bound.
 //!
 //! A pattern has at most one `*`, the key: the vehicle, camera, phone or peer that order is promised
-//! for. Only the owner publishes; anyone may read. Retention of a durable topic is by age and bytes,
-//! and what retention removes unread is counted by the transport.
+//! for. Only the owner publishes; anyone may read. A durable topic keeps what a group has not read yet, and
+//! what all have read as long as its class says.
 
-use std::time::Duration;
-
-use sovereign_bus::{DurableTopic, LiveTopic, Retention};
+use sovereign_bus::{Class, DurableTopic, LiveTopic};
 
 use crate::{camera, checkpoint, drone, geo, mesh, mobile, round, slam, tile};
-
-/// A week of small records.
-const RECORDS: Retention = Retention {
-    max_age: Duration::from_secs(7 * 24 * 3600),
-    max_bytes: 512 << 20,
-};
 
 /// Frames of fixed cameras. Owner: camera-svc. A late reader sees the two newest.
 pub const CAMERA_FRAME: LiveTopic<camera::v1::Frame> = LiveTopic::new("camera.*.frame", 2);
@@ -22,23 +14,23 @@ pub const CAMERA_FRAME: LiveTopic<camera::v1::Frame> = LiveTopic::new("camera.*.
 pub const DRONE_STATE: LiveTopic<drone::v1::VehicleState> = LiveTopic::new("drone.*.state", 1);
 /// Pictures and scans from the air, by digest, key: vehicle. Owner: drone-ingest.
 pub const DRONE_CAPTURE: DurableTopic<geo::v1::Capture> =
-    DurableTopic::new("drone.*.capture", RECORDS);
+    DurableTopic::new("drone.*.capture", Class::Records);
 /// Phone samples, key: phone. Owner: mobile-ingest.
 pub const MOBILE_SAMPLE: DurableTopic<mobile::v1::Sample> =
-    DurableTopic::new("mobile.*.sample", RECORDS);
+    DurableTopic::new("mobile.*.sample", Class::Samples);
 /// Phone pictures, by digest, key: phone. Owner: mobile-ingest.
 pub const MOBILE_CAPTURE: DurableTopic<geo::v1::Capture> =
-    DurableTopic::new("mobile.*.capture", RECORDS);
+    DurableTopic::new("mobile.*.capture", Class::Records);
 /// Poses as they are found. Owner: slam-svc. A late reader sees the newest of each sensor.
 pub const SLAM_POSE: LiveTopic<slam::v1::PoseEvent> = LiveTopic::new("slam.*.pose", 1);
 /// Verdicts on captures, key: sensor. Owner: slam-svc.
 pub const SLAM_KEYFRAME: DurableTopic<slam::v1::Keyframe> =
-    DurableTopic::new("slam.*.keyframe", RECORDS);
+    DurableTopic::new("slam.*.keyframe", Class::Records);
 /// Hint that tiles changed; the truth is `Tiles.ListChanges`. Owner: tile-svc.
 pub const TILE_CHANGED: LiveTopic<tile::v1::TileChanged> = LiveTopic::new("tile.changed", 256);
 /// Frames that could not be painted, key: sensor. Owner: tile-svc.
 pub const TILE_REFUSED: DurableTopic<tile::v1::FrameRefused> =
-    DurableTopic::new("tile.*.refused", RECORDS);
+    DurableTopic::new("tile.*.refused", Class::Records);
 /// Hint that a checkpoint was stored; the truth is `Checkpoints.ListChanges`. Owner: checkpoint-svc.
 pub const CHECKPOINT_STORED: LiveTopic<checkpoint::v1::CheckpointChange> =
     LiveTopic::new("checkpoint.stored", 16);
@@ -55,4 +47,4 @@ pub const MESH_CHECKPOINT: LiveTopic<mesh::v1::PeerCheckpoint> =
     LiveTopic::new("mesh.*.checkpoint", 256);
 /// Rounds of a peer, key: peer.
 pub const MESH_ROUND: DurableTopic<mesh::v1::PeerRound> =
-    DurableTopic::new("mesh.*.round", RECORDS);
+    DurableTopic::new("mesh.*.round", Class::Records);

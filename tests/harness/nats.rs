@@ -12,17 +12,11 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use sovereign_bus::contract::Probe;
-use sovereign_bus::{DurableTopic, Retention};
+use sovereign_bus::{Class, DurableTopic};
 use tempfile::TempDir;
 
 /// What tests of the bus send and must not lose.
-pub const DURABLE: DurableTopic<Probe> = DurableTopic::new(
-    "it.*.durable",
-    Retention {
-        max_age: Duration::from_secs(3600),
-        max_bytes: 64 << 20,
-    },
-);
+pub const DURABLE: DurableTopic<Probe> = DurableTopic::new("it.*.durable", Class::Records);
 
 const PROGRAM: &str = "nats-server";
 

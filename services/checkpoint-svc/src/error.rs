@@ -48,6 +48,8 @@ pub(crate) enum StoreError {
     NotFound,
     #[error("the store is full: {limit} bytes of {class}")]
     Full { class: &'static str, limit: u64 },
+    #[error("the store is full")]
+    DiskFull(#[source] io::Error),
     #[error("the store is full: {limit} versions")]
     TooMany { limit: u64 },
     #[error("an object has at most {limit} pins")]
@@ -119,9 +121,10 @@ impl HasCode for StoreError {
             Self::Taken(_) => Code::AlreadyExists,
             Self::NotFound => Code::NotFound,
             Self::Full { .. }
+            | Self::DiskFull(_)
             | Self::TooMany { .. }
-            | Self::TooManyPins { .. }
-            | Self::TooManyUploads { .. } => Code::ResourceExhausted,
+            | Self::TooManyPins { .. } => Code::ResourceExhausted,
+            Self::TooManyUploads { .. } => Code::Unavailable,
             Self::Damaged { .. } => Code::DataLoss,
             Self::File { .. }
             | Self::Index { .. }

@@ -18,7 +18,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use sovereign_disk::open_database;
+use sovereign_disk::Space;
 use sovereign_model::{Digest, Timestamp, Version};
 
 use crate::domain::{CLASSES, Class, Object, Rank, Retention};
@@ -35,7 +35,6 @@ pub(crate) use writer::{Inserted, Limits, PinChange};
 
 /// Versions kept at most, so that a list of all fits one gRPC message; more are refused.
 pub(crate) const MAX_VERSIONS: u64 = 20_000;
-const PAGE_CACHE_BYTES: usize = 8 << 20;
 /// Times that an object is looked up again because its pack was written anew meanwhile.
 const LOOKS: usize = 3;
 
@@ -46,6 +45,7 @@ pub(crate) struct Store {
     usage: Arc<Usage>,
     writer: Writer,
     retention: [Retention; CLASSES.len()],
+    space: Space,
 }
 
 impl Store {
@@ -59,8 +59,7 @@ impl Store {
             });
         }
         let files = Files::open(dir).map_err(StoreError::file("make the folders of the store"))?;
-        let index = open_database(&path, PAGE_CACHE_BYTES).map_err(StoreError::Open)?;
-        let index = Index::new(index)?;
+        let index = Index::open(&path)?;
         let usage = Usage::default();
         let mut named = HashSet::new();
         index.all(|row| {
@@ -84,6 +83,7 @@ impl Store {
             usage,
             writer,
             retention,
+            space: Space::of_folder(dir),
         })
     }
 
@@ -105,6 +105,9 @@ impl Store {
     }
 
     fn reserve(&self, class: Class, more: u64) -> Result<(), StoreError> {
+        self.space
+            .check_acceptable()
+            .map_err(StoreError::DiskFull)?;
         let limit = self.retention[class as usize].max_bytes;
         if let Err(missing) = self.usage.reserve(class, more, limit) {
             self.writer.make_room(class, missing)?;

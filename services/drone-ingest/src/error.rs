@@ -59,7 +59,9 @@ impl HasCode for CaptureError {
             Self::Receive(status) => Code::from_grpc(status.code()),
             Self::Store(error) => error.code(),
             Self::Queue(PublishError::Closed | PublishError::Transport(_)) => Code::Unavailable,
-            Self::Queue(PublishError::TooLarge { .. }) => Code::ResourceExhausted,
+            Self::Queue(PublishError::TooLarge { .. } | PublishError::Full(_)) => {
+                Code::ResourceExhausted
+            }
             Self::Key(_)
             | Self::Queue(PublishError::InvalidMessageId | PublishError::Subject(_)) => {
                 Code::Internal

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use sovereign_bus::PublishError;
 use sovereign_objects::{ObjectsError, PutPictureError};
 use sovereign_picture::NotAPicture;
@@ -60,11 +61,22 @@ impl IngestError {
             | Self::Queue(
                 PublishError::InvalidMessageId
                 | PublishError::Subject(_)
+                | PublishError::Full(_)
                 | PublishError::Closed
                 | PublishError::Transport(_),
             )
             | Self::QueueTimeout => RejectCode::BufferFull,
         }
+    }
+}
+
+impl IngestError {
+    /// The status of the answer: 507 where somebody has to make room before a retry is of use.
+    pub(crate) fn status(&self) -> StatusCode {
+        if let Self::Store(ObjectsError::NoRoom(_)) | Self::Queue(PublishError::Full(_)) = self {
+            return StatusCode::INSUFFICIENT_STORAGE;
+        }
+        self.code().http()
     }
 }
 
@@ -84,7 +96,7 @@ impl HasCode for IngestError {
     }
 }
 
-pub(crate) fn code_from_reject(code: RejectCode) -> Code {
+fn code_from_reject(code: RejectCode) -> Code {
     match code {
         RejectCode::InvalidPayload
         | RejectCode::UnsupportedContractVersion
@@ -140,6 +152,10 @@ mod tests {
             IngestError::QueueTimeout,
         ] {
             assert_eq!(error.code(), Code::Unavailable);
+            assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
         }
+        let full = IngestError::Queue(PublishError::Full("no room".to_owned()));
+        assert_eq!(full.status(), StatusCode::INSUFFICIENT_STORAGE);
+        assert_eq!(full.reject_code(), RejectCode::BufferFull);
     }
 }

@@ -1,12 +1,9 @@
 //! Rounds on disk, by origin and round id, and the log of this node's own. Everything here blocks.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use redb::{
-    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
-    TableDefinition,
-};
+use redb::{ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition};
+use sovereign_disk::{Database, Layout};
 use sovereign_model::{Digest, Timestamp};
 
 use crate::domain::{Event, Phase, Round, Terms, newest_first};
@@ -21,7 +18,11 @@ pub(crate) const MAX_ROUNDS_PER_ORIGIN: usize = 128;
 pub(crate) const MAX_PEERS: u64 = 256;
 /// Records kept in the log; the oldest goes, and a reader that was behind it is told so.
 const MAX_RECORDS: u64 = 65_536;
-const PAGE_CACHE_BYTES: usize = 2 << 20;
+const LAYOUT: Layout = Layout {
+    format: 1,
+    page_cache_bytes: 2 << 20,
+};
+const STORE_FILE: &str = "rounds.redb";
 
 /// Model digest, participants, opened and closes in nanoseconds since the Unix epoch, node name, whether
 /// it is closed.
@@ -32,7 +33,7 @@ const ROUNDS: TableDefinition<'_, (&str, &str), Row<'static>> = TableDefinition:
 /// no sequence is used twice.
 const LOG: TableDefinition<'_, u64, (&str, Row<'static>)> = TableDefinition::new("log");
 /// When the last round of each peer in `ROUNDS` closes, and when a new one was last heard of, nanoseconds
-/// since the Unix epoch. Made anew at every start, with nobody heard of.
+/// since the Unix epoch.
 const PEERS: TableDefinition<'_, &str, (i64, i64)> = TableDefinition::new("peers");
 
 type Rounds<'a> = Table<'a, (&'static str, &'static str), Row<'static>>;
@@ -58,7 +59,7 @@ pub(crate) struct Records {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    database: Arc<Database>,
+    database: Database,
     max_records: u64,
 }
 
@@ -68,24 +69,18 @@ impl Store {
     }
 
     fn open_with(dir: &Path, max_records: u64) -> Result<Self, StoreError> {
-        let database = sovereign_disk::open_database(&dir.join("rounds.redb"), PAGE_CACHE_BYTES)?;
-        let prepare = || -> Result<(), redb::Error> {
-            let write = database.begin_write()?;
+        let database = Database::open(&dir.join(STORE_FILE), LAYOUT, |write| {
+            write.open_table(LOG)?;
             write.delete_table(PEERS)?;
-            {
-                write.open_table(LOG)?;
-                let mut peers = write.open_table(PEERS)?;
-                for entry in write.open_table(ROUNDS)?.iter()? {
-                    let (key, row) = entry?;
-                    note(&mut peers, key.value().0, row.value().3, 0)?;
-                }
+            let mut peers = write.open_table(PEERS)?;
+            for entry in write.open_table(ROUNDS)?.iter()? {
+                let (key, row) = entry?;
+                note(&mut peers, key.value().0, row.value().3, 0)?;
             }
-            write.commit()?;
             Ok(())
-        };
-        prepare().map_err(failed("read the peers with rounds"))?;
+        })?;
         Ok(Self {
-            database: Arc::new(database),
+            database,
             max_records,
         })
     }

@@ -78,6 +78,15 @@ impl Service for SlamService {
         }
         let bus = &context.bus;
         let subscribe = |error| BuildError::new("subscribe", error);
+        if store.found().is_damaged() {
+            tracing::warn!("verdicts are missing: the captures that are kept are judged again");
+            bus.rewind(&DRONE_CAPTURE, Self::NAME)
+                .await
+                .map_err(subscribe)?;
+            bus.rewind(&MOBILE_CAPTURE, Self::NAME)
+                .await
+                .map_err(subscribe)?;
+        }
         let drone_captures = bus.consume(&DRONE_CAPTURE, Self::NAME).await;
         let phone_captures = bus.consume(&MOBILE_CAPTURE, Self::NAME).await;
         let phone_samples = bus.consume(&MOBILE_SAMPLE, Self::NAME).await;

@@ -8,11 +8,8 @@ use std::path::Path;
 
 use prometheus_client::metrics::counter::Counter;
 use prost::Message;
-use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
-    WriteTransaction,
-};
-use sovereign_disk::open_database;
+use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
+use sovereign_disk::{Database, Found as FoundFile, Layout};
 use sovereign_model::{sealed, unsealed};
 use sovereign_proto::geo::v1::Capture;
 use sovereign_proto::slam::v1 as slam;
@@ -30,7 +27,10 @@ const MAX_PREVIEWS_PER_SENSOR: usize = 64;
 
 /// Verdicts on a frame that are kept; the oldest go first.
 const MAX_VERDICTS: usize = 16;
-const PAGE_CACHE_BYTES: usize = 8 << 20;
+const LAYOUT: Layout = Layout {
+    format: 1,
+    page_cache_bytes: 8 << 20,
+};
 
 /// What is known of a frame: the capture, and the verdicts on it, the newest first.
 #[derive(Clone, PartialEq, Message)]
@@ -106,34 +106,29 @@ impl Store {
     /// Opens the store at `path`, or makes it. It keeps `capacity` keyframes, and counts the damaged
     /// records that it finds.
     pub(crate) fn open(path: &Path, capacity: u64, damaged: Counter) -> Result<Store, StoreError> {
-        let database = open_database(path, PAGE_CACHE_BYTES).map_err(StoreError::Open)?;
-        // Reading needs the tables to be there.
-        let write = database.begin_write().map_err(failed("begin"))?;
-        write
-            .open_table(KEYFRAMES)
-            .map_err(failed("make a table"))?;
-        write.open_table(BY_FRAME).map_err(failed("make a table"))?;
-        write
-            .open_table(BY_SENSOR)
-            .map_err(failed("make a table"))?;
-        write.open_table(PREVIEWS).map_err(failed("make a table"))?;
-        write
-            .open_table(BY_CAMERA)
-            .map_err(failed("make a table"))?;
-        write
-            .open_table(CALIBRATIONS)
-            .map_err(failed("make a table"))?;
-        write.open_table(REJUDGE).map_err(failed("make a table"))?;
-        write.open_table(VERDICTS).map_err(failed("make a table"))?;
-        write
-            .open_table(NEWEST_VERDICT)
-            .map_err(failed("make a table"))?;
-        write.commit().map_err(failed("commit"))?;
+        let database = Database::open(path, LAYOUT, |write| {
+            write.open_table(KEYFRAMES)?;
+            write.open_table(BY_FRAME)?;
+            write.open_table(BY_SENSOR)?;
+            write.open_table(PREVIEWS)?;
+            write.open_table(BY_CAMERA)?;
+            write.open_table(CALIBRATIONS)?;
+            write.open_table(REJUDGE)?;
+            write.open_table(VERDICTS)?;
+            write.open_table(NEWEST_VERDICT)?;
+            Ok(())
+        })
+        .map_err(StoreError::Open)?;
         Ok(Store {
             database,
             capacity,
             damaged,
         })
+    }
+
+    /// What was there of the file.
+    pub(crate) fn found(&self) -> &FoundFile {
+        self.database.found()
     }
 
     /// Keeps a frame with its first verdict, and with the preview of its picture where it may serve as a

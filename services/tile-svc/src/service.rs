@@ -90,6 +90,12 @@ impl Service for TileService {
                 "the map is open"
             );
         }
+        let consume = |error| BuildError::new("consume keyframes", error);
+        if store.found().is_damaged() {
+            tracing::warn!("tiles are missing: the keyframes that are kept are painted again");
+            let rewound = context.bus.rewind(&SLAM_KEYFRAME, Self::NAME).await;
+            rewound.map_err(consume)?;
+        }
         let keyframes = context.bus.consume(&SLAM_KEYFRAME, Self::NAME).await;
         Ok(Self {
             served: Arc::new(Served::new(settings.serve_cache_bytes)),
@@ -100,7 +106,7 @@ impl Service for TileService {
                 context.clock.now(),
             )),
             objects: Objects::new(calls.checkpoint),
-            keyframes: keyframes.map_err(|e| BuildError::new("consume keyframes", e))?,
+            keyframes: keyframes.map_err(consume)?,
             bus: context.bus,
             clock: context.clock,
             ready,

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
-use sovereign_disk::open_database;
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+use sovereign_disk::{Database, Found as FoundFile, Layout as FileLayout, OpenDatabaseError};
 use sovereign_model::geo::{Bounds, TileCoord};
 use sovereign_model::{sealed, unsealed};
 
@@ -33,7 +33,10 @@ const MAX_CHANGES: u64 = 100_000;
 /// again, and one that comes again is painted again.
 const MAX_FRAMES: u64 = 100_000;
 
-const PAGE_CACHE_BYTES: usize = 24 << 20;
+const LAYOUT: FileLayout = FileLayout {
+    format: 1,
+    page_cache_bytes: 24 << 20,
+};
 
 /// Tiles painted again at once lie within a square of this many a side: frames over one of them are mostly
 /// over the others too.
@@ -70,20 +73,28 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the file, or makes it. `cache_bytes` bounds the decoded tiles in memory.
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        let database = open_database(path, PAGE_CACHE_BYTES).map_err(StoreError::Open)?;
-        let next = prepare(&database).map_err(|error| {
-            if matches!(error, redb::Error::TableTypeMismatch { .. }) {
-                StoreError::Outdated(path.to_owned())
-            } else {
-                StoreError::write(error)
+        let database = Database::open(path, LAYOUT, prepare).map_err(|error| match error {
+            OpenDatabaseError::Use { path, cause }
+                if matches!(*cause, redb::Error::TableTypeMismatch { .. }) =>
+            {
+                StoreError::Outdated(path)
+            }
+            error @ (OpenDatabaseError::Use { .. } | OpenDatabaseError::Later { .. }) => {
+                StoreError::Open(error)
             }
         })?;
+        let next = Next::read(&database).map_err(StoreError::read)?;
         Ok(Self {
-            map: Map::new(Arc::new(database), cache_bytes)?,
+            map: Map::new(database, cache_bytes)?,
             next_sequence: next.sequence.into(),
             next_frame: next.frame.into(),
             next_reason: next.reason.into(),
         })
+    }
+
+    /// What was there of the file.
+    pub(crate) fn found(&self) -> &FoundFile {
+        self.map.database.found()
     }
 
     pub(crate) fn map(&self) -> &Map {
@@ -275,32 +286,36 @@ struct Next {
     reason: u64,
 }
 
-fn prepare(database: &Database) -> Result<Next, redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(TILES)?;
-    transaction.open_table(DIGESTS)?;
-    transaction.open_multimap_table(PLACES)?;
-    transaction.open_table(FRAMES)?;
-    transaction.open_table(GROUND)?;
-    transaction.open_table(LAYERS)?;
-    let sequence = transaction
-        .open_table(CHANGES)?
-        .last()?
-        .map(|(sequence, _)| sequence.value());
-    let frame = transaction
-        .open_table(ORDER)?
-        .last()?
-        .map(|(number, _)| number.value());
-    let mut reason = 0;
-    for entry in transaction.open_table(DIRTY)?.iter()? {
-        reason = reason.max(entry?.1.value());
+impl Next {
+    fn read(database: &Database) -> Result<Self, redb::Error> {
+        let read = database.begin_read()?;
+        let changes = read.open_table(CHANGES)?;
+        let order = read.open_table(ORDER)?;
+        let sequence = changes.last()?.map(|(sequence, _)| sequence.value());
+        let frame = order.last()?.map(|(number, _)| number.value());
+        let mut reason = 0;
+        for entry in read.open_table(DIRTY)?.iter()? {
+            reason = reason.max(entry?.1.value());
+        }
+        Ok(Self {
+            sequence: sequence.unwrap_or(0) + 1,
+            frame: frame.unwrap_or(0) + 1,
+            reason: reason + 1,
+        })
     }
-    transaction.commit()?;
-    Ok(Next {
-        sequence: sequence.unwrap_or(0) + 1,
-        frame: frame.unwrap_or(0) + 1,
-        reason: reason + 1,
-    })
+}
+
+fn prepare(write: &WriteTransaction) -> Result<(), redb::Error> {
+    write.open_table(TILES)?;
+    write.open_table(DIGESTS)?;
+    write.open_multimap_table(PLACES)?;
+    write.open_table(FRAMES)?;
+    write.open_table(GROUND)?;
+    write.open_table(LAYERS)?;
+    write.open_table(CHANGES)?;
+    write.open_table(ORDER)?;
+    write.open_table(DIRTY)?;
+    Ok(())
 }
 
 fn record_from(frame_id: &str, sealed: &[u8]) -> Option<FrameRecord> {

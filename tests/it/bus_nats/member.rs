@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
         note("got", key.as_str(), number)?;
         delivery.ack().await?;
         note("ack", key.as_str(), number)?;
-        let lost = bus.metrics_snapshot()[DURABLE.pattern()].retention_removed_unread;
+        let lost = bus.metrics_snapshot()[DURABLE.pattern()].lost;
         if lost > 0 {
             note("lost", "-", lost)?;
         }

@@ -1,15 +1,19 @@
 //! The index: what is stored, where, how long, and under which versions.
 
-use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition,
-    WriteTransaction,
-};
+use std::path::Path;
+
+use redb::{ReadTransaction, ReadableTable as _, Table, TableDefinition};
+use sovereign_disk::{Database, Layout, WriteTransaction};
 use sovereign_model::{Digest, Timestamp, Version};
 
 use super::files::{Place, record_bytes};
 use crate::domain::{CLASSES, Checkpoint, Class, Object, Rank};
 use crate::error::StoreError;
 
+const LAYOUT: Layout = Layout {
+    format: 1,
+    page_cache_bytes: 8 << 20,
+};
 /// A pin that a stored version puts on its content.
 pub(crate) const VERSION_PIN: &str = "version";
 /// Stands for a file of its own where otherwise a pack is named.
@@ -111,20 +115,13 @@ fn logged(version: &str, row: (&[u8], u64, i64, u64)) -> Option<Logged> {
 pub(super) struct Index(Database);
 
 impl Index {
-    pub(super) fn new(database: Database) -> Result<Self, StoreError> {
-        let index = Self(database);
-        let make = || -> Result<(), redb::Error> {
-            let write = index.0.begin_write()?;
-            Tables::open(&write)?;
-            write.commit()?;
-            Ok(())
-        };
-        make().map_err(StoreError::index("make the tables of the index"))?;
-        Ok(index)
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::open(path, LAYOUT, |write| Tables::open(write).map(drop));
+        database.map(Self).map_err(StoreError::Open)
     }
 
-    pub(super) fn write(&self) -> Result<WriteTransaction, redb::Error> {
-        Ok(self.0.begin_write()?)
+    pub(super) fn write(&self) -> Result<WriteTransaction<'_>, redb::Error> {
+        self.0.begin_write()
     }
 
     fn read<T>(
@@ -286,7 +283,7 @@ pub(super) struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    pub(super) fn open(write: &'t WriteTransaction) -> Result<Self, redb::Error> {
+    pub(super) fn open(write: &'t redb::WriteTransaction) -> Result<Self, redb::Error> {
         Ok(Self {
             objects: write.open_table(OBJECTS)?,
             pins: write.open_table(PINS)?,

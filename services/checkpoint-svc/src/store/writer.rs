@@ -232,7 +232,8 @@ impl Work {
         effects: &mut Effects,
     ) -> Result<(), StoreError> {
         let failed = || StoreError::index("write the index");
-        let write = self.index.write().map_err(failed())?;
+        let index = Arc::clone(&self.index);
+        let write = index.write().map_err(failed())?;
         {
             let mut tables = Tables::open(&write).map_err(failed())?;
             for request in batch {
@@ -249,7 +250,7 @@ impl Work {
         };
         let synced = sync();
         synced.map_err(StoreError::file("write the objects"))?;
-        write.commit().map_err(|error| failed()(error.into()))
+        write.commit().map_err(failed())
     }
 
     fn handle(

@@ -1,13 +1,13 @@
 //! The connection to the server: live messages, streams and what is stored on them.
 
-use std::{collections::HashMap, pin::pin, task::Poll, time::Duration};
+use std::{collections::HashMap, error::Error as _, pin::pin, task::Poll, time::Duration};
 
 use async_nats::{
     Client, Subject, Subscriber,
     connection::State,
     jetstream::{
-        self,
-        context::{AccountError, ContextBuilder, PublishErrorKind},
+        self, ErrorCode,
+        context::{AccountError, ContextBuilder, PublishError, PublishErrorKind},
         stream,
     },
 };
@@ -113,13 +113,22 @@ impl Connection {
         Ok(())
     }
 
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    fn check_connected(&self, operation: &'static str) -> Result<(), TransportError> {
+        if self.is_connected() {
+            return Ok(());
+        }
+        Err(TransportError::failed(operation, "NATS is not connected"))
+    }
+
     pub(crate) async fn publish(&self, message: RawMessage) -> Result<(), TransportError> {
         const OPERATION: &str = "publish";
         self.check_open()?;
         // The client would queue it for the next connection, and then make publishers wait.
-        if self.client.connection_state() != State::Connected {
-            return Err(TransportError::failed(OPERATION, "NATS is not connected"));
-        }
+        self.check_connected(OPERATION)?;
         let subject = Subject::from(&*message.subject);
         let mut publish = pin!(self.client.publish(subject, message.payload));
         // Without a look at the clock where there is room, as there nearly always is.
@@ -171,13 +180,16 @@ impl Connection {
             })?
     }
 
+    /// Stores a message; says its sequence on the stream too.
     pub(crate) async fn append(
         &self,
         topic: &DurableSpec,
         message: RawMessage,
-    ) -> Result<Appended, TransportError> {
+    ) -> Result<(Appended, u64), TransportError> {
         const OPERATION: &str = "store on the stream";
         self.check_open()?;
+        // The client would wait for the next connection.
+        self.check_connected(OPERATION)?;
         let store = async {
             self.stream(topic).await?;
             let headers = nats_from_headers(&message.headers);
@@ -194,6 +206,11 @@ impl Connection {
                         // A server that lost its disk: the next append makes the stream again.
                         self.streams.lock().await.remove(topic.pattern);
                     }
+                    if is_full(&error) {
+                        let why =
+                            format!("the stream {} takes no more", stream_name(topic.pattern));
+                        return Err(TransportError::Full(why));
+                    }
                     Err(TransportError::failed(OPERATION, error))
                 }
             }
@@ -205,14 +222,15 @@ impl Connection {
                     operation: OPERATION,
                     limit: APPEND_LIMIT,
                 })??;
-        Ok(if stored.duplicate {
+        let appended = if stored.duplicate {
             Appended::Duplicate
         } else {
             Appended::Stored
-        })
+        };
+        Ok((appended, stored.sequence))
     }
 
-    async fn stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
+    pub(crate) async fn stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
         let mut streams = self.streams.lock().await;
         if let Some(stream) = streams.get(topic.pattern) {
             return Ok(stream.clone());
@@ -225,7 +243,6 @@ impl Connection {
     pub(crate) async fn make_stream(&self, topic: &DurableSpec) -> Result<Stream, TransportError> {
         const OPERATION: &str = "open the stream";
         let name = stream_name(topic.pattern);
-        let max_age = topic.retention.max_age;
         let subject_transform = self.transform(topic.pattern);
         // What is stored has its place: in other partitions the order of a key would be lost.
         if let Ok(stream) = self.jetstream.get_stream(&name).await
@@ -245,10 +262,10 @@ impl Connection {
                 name: name.clone(),
                 subjects: vec![topic.pattern.to_owned()],
                 subject_transform,
-                max_age,
                 max_bytes: i64::try_from(topic.retention.max_bytes).unwrap_or(i64::MAX),
-                duplicate_window: max_age.min(MAX_DUPLICATE_WINDOW),
-                discard: stream::DiscardPolicy::Old,
+                duplicate_window: topic.retention.keep_read.min(MAX_DUPLICATE_WINDOW),
+                // What was not read is never removed by the server; see the keeper.
+                discard: stream::DiscardPolicy::New,
                 retention: stream::RetentionPolicy::Limits,
                 storage: stream::StorageType::File,
                 num_replicas: self.replicas,
@@ -296,6 +313,22 @@ impl Connection {
         };
         said_within(FLUSH_LIMIT, farewell).await;
     }
+}
+
+/// Whether the server has no room: in the stream, or on its disk.
+fn is_full(error: &PublishError) -> bool {
+    const INSUFFICIENT_STORAGE: u64 = 10047;
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<jetstream::Error>());
+    cause.is_some_and(|cause| {
+        [
+            ErrorCode::STREAM_STORE_FAILED,
+            ErrorCode::INSUFFICIENT_RESOURCES,
+        ]
+        .contains(&cause.error_code())
+            || cause.error_code().0 == INSUFFICIENT_STORAGE
+    })
 }
 
 async fn said_within(

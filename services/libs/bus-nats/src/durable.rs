@@ -3,14 +3,16 @@
 //! A stream stores each message under the partition of its key, and a group has one durable consumer per
 //! partition. The server pins a partition to one member ([`partition`]), which delivers its keys side
 //! by side and each in order. Members tell each other that they are there, so that each asks for its
-//! share of the partitions, and they count what retention removed unread ([`group`]).
+//! share of the partitions ([`group`]). What all groups have read is removed by [`keeper`].
 
 mod group;
+mod keeper;
 mod member;
 mod partition;
 
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use sovereign_bus::transport::{
     BoxFuture, DurableSpec, RawConsumer, RawDelivery, Receipt, TransportError,
 };
@@ -19,9 +21,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     group::Group,
-    member::{Member, Ready, Settle},
+    member::{Member, Ready, Settle, limited},
+    partition::group_and_partition,
 };
 use crate::connection::{Alive, Connection};
+
+pub(crate) use keeper::Keepers;
 
 /// Messages that wait for `next`. At the bound they wait in their partitions, which are served in turn.
 const MAX_READY: usize = 8;
@@ -52,6 +57,29 @@ pub(crate) async fn join(
         _leave: stop.drop_guard(),
         _alive: alive,
     })
+}
+
+/// Makes a group forget what it has read.
+pub(crate) async fn rewind(
+    connection: &Connection,
+    spec: &DurableSpec,
+    group: &str,
+) -> Result<(), TransportError> {
+    let failed = |error: async_nats::Error| TransportError::failed("rewind a group", error);
+    let stream = connection.make_stream(spec).await?;
+    let mut mine = Vec::new();
+    let mut names = stream.consumer_names();
+    while let Some(name) = limited(names.try_next()).await.map_err(failed)? {
+        if group_and_partition(&name).is_some_and(|(of, _)| of == group) {
+            mine.push(name);
+        }
+    }
+    for name in mine {
+        limited(stream.delete_consumer(&name))
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
 }
 
 pub(crate) struct NatsConsumer {

@@ -14,13 +14,14 @@ use tokio::task::unconstrained;
 
 use crate::{
     connection::{Alive, Connection},
-    durable,
+    durable::{self, Keepers},
     headers::{self, HEADER_ROOM},
     live::{self, Feed, LiveSubscription},
 };
 
 pub(crate) struct NatsTransport {
     connection: Arc<Connection>,
+    keepers: Keepers,
     alive: Arc<Alive>,
 }
 
@@ -30,6 +31,7 @@ impl NatsTransport {
         Self {
             alive: Arc::new(Alive::new(connection.stop.clone())),
             connection: Arc::new(connection),
+            keepers: Keepers::default(),
         }
     }
 
@@ -83,7 +85,14 @@ impl Transport for NatsTransport {
         _key: Option<&'a Key>,
         message: RawMessage,
     ) -> BoxFuture<'a, Result<Appended, TransportError>> {
-        Box::pin(self.connection.append(topic, message))
+        Box::pin(async move {
+            let own = self.keepers.keep(&self.connection, topic);
+            let (appended, sequence) = self.connection.append(topic, message.clone()).await?;
+            if appended == Appended::Stored {
+                own.remember(sequence, message);
+            }
+            Ok(appended)
+        })
     }
 
     fn consume<'a>(
@@ -94,10 +103,19 @@ impl Transport for NatsTransport {
         Box::pin(async move {
             self.connection.check_open()?;
             let alive = Arc::clone(&self.alive);
+            self.keepers.keep(&self.connection, topic);
             let consumer = durable::join(Arc::clone(&self.connection), alive, topic, group).await?;
             let consumer: Box<dyn RawConsumer> = Box::new(consumer);
             Ok(consumer)
         })
+    }
+
+    fn rewind<'a>(
+        &'a self,
+        topic: &'a DurableSpec,
+        group: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
+        Box::pin(durable::rewind(&self.connection, topic, group))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

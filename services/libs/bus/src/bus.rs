@@ -13,10 +13,11 @@ use std::{
 
 use prometheus_client::registry::Registry;
 use prost::Message;
+use sovereign_disk::Found;
 use thiserror::Error;
 
 use crate::{
-    DurableTopic, Key, LiveTopic, SubjectError,
+    DurableTopic, Key, LiveTopic, Retentions, SubjectError,
     mailbox::{MailboxSource, mailbox},
     memory::{MemoryTransport, OpenError},
     metrics::{BusMetrics, TopicCounters, TopicCounts},
@@ -44,6 +45,7 @@ pub type TraceSource = fn() -> Option<String>;
 pub struct Bus {
     inner: Arc<Inner>,
     trace: Option<TraceSource>,
+    retentions: Retentions,
 }
 
 struct Inner {
@@ -81,6 +83,9 @@ pub enum PublishError {
     /// The key does not fit the topic.
     #[error(transparent)]
     Subject(#[from] SubjectError),
+    /// There is no room to store it, and nothing was stored.
+    #[error("there is no room to store it: {0}")]
+    Full(String),
     /// The bus was closed.
     #[error("the bus is closed")]
     Closed,
@@ -116,7 +121,7 @@ impl Bus {
     /// together with its folder when absent.
     ///
     /// # Errors
-    /// The journal cannot be opened: another process has it, or it is damaged.
+    /// The journal cannot be opened: another process has it, or the disk fails.
     pub fn memory(journal_path: &Path, node: &str) -> Result<Self, OpenError> {
         let transport = MemoryTransport::open(journal_path)?;
         Ok(Self::with_transport(Arc::new(transport), node))
@@ -139,6 +144,7 @@ impl Bus {
                 metrics: BusMetrics::default(),
             }),
             trace: None,
+            retentions: Retentions::default(),
         }
     }
 
@@ -146,6 +152,13 @@ impl Bus {
     #[must_use]
     pub fn with_trace(mut self, source: TraceSource) -> Self {
         self.trace = Some(source);
+        self
+    }
+
+    /// The same bus, whose durable topics are kept as `retentions` says.
+    #[must_use]
+    pub fn with_retentions(mut self, retentions: Retentions) -> Self {
+        self.retentions = retentions;
         self
     }
 
@@ -216,7 +229,7 @@ impl Bus {
     /// server keeps the ids in memory: after it the message is stored again.
     ///
     /// # Errors
-    /// A message above [`Bus::payload_limit`], an id or key that does not fit, a closed bus, a
+    /// A message above [`Bus::payload_limit`], an id or key that does not fit, no room, a closed bus, a
     /// transport that could not store it: then it may or may not be stored, and appending it again with
     /// the same id is safe.
     pub async fn append<M: Message>(
@@ -264,6 +277,21 @@ impl Bus {
         })
     }
 
+    /// Lets a group start again with the oldest retained message; for a reader that lost what it had made of
+    /// them. The group must have no member.
+    ///
+    /// # Errors
+    /// As of [`Bus::consume`].
+    pub async fn rewind<M: Message + Default>(
+        &self,
+        topic: &DurableTopic<M>,
+        group: &str,
+    ) -> Result<(), SubscribeError> {
+        let group = Key::parse(group).map_err(SubscribeError::Group)?;
+        let spec = self.durable_spec(topic);
+        Ok(self.inner.transport.rewind(&spec, group.as_str()).await?)
+    }
+
     /// What was counted so far, by topic pattern.
     pub fn metrics_snapshot(&self) -> BTreeMap<&'static str, TopicCounts> {
         self.inner.metrics.snapshot()
@@ -272,6 +300,11 @@ impl Bus {
     /// Adds the counters to a registry, under the prefix `sovereign_bus`.
     pub fn register(&self, registry: &mut Registry) {
         self.inner.metrics.register(registry);
+    }
+
+    /// What was found of its journal; `None` where it has none.
+    pub fn found(&self) -> Option<&Found> {
+        self.inner.transport.found()
     }
 
     /// Ready when the bus can store nothing any more, with the reason: the process should end and be
@@ -319,7 +352,7 @@ impl Bus {
     fn durable_spec<M>(&self, topic: &DurableTopic<M>) -> DurableSpec {
         DurableSpec {
             pattern: topic.pattern(),
-            retention: topic.retention(),
+            retention: self.retentions.of(topic.class()),
             counters: self.inner.metrics.topic(topic.pattern()),
         }
     }
@@ -335,6 +368,7 @@ impl From<TransportError> for PublishError {
     fn from(error: TransportError) -> Self {
         match error {
             TransportError::Closed => Self::Closed,
+            TransportError::Full(why) => Self::Full(why),
             error @ (TransportError::TimedOut { .. } | TransportError::Failed { .. }) => {
                 Self::Transport(error)
             }
@@ -346,9 +380,9 @@ impl From<TransportError> for SubscribeError {
     fn from(error: TransportError) -> Self {
         match error {
             TransportError::Closed => Self::Closed,
-            error @ (TransportError::TimedOut { .. } | TransportError::Failed { .. }) => {
-                Self::Transport(error)
-            }
+            error @ (TransportError::TimedOut { .. }
+            | TransportError::Full(_)
+            | TransportError::Failed { .. }) => Self::Transport(error),
         }
     }
 }

@@ -14,8 +14,8 @@ use std::{
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
-    Appended, Bus, Consumer, Delivery, DurableTopic, Key, LiveTopic, Mailbox, PublishError,
-    Retention, Select, SubscribeError,
+    Appended, Bus, Class, Consumer, Delivery, DurableTopic, Key, LiveTopic, Mailbox, PublishError,
+    Retention, Retentions, Select, SubscribeError,
 };
 
 /// A deployment of one transport that a clause may do anything to.
@@ -55,8 +55,9 @@ macro_rules! contract_tests {
             a_key_moves_only_when_its_member_is_gone,
             a_message_id_is_stored_once,
             a_consumer_resumes_after_a_crash_of_either_side,
-            retention_by_bytes_counts_what_it_removed_unread,
-            retention_by_age_counts_what_it_removed_unread,
+            what_every_group_has_read_goes_after_its_time_and_nothing_else,
+            a_full_topic_refuses_and_takes_more_once_it_was_read,
+            a_group_that_is_rewound_starts_with_the_oldest,
             a_closed_bus_ends_its_readers_and_refuses_writers,
         }
     };
@@ -95,17 +96,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long a clause watches that something does not happen.
 const QUIET: Duration = Duration::from_millis(600);
 
-const KEEP: Retention = Retention {
-    max_age: Duration::from_secs(3600),
-    max_bytes: 256 << 20,
-};
 const LIVE: LiveTopic<Probe> = LiveTopic::new("contract.*.live", 4);
 const LIVE_LARGE: LiveTopic<Probe> = LiveTopic::new("contract.*.live", 20_000);
 const LIVE_FOREIGN: LiveTopic<Foreign> = LiveTopic::new("contract.*.live", 4);
 const LIVE_KEYLESS: LiveTopic<Probe> = LiveTopic::new("contract.keyless", 16);
-const DURABLE: DurableTopic<Probe> = DurableTopic::new("contract.*.durable", KEEP);
-const DURABLE_FOREIGN: DurableTopic<Foreign> = DurableTopic::new("contract.*.durable", KEEP);
-const DURABLE_KEYLESS: DurableTopic<Probe> = DurableTopic::new("contract.stored", KEEP);
+const DURABLE: DurableTopic<Probe> = DurableTopic::new("contract.*.durable", Class::Records);
+const DURABLE_FOREIGN: DurableTopic<Foreign> =
+    DurableTopic::new("contract.*.durable", Class::Records);
+const DURABLE_KEYLESS: DurableTopic<Probe> = DurableTopic::new("contract.stored", Class::Records);
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// (1) A live event is delivered at most once, and without pressure exactly once.
@@ -683,77 +681,102 @@ pub async fn a_consumer_resumes_after_a_crash_of_either_side(stage: &impl Stage)
     nothing(consumer.next(), "an acknowledged message came again").await;
 }
 
-/// (13) Retention by bytes removes the oldest; a group's delivered + removed unread = stored.
-pub async fn retention_by_bytes_counts_what_it_removed_unread(stage: &impl Stage) {
-    const SMALL: DurableTopic<Probe> = DurableTopic::new(
-        "contract.*.small",
-        Retention {
-            max_age: Duration::from_secs(3600),
-            max_bytes: 200_000,
-        },
-    );
-    const STORED: u64 = 60;
-    let bus = stage.bus().await;
-    let mut consumer = consume(&bus, SMALL, "reader").await;
-    for number in 0..STORED {
-        let name = key(if number % 2 == 0 { "a" } else { "b" });
-        let id = format!("id-{number}");
-        let appended = bus
-            .append(&SMALL, Some(&name), &id, &sized_probe(number, 10_000))
-            .await;
-        appended.expect("append");
+/// (13) What every group has acknowledged goes a while after that; what one has not, stays.
+pub async fn what_every_group_has_read_goes_after_its_time_and_nothing_else(stage: &impl Stage) {
+    let keep_read = Duration::from_secs(1);
+    let bus = kept(stage.bus().await, keep_read, 64 << 20);
+    let mut reader = consume(&bus, DURABLE, "reader").await;
+    let mut slow = consume(&bus, DURABLE, "slow").await;
+    for number in 0..5 {
+        append(&bus, "a", &format!("id-{number}"), probe(number)).await;
     }
-    let removed = || bus.metrics_snapshot()[SMALL.pattern()].retention_removed_unread;
-    let mut delivered = Vec::new();
-    within("what retention left and counted", async {
-        while delivered.len() as u64 + removed() < STORED {
-            if let Ok(delivery) = timeout(QUIET, consumer.next()).await {
-                let delivery = delivery.expect("the bus is open");
-                delivered.push(delivery.message.number);
-                acknowledge(delivery).await;
+    for number in 0..5 {
+        let delivery = next(&mut reader).await;
+        assert_eq!(delivery.message.number, number);
+        acknowledge(delivery).await;
+    }
+    for _ in 0..3 {
+        acknowledge(next(&mut slow).await).await;
+    }
+    // Who comes sees what is kept, and what it does not read is not removed any more.
+    let mut oldest = 0;
+    within("three were removed", async {
+        for latecomer in 0.. {
+            tokio::time::sleep(2 * keep_read).await;
+            let group = format!("late-{latecomer}");
+            let mut late = consume(&bus, DURABLE, &group).await;
+            oldest = next(&mut late).await.message.number;
+            if oldest == 3 {
+                break;
+            }
+            while let Ok(delivery) = timeout(QUIET, late.next()).await {
+                acknowledge(delivery.expect("the bus is open")).await;
             }
         }
     })
     .await;
-    assert_eq!(delivered.len() as u64 + removed(), STORED, "{delivered:?}");
-    assert!(delivered.contains(&(STORED - 1)) && delivered.contains(&(STORED - 2)));
-    assert!(removed() >= STORED - 22, "{} removed", removed());
-}
-
-/// (13) Retention by age removes what is older; a group's delivered + removed unread = stored.
-pub async fn retention_by_age_counts_what_it_removed_unread(stage: &impl Stage) {
-    const SHORT: DurableTopic<Probe> = DurableTopic::new(
-        "contract.*.short",
-        Retention {
-            max_age: Duration::from_secs(2),
-            max_bytes: 64 << 20,
-        },
-    );
-    let bus = stage.bus().await;
-    let mut consumer = consume(&bus, SHORT, "reader").await;
-    for number in 0..5 {
-        let appended = bus
-            .append(
-                &SHORT,
-                Some(&key("a")),
-                &format!("id-{number}"),
-                &probe(number),
-            )
-            .await;
-        appended.expect("append");
-    }
-    let removed = || bus.metrics_snapshot()[SHORT.pattern()].retention_removed_unread;
-    // A transport may have fetched one for the reader already: that one is still delivered.
-    until("four were removed unread", || removed() >= 4).await;
-    let appended = bus.append(&SHORT, Some(&key("a")), "id-9", &probe(9)).await;
-    appended.expect("append");
-    let mut delivered = Vec::new();
-    while delivered.last() != Some(&9) {
-        let delivery = next(&mut consumer).await;
-        delivered.push(delivery.message.number);
+    assert_eq!(oldest, 3);
+    for number in 3..5 {
+        let delivery = next(&mut slow).await;
+        assert_eq!(delivery.message.number, number);
         acknowledge(delivery).await;
     }
-    assert_eq!(delivered.len() as u64 + removed(), 6, "{delivered:?}");
+    assert_eq!(bus.metrics_snapshot()[DURABLE.pattern()].lost, 0);
+}
+
+/// (13) Where there is no room for what was not read, `append` is refused, and nothing is lost.
+pub async fn a_full_topic_refuses_and_takes_more_once_it_was_read(stage: &impl Stage) {
+    let bus = kept(stage.bus().await, Duration::from_secs(3600), 200_000);
+    let mut consumer = consume(&bus, DURABLE, "reader").await;
+    let mut stored = 0;
+    let refused = loop {
+        let id = format!("id-{stored}");
+        let message = sized_probe(stored, 10_000);
+        match bus.append(&DURABLE, Some(&key("a")), &id, &message).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, PublishError::Full(_)), "{refused:?}");
+    assert!((12..20).contains(&stored), "{stored} fitted");
+    for number in 0..stored {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(delivery.message.number, number);
+        acknowledge(delivery).await;
+    }
+    within("room for more", async {
+        let message = sized_probe(stored, 10_000);
+        while let Err(error) = bus
+            .append(&DURABLE, Some(&key("a")), "more", &message)
+            .await
+        {
+            assert!(matches!(error, PublishError::Full(_)), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(next(&mut consumer).await.message.number, stored);
+    assert_eq!(bus.metrics_snapshot()[DURABLE.pattern()].lost, 0);
+}
+
+/// A group without members that is rewound gets again what is retained.
+pub async fn a_group_that_is_rewound_starts_with_the_oldest(stage: &impl Stage) {
+    let bus = stage.bus().await;
+    let mut consumer = consume(&bus, DURABLE, "reader").await;
+    for number in 0..4 {
+        append(&bus, "a", &format!("id-{number}"), probe(number)).await;
+        acknowledge(next(&mut consumer).await).await;
+    }
+    drop(consumer);
+    within("the rewinding", bus.rewind(&DURABLE, "reader"))
+        .await
+        .expect("rewind");
+    let mut consumer = consume(&bus, DURABLE, "reader").await;
+    for number in 0..4 {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(delivery.message.number, number);
+        acknowledge(delivery).await;
+    }
 }
 
 /// A closed bus gives its readers what waits and then the end, and refuses what comes after.
@@ -781,6 +804,16 @@ pub async fn a_closed_bus_ends_its_readers_and_refuses_writers(stage: &impl Stag
         matches!(refused, Some(SubscribeError::Closed)),
         "{refused:?}"
     );
+}
+
+fn kept(bus: Bus, keep_read: Duration, max_bytes: u64) -> Bus {
+    bus.with_retentions(Retentions {
+        records: Retention {
+            keep_read,
+            max_bytes,
+        },
+        ..Retentions::default()
+    })
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -4,8 +4,9 @@
 //! sync to disk, and each waits for about one. Acknowledgements are written with the next commit or
 //! after [`ACK_DELAY`]; after a crash the messages whose acknowledgement was not written come again.
 //!
-//! A commit that fails ends the writer: what the index says and what the file holds differ from then on,
-//! so nothing is stored any more, and only opening the file again makes it right.
+//! A commit that fails refuses its appends. What the index did beside them, acknowledgements and removals, is
+//! owed to the file, and goes with the next commit that succeeds. So a disk that is full for a while costs
+//! nothing that was accepted, and the journal goes on once there is room.
 
 mod file;
 mod index;
@@ -17,10 +18,10 @@ use std::{
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use redb::Database;
+use sovereign_disk::{Database, Found, Space};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SetOnce, oneshot};
 
 use self::{
@@ -38,7 +39,7 @@ use crate::{
 /// Longest time that an acknowledgement waits for a commit to be written with.
 const ACK_DELAY: Duration = Duration::from_millis(100);
 
-/// How often retention by age is looked at.
+/// How often retention is looked at, and a commit that failed is tried again.
 const RETENTION_PERIOD: Duration = Duration::from_secs(1);
 
 /// Payload KiB that wait for the writer. Above it `append` waits for room, in order.
@@ -50,16 +51,19 @@ const MAX_BATCH: usize = 1024;
 pub(crate) struct Journal {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    found: Found,
 }
 
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
     room: Arc<Semaphore>,
+    /// The disk of the file.
+    space: Space,
     /// Why the writer ended before the journal closed.
     failure: SetOnce<Arc<redb::Error>>,
     /// For reading; taken away at close, so that the file is free although deliveries are still held.
-    database: Mutex<Option<Arc<Database>>>,
+    database: Mutex<Option<Database>>,
 }
 
 struct State {
@@ -73,7 +77,7 @@ struct Pending {
     topic: Arc<str>,
     key: String,
     message: RawMessage,
-    reply: oneshot::Sender<Result<Appended, Arc<redb::Error>>>,
+    reply: oneshot::Sender<Result<Appended, TransportError>>,
     /// Stays with the message although its publisher went away.
     _room: OwnedSemaphorePermit,
 }
@@ -81,7 +85,7 @@ struct Pending {
 impl Journal {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         let (database, contents) = file::open(path)?;
-        let database = Arc::new(database);
+        let found = database.found().clone();
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 index: restore(contents),
@@ -91,8 +95,9 @@ impl Journal {
             }),
             work: Condvar::new(),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            space: Space::of_file(path),
             failure: SetOnce::new(),
-            database: Mutex::new(Some(Arc::clone(&database))),
+            database: Mutex::new(Some(database.clone())),
         });
         let writer = std::thread::Builder::new()
             .name("bus-journal".to_owned())
@@ -104,7 +109,12 @@ impl Journal {
         Ok(Self {
             shared,
             writer: Mutex::new(Some(writer)),
+            found,
         })
+    }
+
+    pub(crate) fn found(&self) -> &Found {
+        &self.found
     }
 
     pub(crate) async fn append(
@@ -113,6 +123,8 @@ impl Journal {
         key: Option<&Key>,
         message: RawMessage,
     ) -> Result<Appended, TransportError> {
+        let full = |error: io::Error| TransportError::Full(error.to_string());
+        self.shared.space.check_acceptable().map_err(full)?;
         let room = self.shared.room_for(message.payload.len()).await?;
         let (reply, answer) = oneshot::channel();
         {
@@ -133,8 +145,7 @@ impl Journal {
             });
         }
         self.shared.work.notify_one();
-        let stored = answer.await.map_err(|_closed| TransportError::Closed)?;
-        stored.map_err(|error| not_written(&error))
+        answer.await.map_err(|_closed| TransportError::Closed)?
     }
 
     pub(crate) async fn failed(&self) -> TransportError {
@@ -160,6 +171,22 @@ impl Journal {
             id,
             wake,
         }))
+    }
+
+    pub(crate) fn rewind(&self, spec: &DurableSpec, group: &str) -> Result<(), TransportError> {
+        let mut state = self.shared.lock();
+        if state.closing {
+            return Err(TransportError::Closed);
+        }
+        let topic = state.index.use_topic(spec);
+        if !state.index.rewind(&topic, group, Instant::now()) {
+            let why = format!("the group {group} of {topic} has a member");
+            return Err(TransportError::failed("rewind a group", why));
+        }
+        state.note_unwritten();
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
     }
 
     pub(crate) async fn close(self: &Arc<Self>) {
@@ -191,6 +218,17 @@ impl Journal {
 }
 
 fn not_written(error: &Arc<redb::Error>) -> TransportError {
+    if let redb::Error::Io(cause) = &**error
+        && matches!(
+            cause.kind(),
+            io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::FileTooLarge
+                | io::ErrorKind::ReadOnlyFilesystem
+        )
+    {
+        return TransportError::Full(cause.to_string());
+    }
     TransportError::failed("write to the journal", Arc::clone(error))
 }
 
@@ -217,10 +255,10 @@ fn restore(contents: file::Contents) -> Index {
             number,
             &record.key,
             &record.message_id,
-            record.stored_unix_nanos,
             record.payload_bytes,
         );
     }
+    index.restored(Instant::now());
     index
 }
 
@@ -229,7 +267,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn database(&self) -> MutexGuard<'_, Option<Arc<Database>>> {
+    fn database(&self) -> MutexGuard<'_, Option<Database>> {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -254,21 +292,24 @@ impl Shared {
     }
 
     fn write(&self, database: &Database) {
-        let mut next_retention = Instant::now();
+        let mut next_look = Instant::now();
+        let mut owed = Vec::new();
         loop {
-            let mut state = self.wait_for_work(next_retention);
+            let mut state = self.wait_for_work(next_look);
             let closing = state.closing && state.queue.len() <= MAX_BATCH;
             let now = Instant::now();
-            let mut writes = Vec::new();
-            if state.index.retain(unix_nanos(), &mut writes) {
-                next_retention = now;
-            } else if now >= next_retention {
-                next_retention = now + RETENTION_PERIOD;
+            // While something is owed nothing is added to it.
+            let is_settled = owed.is_empty();
+            let mut writes = std::mem::take(&mut owed);
+            if is_settled && state.index.retain(now, &mut writes) {
+                next_look = now;
+            } else if now >= next_look {
+                next_look = now + RETENTION_PERIOD;
             }
             let batch_length = state.queue.len().min(MAX_BATCH);
             let batch: Vec<_> = state.queue.drain(..batch_length).collect();
             let acks_due = state.acks_due().is_some_and(|due| due <= now);
-            if !batch.is_empty() || !writes.is_empty() || acks_due || closing {
+            if is_settled && (!batch.is_empty() || !writes.is_empty() || acks_due || closing) {
                 state.index.take_unwritten(&mut writes);
                 state.unwritten_since = None;
             }
@@ -278,22 +319,28 @@ impl Shared {
             let result = if writes.is_empty() {
                 Ok(())
             } else {
-                file::commit(database, &writes)
+                file::commit(database, &writes).map_err(Arc::new)
             };
-            let failed = result.is_err();
-            self.publish_results(result, prepared);
-            if closing || failed {
+            if let Err(error) = &result {
+                if is_settled {
+                    tracing::error!(%error, "the journal cannot be written");
+                }
+                owed = writes;
+                owed.retain(|write| !matches!(write, Write::Message { .. }));
+            } else if !is_settled {
+                tracing::info!("the journal is written again");
+            }
+            self.publish_results(&result, prepared);
+            if closing {
                 return;
             }
         }
     }
 
-    fn wait_for_work(&self, next_retention: Instant) -> MutexGuard<'_, State> {
+    fn wait_for_work(&self, next_look: Instant) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         loop {
-            let wake_at = state
-                .acks_due()
-                .map_or(next_retention, |due| due.min(next_retention));
+            let wake_at = state.acks_due().map_or(next_look, |due| due.min(next_look));
             let rest = wake_at.saturating_duration_since(Instant::now());
             if !state.queue.is_empty() || state.closing || rest.is_zero() {
                 return state;
@@ -305,22 +352,25 @@ impl Shared {
         }
     }
 
-    fn publish_results(&self, result: Result<(), redb::Error>, prepared: Vec<Prepared>) {
-        let result = result.map_err(Arc::new);
+    fn publish_results(&self, result: &Result<(), Arc<redb::Error>>, prepared: Vec<Prepared>) {
         let now = Instant::now();
         let mut replies = Vec::with_capacity(prepared.len());
         {
             let mut state = self.lock();
-            for Prepared { pending, stored } in prepared {
-                let answer = match (&result, stored) {
-                    (Err(error), _) => Err(Arc::clone(error)),
-                    (Ok(()), None) => Ok(Appended::Duplicate),
-                    (Ok(()), Some((number, stored_unix_nanos))) => {
+            for Prepared { pending, fate } in prepared {
+                let answer = match (result, fate) {
+                    (_, Fate::Full(limit)) => Err(TransportError::Full(format!(
+                        "what was not read of {} takes all of its {} MiB",
+                        pending.topic,
+                        limit >> 20
+                    ))),
+                    (Err(error), _) => Err(not_written(error)),
+                    (Ok(()), Fate::Duplicate) => Ok(Appended::Duplicate),
+                    (Ok(()), Fate::Stored(number)) => {
                         state.index.add_message(
                             &pending.topic,
                             number,
                             &pending.key,
-                            stored_unix_nanos,
                             pending.message,
                             now,
                         );
@@ -330,10 +380,6 @@ impl Shared {
                 replies.push((pending.reply, answer));
             }
         }
-        if let Err(error) = &result {
-            tracing::error!(%error, "the journal could not be written");
-            replies.extend(self.fail(error));
-        }
         for (reply, answer) in replies {
             // A publisher that went away does not want its answer.
             drop(reply.send(answer));
@@ -342,11 +388,11 @@ impl Shared {
 
     fn fail(&self, error: &Arc<redb::Error>) -> Vec<Reply> {
         let mut state = self.lock();
-        // There is one writer, and it ends with its first failure.
+        // There is one writer, and it ends once.
         drop(self.failure.set(Arc::clone(error)));
         let refused = state.queue.drain(..);
         refused
-            .map(|pending| (pending.reply, Err(Arc::clone(error))))
+            .map(|pending| (pending.reply, Err(not_written(error))))
             .collect()
     }
 }
@@ -362,65 +408,81 @@ impl State {
 }
 
 type Reply = (
-    oneshot::Sender<Result<Appended, Arc<redb::Error>>>,
-    Result<Appended, Arc<redb::Error>>,
+    oneshot::Sender<Result<Appended, TransportError>>,
+    Result<Appended, TransportError>,
 );
 
-/// An append of the running batch, with its number and time unless it is a duplicate.
+/// An append of the running batch, and what becomes of it when the commit succeeds.
 struct Prepared {
     pending: Pending,
-    stored: Option<(u64, i64)>,
+    fate: Fate,
+}
+
+enum Fate {
+    Stored(u64),
+    Duplicate,
+    /// There is no room: all of so many bytes are taken by what was not read.
+    Full(u64),
 }
 
 fn prepare(index: &Index, batch: Vec<Pending>, writes: &mut Vec<Write>) -> Vec<Prepared> {
-    let mut numbers: HashMap<Arc<str>, u64> = HashMap::new();
-    let mut ids: HashSet<(Arc<str>, String)> = HashSet::new();
+    let mut added: HashMap<Arc<str>, Added> = HashMap::new();
     let mut prepared = Vec::with_capacity(batch.len());
     for pending in batch {
-        let id = &pending.message.headers.message_id;
-        let known = index.has_message_id(&pending.topic, id)
-            || !ids.insert((Arc::clone(&pending.topic), id.clone()));
-        if known {
-            prepared.push(Prepared {
-                pending,
-                stored: None,
-            });
-            continue;
-        }
-        let next = numbers
+        let added = added
             .entry(Arc::clone(&pending.topic))
-            .or_insert_with(|| index.next_number(&pending.topic));
-        let number = *next;
-        *next += 1;
-        let stored_unix_nanos = unix_nanos();
-        let headers = &pending.message.headers;
-        writes.push(Write::Message {
-            topic: Arc::clone(&pending.topic),
-            number,
-            record: EntryRecord {
-                subject: pending.message.subject.to_string(),
-                key: pending.key.clone(),
-                node: headers.node.to_string(),
-                message_id: headers.message_id.clone(),
-                traceparent: headers.traceparent.clone(),
-                stored_unix_nanos,
-                payload_bytes: pending.message.payload.len() as u64,
-            },
-            payload: pending.message.payload.clone(),
-        });
-        prepared.push(Prepared {
-            pending,
-            stored: Some((number, stored_unix_nanos)),
-        });
+            .or_insert_with(|| Added::after(index.next_number(&pending.topic)));
+        let id = &pending.message.headers.message_id;
+        let payload_bytes = pending.message.payload.len() as u64;
+        let fate = if index.has_message_id(&pending.topic, id) || added.ids.contains(id) {
+            Fate::Duplicate
+        } else if let Some(limit) = index.is_full(&pending.topic, added.bytes, payload_bytes) {
+            Fate::Full(limit)
+        } else {
+            let number = added.next_number;
+            added.next_number += 1;
+            added.bytes += index::stored_bytes(payload_bytes);
+            added.ids.insert(id.clone());
+            writes.push(write_of(&pending, number));
+            Fate::Stored(number)
+        };
+        prepared.push(Prepared { pending, fate });
     }
     prepared
 }
 
-fn unix_nanos() -> i64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+/// What the running batch adds to a topic.
+struct Added {
+    next_number: u64,
+    bytes: u64,
+    ids: HashSet<String>,
+}
+
+impl Added {
+    fn after(next_number: u64) -> Self {
+        Self {
+            next_number,
+            bytes: 0,
+            ids: HashSet::new(),
+        }
+    }
+}
+
+fn write_of(pending: &Pending, number: u64) -> Write {
+    let headers = &pending.message.headers;
+    Write::Message {
+        topic: Arc::clone(&pending.topic),
+        number,
+        record: EntryRecord {
+            subject: pending.message.subject.to_string(),
+            key: pending.key.clone(),
+            node: headers.node.to_string(),
+            message_id: headers.message_id.clone(),
+            traceparent: headers.traceparent.clone(),
+            payload_bytes: pending.message.payload.len() as u64,
+        },
+        payload: pending.message.payload.clone(),
+    }
 }
 
 struct JournalConsumer {
@@ -573,7 +635,7 @@ mod tests {
         let spec = DurableSpec {
             pattern: "test.*.journal",
             retention: Retention {
-                max_age: limit,
+                keep_read: limit,
                 max_bytes: 1 << 20,
             },
             counters: Arc::default(),

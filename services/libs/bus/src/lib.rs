@@ -7,7 +7,7 @@
 //!
 //! Invariants: a publisher of live events never waits for a reader; every mailbox, queue and cache is
 //! bounded, and what a bound drops is counted; at most one unacknowledged message of a key per group;
-//! what was acknowledged to a publisher is on disk. [`contract`] states all of it as a suite that every
+//! what was acknowledged to a publisher is on disk, and stays until every group has read it. [`contract`] states all of it as a suite that every
 //! transport runs. This crate knows no message type and no network.
 
 mod bus;
@@ -25,5 +25,7 @@ pub use bus::{
 };
 pub use memory::OpenError;
 pub use metrics::TopicCounts;
-pub use topic::{DurableTopic, InvalidKey, Key, LiveTopic, Retention, SubjectError};
+pub use topic::{
+    Class, DurableTopic, InvalidKey, Key, LiveTopic, Retention, Retentions, SubjectError,
+};
 pub use transport::{Appended, Headers};

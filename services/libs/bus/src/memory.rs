@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use sovereign_disk::Found;
 use thiserror::Error;
 
 use crate::{
@@ -116,6 +117,19 @@ impl Transport for MemoryTransport {
     ) -> BoxFuture<'a, Result<Box<dyn RawConsumer>, TransportError>> {
         let result = self.journal.consume(topic, group);
         Box::pin(std::future::ready(result))
+    }
+
+    fn rewind<'a>(
+        &'a self,
+        topic: &'a DurableSpec,
+        group: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
+        let result = self.journal.rewind(topic, group);
+        Box::pin(std::future::ready(result))
+    }
+
+    fn found(&self) -> Option<&Found> {
+        Some(self.journal.found())
     }
 
     fn failed(&self) -> BoxFuture<'_, TransportError> {

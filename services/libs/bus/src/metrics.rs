@@ -28,8 +28,11 @@ pub struct TopicCounters {
     pub dropped: Counter,
     /// Messages that did not decode and were skipped.
     pub undecodable: Counter,
-    /// Stored messages that retention removed before a group acknowledged them, once per group.
-    pub retention_removed_unread: Counter,
+    /// Stored messages that are gone although a group had not acknowledged them: the store was emptied from
+    /// outside.
+    pub lost: Counter,
+    /// Stored messages that the store lost, and that their publisher stored again.
+    pub restored: Counter,
 }
 
 /// [`TopicCounters`] at one moment.
@@ -49,8 +52,11 @@ pub struct TopicCounts {
     pub dropped: u64,
     /// Messages that did not decode and were skipped.
     pub undecodable: u64,
-    /// Stored messages that retention removed before a group acknowledged them, once per group.
-    pub retention_removed_unread: u64,
+    /// Stored messages that are gone although a group had not acknowledged them: the store was emptied from
+    /// outside.
+    pub lost: u64,
+    /// Stored messages that the store lost, and that their publisher stored again.
+    pub restored: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,7 +76,8 @@ pub(crate) struct BusMetrics {
     replaced: TopicFamily,
     dropped: TopicFamily,
     undecodable: TopicFamily,
-    retention_removed_unread: TopicFamily,
+    lost: TopicFamily,
+    restored: TopicFamily,
 }
 
 impl BusMetrics {
@@ -87,7 +94,8 @@ impl BusMetrics {
                 replaced: counter(&self.replaced),
                 dropped: counter(&self.dropped),
                 undecodable: counter(&self.undecodable),
-                retention_removed_unread: counter(&self.retention_removed_unread),
+                lost: counter(&self.lost),
+                restored: counter(&self.restored),
             })
         });
         Arc::clone(counters)
@@ -140,9 +148,14 @@ impl BusMetrics {
                 &self.undecodable,
             ),
             (
-                "retention_removed_unread_messages",
-                "Stored messages that retention removed before a group acknowledged them",
-                &self.retention_removed_unread,
+                "lost_messages",
+                "Stored messages that are gone although a group had not acknowledged them",
+                &self.lost,
+            ),
+            (
+                "restored_messages",
+                "Stored messages that the store lost and their publisher stored again",
+                &self.restored,
             ),
         ];
         for (name, help, family) in families {
@@ -161,7 +174,8 @@ impl TopicCounters {
             replaced: self.replaced.get(),
             dropped: self.dropped.get(),
             undecodable: self.undecodable.get(),
-            retention_removed_unread: self.retention_removed_unread.get(),
+            lost: self.lost.get(),
+            restored: self.restored.get(),
         }
     }
 }

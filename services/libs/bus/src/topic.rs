@@ -59,13 +59,57 @@ pub enum SubjectError {
     },
 }
 
-/// How long a durable topic keeps messages; what is reached first counts.
+/// What a durable topic carries; each class has its [`Retention`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Facts that the store of a reader can be made from again.
+    Records,
+    /// Measurements: many, and of use for a moment.
+    Samples,
+}
+
+/// How long a durable topic keeps messages. What a group has not acknowledged is never removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Messages older than this are removed.
-    pub max_age: Duration,
-    /// The oldest are removed while the topic takes more bytes, bookkeeping included.
+    /// A message stays this long after the last group has acknowledged it, by a clock that nobody sets;
+    /// a restart begins the time anew.
+    pub keep_read: Duration,
+    /// While the topic takes more bytes, bookkeeping included, what every group has acknowledged goes
+    /// earlier; where that is not enough, `append` is refused.
     pub max_bytes: u64,
+}
+
+/// The retention of each class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retentions {
+    /// Of [`Class::Records`]. Default: a week, 512 MiB.
+    pub records: Retention,
+    /// Of [`Class::Samples`]. Default: 15 minutes, 256 MiB.
+    pub samples: Retention,
+}
+
+impl Default for Retentions {
+    fn default() -> Self {
+        Self {
+            records: Retention {
+                keep_read: Duration::from_secs(7 * 24 * 3600),
+                max_bytes: 512 << 20,
+            },
+            samples: Retention {
+                keep_read: Duration::from_secs(15 * 60),
+                max_bytes: 256 << 20,
+            },
+        }
+    }
+}
+
+impl Retentions {
+    pub(crate) const fn of(&self, class: Class) -> Retention {
+        match class {
+            Class::Records => self.records,
+            Class::Samples => self.samples,
+        }
+    }
 }
 
 /// A topic whose events may be lost: at most once, the newest kept.
@@ -78,7 +122,7 @@ pub struct LiveTopic<M> {
 /// A topic whose messages are stored before `append` returns, and delivered at least once per group.
 pub struct DurableTopic<M> {
     pattern: &'static str,
-    retention: Retention,
+    class: Class,
     message: PhantomData<fn() -> M>,
 }
 
@@ -123,16 +167,16 @@ impl<M> LiveTopic<M> {
 }
 
 impl<M> DurableTopic<M> {
-    /// A topic of subjects like `pattern`, kept as long as `retention` says.
+    /// A topic of subjects like `pattern`, kept as its class is.
     ///
     /// # Panics
     /// At compile time for a constant: when the pattern is not of tokens `[A-Za-z0-9_-]` with at most
     /// one `*` token.
-    pub const fn new(pattern: &'static str, retention: Retention) -> Self {
+    pub const fn new(pattern: &'static str, class: Class) -> Self {
         check_pattern(pattern);
         Self {
             pattern,
-            retention,
+            class,
             message: PhantomData,
         }
     }
@@ -142,9 +186,9 @@ impl<M> DurableTopic<M> {
         self.pattern
     }
 
-    /// How long messages are kept.
-    pub const fn retention(&self) -> Retention {
-        self.retention
+    /// What it carries.
+    pub const fn class(&self) -> Class {
+        self.class
     }
 
     /// The subject of a key, or of the whole topic when it has no `*`.

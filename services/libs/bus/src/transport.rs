@@ -4,6 +4,7 @@
 use std::{error::Error, pin::Pin, sync::Arc, task::Context, time::Duration};
 
 use bytes::Bytes;
+use sovereign_disk::Found;
 use thiserror::Error;
 
 use crate::{
@@ -76,7 +77,7 @@ pub struct DurableSpec {
     pub pattern: &'static str,
     /// How long messages are kept.
     pub retention: Retention,
-    /// Where a transport counts what retention removed unread.
+    /// Where a transport counts what was lost.
     pub counters: Arc<TopicCounters>,
 }
 
@@ -102,6 +103,9 @@ pub enum TransportError {
     /// The bus was closed.
     #[error("the bus is closed")]
     Closed,
+    /// What is stored takes all of its room, and not all of it was read. Says what is full.
+    #[error("{0}")]
+    Full(String),
     /// The operation did not finish in its time.
     #[error("{operation} did not finish within {limit:?}")]
     TimedOut {
@@ -195,6 +199,18 @@ pub trait Transport: Send + Sync + 'static {
         topic: &'a DurableSpec,
         group: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn RawConsumer>, TransportError>>;
+
+    /// Makes a group without members forget what it has acknowledged.
+    fn rewind<'a>(
+        &'a self,
+        topic: &'a DurableSpec,
+        group: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransportError>>;
+
+    /// What was found of the file that it stores in; `None` where it has none.
+    fn found(&self) -> Option<&Found> {
+        None
+    }
 
     /// Ready when the transport can store nothing any more until it is opened again. One that recovers
     /// by itself never says so.

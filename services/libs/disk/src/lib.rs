@@ -2,11 +2,14 @@
 //!
 //! * [`write_whole`], [`sync_dir`], [`make_dir`]: a file or name that is there, is there whole.
 //! * [`read_private`], [`private_dir`]: the one rule about modes.
-//! * [`open_database`]: a redb file, on disk together with its name.
+//! * [`Database`]: a redb file that knows what it must at least contain.
+//! * [`Space`]: room on a disk.
 //!
 //! Absent on purpose: what is stored.
 
+mod database;
 mod private;
+mod space;
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -15,9 +18,11 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redb::{Database, RepairSession};
+use redb::RepairSession;
 
+pub use database::{Database, Found, Layout, WriteTransaction};
 pub use private::{PrivateFileError, private_dir, read_private};
+pub use space::{Level, Room, Space};
 
 /// How often a repair that goes on says so.
 const REPAIR_REPORT_PERIOD: Duration = Duration::from_secs(5);
@@ -33,13 +38,30 @@ pub enum Readers {
 
 /// A database could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("open {}", path.display())]
-pub struct OpenDatabaseError {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    #[source]
-    pub cause: Box<redb::Error>,
+pub enum OpenDatabaseError {
+    /// Another process has it, or the disk fails.
+    #[error("open {}", path.display())]
+    Use {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: Box<redb::Error>,
+    },
+    /// It was made by a later version of this program.
+    #[error(
+        "{} is of format {format}, and this version knows {known} at most: start the version that made it, or \
+         move the file away",
+        path.display()
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u64,
+        /// The latest that is known here.
+        known: u64,
+    },
 }
 
 /// Writes a file that is there whole or not at all, whatever happens.
@@ -95,26 +117,6 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a redb file, or makes it together with its name; `page_cache_bytes` of it are kept in memory. One
-/// that was not closed is read whole, which is logged: it may take long.
-///
-/// # Errors
-/// Another process has it, it is damaged, or it cannot be made.
-pub fn open_database(path: &Path, page_cache_bytes: usize) -> Result<Database, OpenDatabaseError> {
-    let open = || -> Result<Database, redb::Error> {
-        let database = Database::builder()
-            .set_cache_size(page_cache_bytes)
-            .set_repair_callback(repair_report(path))
-            .create(path)?;
-        sync_parent(path)?;
-        Ok(database)
-    };
-    open().map_err(|cause| OpenDatabaseError {
-        path: path.to_owned(),
-        cause: Box::new(cause),
-    })
-}
-
 fn repair_report(path: &Path) -> impl Fn(&mut RepairSession) + 'static {
     let path = path.to_owned();
     let reported: Cell<Option<Instant>> = Cell::default();
@@ -147,16 +149,5 @@ mod tests {
         assert_eq!(mode(&path), 0o644);
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_database_that_cannot_be_opened_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.redb");
-        let held = open_database(&path, 1 << 20).unwrap();
-        let error = open_database(&path, 1 << 20).unwrap_err();
-        assert!(error.to_string().contains("a.redb"), "{error}");
-        drop(held);
-        open_database(&path, 1 << 20).unwrap();
     }
 }

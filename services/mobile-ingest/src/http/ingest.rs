@@ -23,7 +23,7 @@ use crate::domain::capture::PictureNote;
 use crate::domain::clients::Announcement;
 use crate::domain::frame::{Reject, RejectCode, Stream, WrittenPlace, client_id_from_text};
 use crate::domain::json;
-use crate::error::{IngestError, code_from_reject};
+use crate::error::IngestError;
 
 const MAX_REGISTRATION: usize = 16 << 10;
 pub(crate) const JPEG: &str = "image/jpeg";
@@ -138,7 +138,7 @@ pub(crate) async fn upload(State(edge): State<Arc<Edge>>, request: Request) -> R
             log_refusal(&error);
             let code = error.reject_code();
             let reject = Reject::new(code, chain(&error));
-            refuse(&edge, code_from_reject(code).http(), &reject)
+            refuse(&edge, error.status(), &reject)
         }
     }
 }

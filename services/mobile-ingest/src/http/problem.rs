@@ -4,7 +4,7 @@ use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use sovereign_service::{Code, HasCode, chain};
+use sovereign_service::{Code, chain};
 
 use crate::domain::frame::{Reject, RejectCode};
 use crate::error::{BodyFault, CallError, IngestError};
@@ -51,7 +51,9 @@ impl Problem {
     pub(crate) fn reject_code(&self) -> RejectCode {
         self.reject.unwrap_or(match self.status {
             StatusCode::UNAUTHORIZED => RejectCode::Unauthorized,
-            StatusCode::SERVICE_UNAVAILABLE => RejectCode::BufferFull,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => {
+                RejectCode::BufferFull
+            }
             _ => RejectCode::InvalidPayload,
         })
     }
@@ -167,7 +169,7 @@ impl From<IngestError> for Problem {
             return fault.into();
         }
         let reject = error.reject_code();
-        let mut problem = Self::new(error.code().http(), problem_code(reject), chain(&error));
+        let mut problem = Self::new(error.status(), problem_code(reject), chain(&error));
         problem.reject = Some(reject);
         problem
     }

@@ -146,7 +146,7 @@ fn damage<K: redb::Key + 'static>(
     table: TableDefinition<'_, K, &[u8]>,
     key: K::SelfType<'_>,
 ) {
-    let database = Database::create(path).unwrap();
+    let database = redb::Database::create(path).unwrap();
     let write = database.begin_write().unwrap();
     {
         let mut table = write.open_table(table).unwrap();

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::ReadableTable;
+use sovereign_disk::Database;
 use sovereign_model::geo::TileCoord;
 use sovereign_model::{Digest, unsealed};
 
@@ -33,7 +34,7 @@ pub(crate) struct Page {
 
 #[derive(Clone)]
 pub(crate) struct Map {
-    pub(super) database: Arc<Database>,
+    pub(super) database: Database,
     /// Decoded tiles. Only the writer puts some in: what a reader has read may be older than what was
     /// committed meanwhile.
     pub(super) decoded: Cache<Place, Arc<Stored>>,
@@ -41,7 +42,7 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    pub(super) fn new(database: Arc<Database>, cache_bytes: usize) -> Result<Self, StoreError> {
+    pub(super) fn new(database: Database, cache_bytes: usize) -> Result<Self, StoreError> {
         let mut summaries = BTreeMap::new();
         for layer in Layer::ALL {
             summaries.insert(layer, summary_in(&database, layer)?);

@@ -201,7 +201,7 @@ fn a_map_of_an_earlier_version_says_what_to_do() {
     const EARLIER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tiles");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tiles.redb");
-    let database = Database::create(&path).unwrap();
+    let database = redb::Database::create(&path).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(EARLIER).unwrap();
     transaction.commit().unwrap();
@@ -284,7 +284,7 @@ fn spoil<K: redb::Key + Copy + for<'k> std::borrow::Borrow<K::SelfType<'k>> + 's
     key: K,
     change: impl Fn(&mut Vec<u8>),
 ) {
-    let database = Database::create(path).unwrap();
+    let database = redb::Database::create(path).unwrap();
     let transaction = database.begin_write().unwrap();
     {
         let mut table = transaction.open_table(table).unwrap();

@@ -1,12 +1,8 @@
-//! Who asks for which partition, and what retention removed unread.
+//! Who asks for which partition.
 //!
 //! Members say on a subject of their group that they are there; each sorts whom it heard, and asks for
 //! the partitions that fall to its place. What is wrong here costs balance and time, never order: the
 //! server pins a partition to one member, whoever asks.
-//!
-//! Sequences of a stream have no holes before retention, so all that was ever stored, less what the
-//! consumers have before them, less what they were given, is what was removed unread. Deliveries that
-//! the server repeats make that sum smaller, never larger.
 
 use std::{
     collections::BTreeMap,
@@ -24,11 +20,11 @@ use tokio::{
 
 use super::{
     member::{Member, View, limited},
-    partition::{Partition, consumer_prefix, open_consumer},
+    partition::{Partition, open_consumer},
 };
 use crate::connection::stream_name;
 
-/// How often a member says that it is there, and looks at what retention removed.
+/// How often a member says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A member that was silent for so long is gone for the others.
@@ -52,15 +48,6 @@ pub(super) struct Group {
     heard: Subscriber,
     others: BTreeMap<String, Instant>,
     view: watch::Sender<View>,
-    accounts: Accounts,
-}
-
-#[derive(Default)]
-struct Accounts {
-    made: i128,
-    first: u64,
-    /// The last sum; `None` before there was a quiet moment to draw one.
-    removed: Option<i128>,
 }
 
 impl Group {
@@ -79,16 +66,14 @@ impl Group {
         let heard = limited(client.subscribe(subject.clone()))
             .await
             .map_err(failed)?;
-        let mut group = Self {
+        let group = Self {
             me: uuid::Uuid::new_v4().simple().to_string(),
             subject,
             heard,
             others: BTreeMap::new(),
             view: watch::Sender::default(),
-            accounts: Accounts::default(),
             member,
         };
-        group.audit().await.map_err(failed)?;
         group.say(HERE).await.map_err(failed)?;
         let member = &group.member;
         limited(member.connection.client.flush())
@@ -122,9 +107,6 @@ impl Group {
                         tracing::debug!(group = %self.member.group, %error, "a heartbeat failed");
                     }
                     self.others.retain(|_, heard| heard.elapsed() < SILENCE_LIMIT);
-                    if let Err(error) = self.audit().await {
-                        tracing::debug!(%error, "the stream's state is unknown");
-                    }
                 }
             }
             if answered {
@@ -168,55 +150,5 @@ impl Group {
             (view.place, view.members) = (place, members);
             is_other
         });
-    }
-
-    /// Looks at what retention removed, and counts what of it was not read. Every member draws the sum,
-    /// so that any may go on; the first of them counts it.
-    async fn audit(&mut self) -> Result<(), async_nats::Error> {
-        let member = &self.member;
-        let before = limited(member.stream.get_info()).await?;
-        let made = before.created.unix_timestamp_nanos();
-        let before = before.state;
-        if made != self.accounts.made {
-            self.accounts = Accounts {
-                made,
-                ..Accounts::default()
-            };
-        }
-        let first = before.first_sequence;
-        self.view.send_if_modified(|view| {
-            let is_other = view.first != first;
-            view.first = first;
-            is_other
-        });
-        if self.accounts.removed.is_some() && self.accounts.first == first {
-            return Ok(());
-        }
-        let prefix = consumer_prefix(&member.group);
-        let mut partitions = 0;
-        let mut sum = i128::from(before.last_sequence);
-        let mut consumers = member.stream.consumers();
-        while let Some(info) = limited(consumers.try_next()).await? {
-            if info.name.starts_with(&prefix) {
-                partitions += 1;
-                sum -= i128::from(info.num_pending) + i128::from(info.delivered.consumer_sequence);
-            }
-        }
-        let after = limited(member.stream.get_info()).await?.state;
-        let is_quiet = (after.first_sequence, after.last_sequence) == (first, before.last_sequence);
-        if !is_quiet || partitions != member.connection.partitions(member.spec.pattern) {
-            // Drawn at a later heartbeat: the sum only grows until then.
-            return Ok(());
-        }
-        if let Some(removed) = self.accounts.removed
-            && self.others.range(..self.me.clone()).next().is_none()
-        {
-            let unread = u64::try_from(sum - removed).unwrap_or(0);
-            let counters = &member.spec.counters;
-            counters.retention_removed_unread.inc_by(unread);
-        }
-        self.accounts.first = first;
-        self.accounts.removed = Some(sum);
-        Ok(())
     }
 }

@@ -40,7 +40,6 @@ pub(super) struct View {
     pub(super) place: usize,
     /// Zero until it is known who is there.
     pub(super) members: usize,
-    pub(super) first: u64,
 }
 
 impl View {

@@ -38,7 +38,7 @@ use super::member::{Member, RETRY_DELAY, Ready, Settle, View, limited};
 use crate::{connection::REQUEST_LIMIT, headers::headers_from_nats};
 
 /// Unacknowledged messages of a partition. When so many wait behind a key that is held, the partition
-/// rests until that one is acknowledged or retention removes it.
+/// rests until that one is acknowledged.
 const WINDOW: usize = 16;
 
 /// The server delivers again what was not acknowledged or reported as in progress for this long: so long
@@ -61,17 +61,28 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// A message that was given back is delivered again after this, doubled each time up to 32 times.
 const REDELIVERY_DELAY: Duration = Duration::from_millis(100);
 
-/// A consumer that nobody asked for longer than the retention is removed by the server: by then all that
-/// it had acknowledged is gone. This is the margin.
-const INACTIVE_MARGIN: Duration = Duration::from_secs(3600);
-
 /// The server pins per group of a consumer; each consumer has this one.
 const PIN_GROUP: &str = "members";
 
 type Consumer = async_nats::jetstream::consumer::Consumer<pull::Config>;
 
-pub(super) fn consumer_prefix(group: &str) -> String {
-    format!("{group}=")
+fn consumer_name(group: &str, partition: u16) -> String {
+    format!("{group}={partition}")
+}
+
+/// What [`consumer_name`] made; `None` of another consumer.
+pub(super) fn group_and_partition(name: &str) -> Option<(&str, u16)> {
+    let (group, partition) = name.rsplit_once('=')?;
+    Some((group, partition.parse().ok()?))
+}
+
+/// The subjects that a partition has on its stream.
+pub(super) fn filter_subject(pattern: &str, partition: impl std::fmt::Display) -> String {
+    if pattern.contains('*') {
+        format!("{partition}.{pattern}")
+    } else {
+        pattern.to_owned()
+    }
 }
 
 pub(super) async fn open_consumer(
@@ -79,19 +90,13 @@ pub(super) async fn open_consumer(
     partition: u16,
 ) -> Result<Consumer, async_nats::Error> {
     let pattern = member.spec.pattern;
-    let max_age = member.spec.retention.max_age;
     let created = member.stream.create_consumer(pull::Config {
-        durable_name: Some(format!("{}{partition}", consumer_prefix(&member.group))),
-        filter_subject: if pattern.contains('*') {
-            format!("{partition}.{pattern}")
-        } else {
-            pattern.to_owned()
-        },
+        durable_name: Some(consumer_name(&member.group, partition)),
+        filter_subject: filter_subject(pattern, partition),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_ack_pending: WINDOW as i64,
-        inactive_threshold: max_age.saturating_add(INACTIVE_MARGIN),
         priority_policy: PriorityPolicy::PinnedClient,
         priority_groups: vec![PIN_GROUP.to_owned()],
         priority_timeout: PIN_LIMIT,
@@ -232,7 +237,7 @@ impl Partition {
             tokio::select! {
                 () = stop.cancelled() => {}
                 changed = self.view.changed() => match changed {
-                    Ok(()) => self.forget_removed().await,
+                    Ok(()) => {}
                     Err(_closed) => stop.cancelled().await,
                 },
                 message = messages.next() => {
@@ -449,16 +454,6 @@ impl Partition {
         }
     }
 
-    /// What waits here and retention has removed is not delivered any more.
-    async fn forget_removed(&mut self) {
-        let first = self.view.borrow_and_update().first;
-        let counters = Arc::clone(&self.member.spec.counters);
-        let removed = self.give_up(AckKind::Term, |sequence, message| {
-            sequence < first && message.place != Place::Out
-        });
-        counters.retention_removed_unread.inc_by(removed.await);
-    }
-
     /// Gives back what waits here, and then the partition; keeps what the reader still has.
     async fn leave(mut self) {
         let closed = self.member.connection.stop.clone();
@@ -505,7 +500,7 @@ impl Partition {
         if self.pin.take().is_none() {
             return;
         }
-        let name = format!("{}{}", consumer_prefix(&self.member.group), self.number);
+        let name = consumer_name(&self.member.group, self.number);
         if let Err(error) = limited(self.member.stream.unpin_consumer(&name, PIN_GROUP)).await {
             tracing::debug!(partition = self.number, %error, "a partition moves after its time");
         }

@@ -7,15 +7,16 @@
 use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use redb::{
-    Database, Error, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Error, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use sovereign_disk::{Database, Layout};
 
 use crate::{OpenError, transport::Headers};
 
-/// Pages that redb keeps in memory: recent payloads are served from the journal's own cache.
-const PAGE_CACHE_BYTES: usize = 8 << 20;
+const LAYOUT: Layout = Layout {
+    format: 1,
+    // Recent payloads are served from the journal's own cache.
+    page_cache_bytes: 8 << 20,
+};
 
 /// Payloads are cut at this size: redb gives each value its own run of a power of two of pages, so that
 /// a whole 5 MiB payload would take and write 8 MiB. The rest of the 64 KiB is for the page's header.
@@ -39,9 +40,6 @@ pub(super) struct EntryRecord {
     pub(super) message_id: String,
     #[prost(string, optional, tag = "5")]
     pub(super) traceparent: Option<String>,
-    /// When it was stored, ns since the Unix epoch by this machine's clock.
-    #[prost(int64, tag = "6")]
-    pub(super) stored_unix_nanos: i64,
     #[prost(uint64, tag = "7")]
     pub(super) payload_bytes: u64,
 }
@@ -86,6 +84,7 @@ pub(super) enum Write {
     },
 }
 
+#[derive(Default)]
 pub(super) struct Contents {
     pub(super) entries: Vec<(String, u64, EntryRecord)>,
     pub(super) groups: Vec<(String, String)>,
@@ -100,35 +99,26 @@ pub(super) fn open(path: &Path) -> Result<(Database, Contents), OpenError> {
             cause,
         })?;
     }
-    let database = sovereign_disk::open_database(path, PAGE_CACHE_BYTES)?;
-    let contents = make_tables(&database)
-        .and_then(|()| read_contents(&database))
-        .map_err(|error| OpenError::Read {
-            path: path.to_owned(),
-            cause: Box::new(error),
-        })?;
+    let database = Database::open(path, LAYOUT, make_tables)?;
+    let contents = read_contents(&database).map_err(|error| OpenError::Read {
+        path: path.to_owned(),
+        cause: Box::new(error),
+    })?;
     Ok((database, contents))
 }
 
-fn make_tables(database: &Database) -> Result<(), Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(ENTRIES)?;
-    transaction.open_table(PAYLOADS)?;
-    transaction.open_table(CURSORS)?;
-    transaction.open_table(GROUPS)?;
-    transaction.open_table(NUMBERS)?;
-    transaction.commit()?;
+fn make_tables(write: &WriteTransaction) -> Result<(), Error> {
+    write.open_table(ENTRIES)?;
+    write.open_table(PAYLOADS)?;
+    write.open_table(CURSORS)?;
+    write.open_table(GROUPS)?;
+    write.open_table(NUMBERS)?;
     Ok(())
 }
 
 fn read_contents(database: &Database) -> Result<Contents, Error> {
     let transaction = database.begin_read()?;
-    let mut contents = Contents {
-        entries: Vec::new(),
-        groups: Vec::new(),
-        cursors: Vec::new(),
-        numbers: Vec::new(),
-    };
+    let mut contents = Contents::default();
     for row in transaction.open_table(ENTRIES)?.iter()? {
         let (key, value) = row?;
         let (topic, number) = key.value();
@@ -165,8 +155,7 @@ fn decode_entry(bytes: &[u8]) -> Result<EntryRecord, Error> {
 pub(super) fn commit(database: &Database, writes: &[Write]) -> Result<(), Error> {
     let transaction = database.begin_write()?;
     write_all(&transaction, writes)?;
-    transaction.commit()?;
-    Ok(())
+    transaction.commit()
 }
 
 fn write_all(transaction: &WriteTransaction, writes: &[Write]) -> Result<(), Error> {

@@ -4,6 +4,9 @@
 //! A key of a group is in one of three places: nowhere (nothing to deliver, or no member), waiting at
 //! its owner (ready, or delayed after it was given back), or in flight. So at most one message of it is
 //! unacknowledged.
+//!
+//! A message is finished when every group has acknowledged it. Only what is finished is removed, in the order
+//! in which it finished, so of each key the oldest first.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -52,20 +55,29 @@ struct Topic {
     rules: Option<(Retention, Arc<TopicCounters>)>,
     /// Number that the next message gets; numbers start at 1 and are never given twice.
     last_number: u64,
-    /// Retained messages; numbers follow each other because only the oldest are removed.
-    entries: VecDeque<Entry>,
-    first_number: u64,
+    /// Retained messages by number.
+    entries: BTreeMap<u64, Entry>,
     bytes: u64,
+    /// Numbers of the finished messages, with the time when each did.
+    finished: VecDeque<(Instant, u64)>,
+    finished_bytes: u64,
     ids: HashSet<Arc<str>>,
-    keys: HashMap<Arc<str>, VecDeque<u64>>,
+    keys: HashMap<Arc<str>, Numbers>,
     groups: HashMap<String, Group>,
 }
 
 struct Entry {
     key: Arc<str>,
     message_id: Arc<str>,
-    stored_unix_nanos: i64,
     payload_bytes: u64,
+}
+
+/// The retained messages of a key.
+#[derive(Default)]
+struct Numbers {
+    all: VecDeque<u64>,
+    /// The last that finished, 0 before the first.
+    finished: u64,
 }
 
 #[derive(Default)]
@@ -145,20 +157,13 @@ impl Index {
             Some((name, _)) => Arc::clone(name),
             None => Arc::from(pattern),
         };
-        let topic = self
-            .topics
-            .entry(Arc::clone(&name))
-            .or_insert_with(|| Topic {
-                first_number: 1,
-                ..Topic::default()
-            });
+        let topic = self.topics.entry(Arc::clone(&name)).or_default();
         (name, topic)
     }
 
     pub(super) fn restore_number(&mut self, topic: &str, last_number: u64) {
         let (_, topic) = self.topic(topic);
         topic.last_number = last_number;
-        topic.first_number = last_number + 1;
     }
 
     pub(super) fn restore_group(&mut self, topic: &str, group: String) {
@@ -179,16 +184,22 @@ impl Index {
         number: u64,
         key: &str,
         message_id: &str,
-        stored_unix_nanos: i64,
         payload_bytes: u64,
     ) {
         let (_, topic) = self.topic(topic);
-        topic.insert(number, key, message_id, stored_unix_nanos, payload_bytes);
+        topic.insert(number, key, message_id, payload_bytes);
         // What was acknowledged just before the process ended may not have been written: all that is
         // there may have been delivered.
         for group in topic.groups.values_mut() {
             let cursor = group.keys.entry(Arc::from(key)).or_default();
             cursor.handed_out = cursor.handed_out.max(number);
+        }
+    }
+
+    /// Everything is restored.
+    pub(super) fn restored(&mut self, now: Instant) {
+        for topic in self.topics.values_mut() {
+            topic.find_finished(now);
         }
     }
 
@@ -204,12 +215,21 @@ impl Index {
             .is_some_and(|topic| topic.ids.contains(message_id))
     }
 
+    /// The most that `topic` may take, when it has no room for a message of `payload_bytes` beside `waiting` bytes
+    /// that are about to be added.
+    pub(super) fn is_full(&self, topic: &str, waiting: u64, payload_bytes: u64) -> Option<u64> {
+        let topic = self.topics.get(topic)?;
+        let (retention, _) = topic.rules.as_ref()?;
+        let unread = topic.bytes - topic.finished_bytes;
+        let wanted = unread + waiting + stored_bytes(payload_bytes);
+        (wanted > retention.max_bytes).then_some(retention.max_bytes)
+    }
+
     pub(super) fn add_message(
         &mut self,
         name: &Arc<str>,
         number: u64,
         key: &str,
-        stored_unix_nanos: i64,
         message: RawMessage,
         now: Instant,
     ) {
@@ -218,12 +238,12 @@ impl Index {
             number,
             key,
             &message.headers.message_id,
-            stored_unix_nanos,
             message.payload.len() as u64,
         );
         for group in topic.groups.values_mut() {
             group.schedule(&topic.keys, &key, now);
         }
+        topic.finish(&key, now);
         self.cache.insert(name, number, message);
     }
 
@@ -237,6 +257,7 @@ impl Index {
         self.next_member += 1;
         let wake = Arc::new(Notify::new());
         let (_, topic) = self.topic(name);
+        let is_new = !topic.groups.contains_key(group);
         let members = topic.groups.entry(group.to_owned()).or_default();
         members.members.insert(
             number,
@@ -252,11 +273,14 @@ impl Index {
         let mut keys: Vec<_> = topic
             .keys
             .iter()
-            .filter_map(|(key, numbers)| Some((*numbers.front()?, Arc::clone(key))))
+            .filter_map(|(key, numbers)| Some((*numbers.all.front()?, Arc::clone(key))))
             .collect();
         keys.sort_unstable();
         for (_, key) in keys {
             members.schedule(&topic.keys, &key, now);
+        }
+        if is_new {
+            topic.find_finished(now);
         }
         let id = MemberId {
             topic: Arc::clone(name),
@@ -264,6 +288,20 @@ impl Index {
             number,
         };
         (id, wake)
+    }
+
+    /// Lets a group without members start again; false when it has some.
+    pub(super) fn rewind(&mut self, name: &Arc<str>, group: &str, now: Instant) -> bool {
+        let (_, topic) = self.topic(name);
+        if let Some(group) = topic.groups.get_mut(group) {
+            if !group.members.is_empty() {
+                return false;
+            }
+            let keys = std::mem::take(&mut group.keys);
+            group.unwritten.extend(keys.into_keys());
+            topic.find_finished(now);
+        }
+        true
     }
 
     /// Takes a member out and gives its keys to the others; keys in flight follow when they end.
@@ -310,7 +348,7 @@ impl Index {
                 continue;
             };
             cursor.waiting = false;
-            // Retention may have removed what the key waited with.
+            // Another member may have acknowledged what the key waited with.
             let Some(number) = first_after(&topic.keys, &key, cursor.acked) else {
                 continue;
             };
@@ -364,12 +402,6 @@ impl Index {
                 cursor.not_before = None;
                 group.unwritten.insert(Arc::clone(key));
             }
-            Outcome::GivenBack if number < topic.first_number => {
-                cursor.failures = 0;
-                if let Some((_, counters)) = &topic.rules {
-                    counters.retention_removed_unread.inc();
-                }
-            }
             Outcome::GivenBack => {
                 cursor.not_before =
                     Some(now + REDELIVERY_DELAY * 2_u32.pow(cursor.failures.min(5)));
@@ -378,9 +410,7 @@ impl Index {
             Outcome::NotHandedOut => {}
         }
         group.schedule(&topic.keys, key, now);
-        if !topic.keys.contains_key(key) {
-            group.forget(key);
-        }
+        topic.finish(key, now);
     }
 
     pub(super) fn take_unwritten(&mut self, writes: &mut Vec<Write>) {
@@ -412,46 +442,30 @@ impl Index {
         }
     }
 
-    /// Removes what is too old or too much, and counts what a group had not acknowledged. True when
-    /// there is more than [`MAX_REMOVALS`].
-    pub(super) fn retain(&mut self, now_unix_nanos: i64, writes: &mut Vec<Write>) -> bool {
+    /// Removes what finished long enough ago, and more of it where the topic takes too much. True when there is more
+    /// than [`MAX_REMOVALS`].
+    pub(super) fn retain(&mut self, now: Instant, writes: &mut Vec<Write>) -> bool {
         let mut left = MAX_REMOVALS;
         for (name, topic) in &mut self.topics {
-            let Some((retention, counters)) = topic.rules.clone() else {
+            let Some((retention, _)) = topic.rules else {
                 continue;
             };
-            let max_age = i64::try_from(retention.max_age.as_nanos()).unwrap_or(i64::MAX);
-            let oldest = now_unix_nanos.saturating_sub(max_age);
-            while let Some(front) = topic.entries.front()
-                && (topic.bytes > retention.max_bytes || front.stored_unix_nanos < oldest)
+            while let Some((at, number)) = topic.finished.front().copied()
+                && (topic.bytes > retention.max_bytes
+                    || now.saturating_duration_since(at) >= retention.keep_read)
             {
                 if left == 0 {
                     return true;
                 }
                 left -= 1;
-                let number = topic.first_number;
-                let Some(removed) = topic.remove_first() else {
+                let Some(payload_bytes) = topic.remove_first_finished() else {
                     break;
                 };
-                let unread = topic.groups.values().filter(|group| {
-                    let cursor = group.keys.get(&removed.key);
-                    cursor.is_none_or(|cursor| {
-                        cursor.acked < number && cursor.in_flight != Some(number)
-                    })
-                });
-                counters
-                    .retention_removed_unread
-                    .inc_by(unread.count() as u64);
-                if !topic.keys.contains_key(&removed.key) {
-                    for group in topic.groups.values_mut() {
-                        group.forget(&removed.key);
-                    }
-                }
                 self.cache.remove(name, number);
                 writes.push(Write::Remove {
                     topic: Arc::clone(name),
                     number,
-                    payload_bytes: removed.payload_bytes,
+                    payload_bytes,
                 });
             }
         }
@@ -467,56 +481,86 @@ impl Index {
 }
 
 impl Topic {
-    fn insert(
-        &mut self,
-        number: u64,
-        key: &str,
-        message_id: &str,
-        stored_unix_nanos: i64,
-        payload_bytes: u64,
-    ) -> Arc<str> {
-        if self.entries.is_empty() {
-            self.first_number = number;
-        }
+    fn insert(&mut self, number: u64, key: &str, message_id: &str, payload_bytes: u64) -> Arc<str> {
         let message_id: Arc<str> = Arc::from(message_id);
         let key = match self.keys.get_key_value(key) {
             Some((key, _)) => Arc::clone(key),
             None => Arc::from(key),
         };
         self.ids.insert(Arc::clone(&message_id));
-        self.keys
-            .entry(Arc::clone(&key))
-            .or_default()
-            .push_back(number);
-        self.bytes += payload_bytes + MESSAGE_OVERHEAD_BYTES;
-        self.last_number = number;
-        self.entries.push_back(Entry {
+        let numbers = self.keys.entry(Arc::clone(&key)).or_default();
+        numbers.all.push_back(number);
+        self.bytes += stored_bytes(payload_bytes);
+        self.last_number = self.last_number.max(number);
+        let entry = Entry {
             key: Arc::clone(&key),
             message_id,
-            stored_unix_nanos,
             payload_bytes,
-        });
+        };
+        self.entries.insert(number, entry);
         key
     }
 
-    fn remove_first(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
-        self.first_number += 1;
-        self.bytes -= entry.payload_bytes + MESSAGE_OVERHEAD_BYTES;
-        self.ids.remove(&entry.message_id);
-        if let Some(numbers) = self.keys.get_mut(&entry.key) {
-            numbers.pop_front();
-            if numbers.is_empty() {
-                self.keys.remove(&entry.key);
+    /// Notes which messages of a key finished.
+    fn finish(&mut self, key: &Arc<str>, now: Instant) {
+        let Some(numbers) = self.keys.get_mut(key) else {
+            return;
+        };
+        let acked = |group: &Group| group.keys.get(key).map_or(0, |cursor| cursor.acked);
+        // What no group reads is finished as it comes.
+        let acked = self.groups.values().map(acked).min().unwrap_or(u64::MAX);
+        let first = numbers
+            .all
+            .partition_point(|number| *number <= numbers.finished);
+        for &number in numbers.all.range(first..) {
+            if number > acked {
+                break;
+            }
+            numbers.finished = number;
+            self.finished.push_back((now, number));
+            if let Some(entry) = self.entries.get(&number) {
+                self.finished_bytes += stored_bytes(entry.payload_bytes);
             }
         }
-        Some(entry)
+    }
+
+    /// Looks anew which messages are finished: a group came, or starts again.
+    fn find_finished(&mut self, now: Instant) {
+        self.finished.clear();
+        self.finished_bytes = 0;
+        for numbers in self.keys.values_mut() {
+            numbers.finished = 0;
+        }
+        let keys: Vec<_> = self.keys.keys().cloned().collect();
+        for key in keys {
+            self.finish(&key, now);
+        }
+        self.finished.make_contiguous().sort_unstable();
+    }
+
+    /// Bytes of its payload; `None` where nothing is finished.
+    fn remove_first_finished(&mut self) -> Option<u64> {
+        let (_, number) = self.finished.pop_front()?;
+        let entry = self.entries.remove(&number)?;
+        self.bytes -= stored_bytes(entry.payload_bytes);
+        self.finished_bytes -= stored_bytes(entry.payload_bytes);
+        self.ids.remove(&entry.message_id);
+        if let Some(numbers) = self.keys.get_mut(&entry.key) {
+            numbers.all.pop_front();
+            if numbers.all.is_empty() {
+                self.keys.remove(&entry.key);
+                for group in self.groups.values_mut() {
+                    group.forget(&entry.key);
+                }
+            }
+        }
+        Some(entry.payload_bytes)
     }
 }
 
 impl Group {
     /// Puts a key that has something to deliver at its owner, choosing one where it has none.
-    fn schedule(&mut self, keys: &HashMap<Arc<str>, VecDeque<u64>>, key: &Arc<str>, now: Instant) {
+    fn schedule(&mut self, keys: &HashMap<Arc<str>, Numbers>, key: &Arc<str>, now: Instant) {
         let cursor = self.keys.entry(Arc::clone(key)).or_default();
         if cursor.waiting || cursor.in_flight.is_some() {
             return;
@@ -545,14 +589,11 @@ impl Group {
         member.wake.notify_one();
     }
 
-    /// Forgets a key without messages, unless one of it is still in flight.
+    /// Forgets a key without messages.
     fn forget(&mut self, key: &Arc<str>) {
         let Some(cursor) = self.keys.get(key) else {
             return;
         };
-        if cursor.in_flight.is_some() {
-            return;
-        }
         if let Some(member) = cursor.owner.and_then(|owner| self.members.get_mut(&owner)) {
             member.keys = member.keys.saturating_sub(1);
             member.ready.retain(|waiting| waiting != key);
@@ -597,8 +638,13 @@ fn cached_bytes(message: &RawMessage) -> usize {
     message.payload.len() + MESSAGE_OVERHEAD_BYTES as usize
 }
 
-fn first_after(keys: &HashMap<Arc<str>, VecDeque<u64>>, key: &str, acked: u64) -> Option<u64> {
-    let numbers = keys.get(key)?;
+/// What a message counts as in the bytes of its topic.
+pub(super) fn stored_bytes(payload_bytes: u64) -> u64 {
+    payload_bytes + MESSAGE_OVERHEAD_BYTES
+}
+
+fn first_after(keys: &HashMap<Arc<str>, Numbers>, key: &str, acked: u64) -> Option<u64> {
+    let numbers = &keys.get(key)?.all;
     numbers
         .get(numbers.partition_point(|number| *number <= acked))
         .copied()

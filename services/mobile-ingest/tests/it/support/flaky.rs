@@ -80,6 +80,14 @@ impl Transport for FlakyTransport {
         Box::pin(async { Err(TransportError::Closed) })
     }
 
+    fn rewind<'a>(
+        &'a self,
+        _: &'a DurableSpec,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
+        Box::pin(async { Err(TransportError::Closed) })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             for sink in self.sinks.lock().unwrap().iter() {

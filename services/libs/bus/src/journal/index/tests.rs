@@ -8,36 +8,34 @@ use crate::transport::Headers;
 
 const PATTERN: &str = "test.*.index";
 const GROUP: &str = "readers";
+const KEEP_READ: Duration = Duration::from_secs(1000);
 
 /// An index with one topic, and a clock that only a test moves.
 struct Rig {
     index: Index,
     topic: Arc<str>,
-    counters: Arc<TopicCounters>,
     now: Instant,
 }
 
 impl Rig {
     fn new(max_bytes: u64) -> Self {
-        let counters = Arc::<TopicCounters>::default();
         let mut index = Index::default();
         let topic = index.use_topic(&DurableSpec {
             pattern: PATTERN,
             retention: Retention {
-                max_age: Duration::from_nanos(1000),
+                keep_read: KEEP_READ,
                 max_bytes,
             },
-            counters: Arc::clone(&counters),
+            counters: Arc::default(),
         });
         Self {
             index,
             topic,
-            counters,
             now: Instant::now(),
         }
     }
 
-    fn append(&mut self, key: &str, stored_unix_nanos: i64) -> u64 {
+    fn append(&mut self, key: &str) -> u64 {
         let number = self.index.next_number(PATTERN);
         let message = RawMessage {
             subject: key.into(),
@@ -47,14 +45,8 @@ impl Rig {
             },
             payload: Bytes::new(),
         };
-        self.index.add_message(
-            &self.topic,
-            number,
-            key,
-            stored_unix_nanos,
-            message,
-            self.now,
-        );
+        self.index
+            .add_message(&self.topic, number, key, message, self.now);
         number
     }
 
@@ -77,14 +69,22 @@ impl Rig {
             .settle(member, &taken.key, taken.number, outcome, self.now);
     }
 
-    fn retain(&mut self, now_unix_nanos: i64) -> usize {
+    fn retain(&mut self) -> usize {
         let mut writes = Vec::new();
-        self.index.retain(now_unix_nanos, &mut writes);
+        self.index.retain(self.now, &mut writes);
         writes.len()
     }
 
-    fn unread(&self) -> u64 {
-        self.counters.retention_removed_unread.get()
+    /// Reads and acknowledges as many of a member's messages.
+    fn read(&mut self, member: &MemberId, messages: usize) {
+        for _ in 0..messages {
+            let taken = self.take(member).unwrap();
+            self.settle(member, &taken, Outcome::Done);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.index.is_full(PATTERN, 0, 0).is_some()
     }
 }
 
@@ -93,7 +93,7 @@ fn new_keys_go_to_the_member_with_the_fewest() {
     let mut rig = Rig::new(u64::MAX);
     let members = [rig.join(), rig.join(), rig.join()];
     for number in 0..9 {
-        rig.append(&format!("k{number}"), 0);
+        rig.append(&format!("k{number}"));
     }
     for member in &members {
         let taken = std::iter::from_fn(|| rig.take(member)).count();
@@ -105,8 +105,8 @@ fn new_keys_go_to_the_member_with_the_fewest() {
 fn a_key_in_flight_moves_only_when_its_delivery_ended() {
     let mut rig = Rig::new(u64::MAX);
     let leaver = rig.join();
-    rig.append("a", 0);
-    rig.append("a", 0);
+    rig.append("a");
+    rig.append("a");
     let held = rig.take(&leaver).unwrap();
     let heir = rig.join();
     rig.index.leave(&leaver, rig.now);
@@ -119,7 +119,7 @@ fn a_key_in_flight_moves_only_when_its_delivery_ended() {
 fn what_was_given_back_waits_longer_each_time_and_what_was_not_seen_does_not() {
     let mut rig = Rig::new(u64::MAX);
     let member = rig.join();
-    rig.append("a", 0);
+    rig.append("a");
     let taken = rig.take(&member).unwrap();
     assert!(!taken.redelivered);
     rig.settle(&member, &taken, Outcome::NotHandedOut);
@@ -138,7 +138,7 @@ fn a_member_at_its_bound_gets_more_after_an_acknowledgement() {
     let mut rig = Rig::new(u64::MAX);
     let member = rig.join();
     for number in 0..=MAX_HELD {
-        rig.append(&format!("k{number}"), 0);
+        rig.append(&format!("k{number}"));
     }
     let held: Vec<_> = std::iter::from_fn(|| rig.take(&member)).collect();
     assert_eq!(held.len(), MAX_HELD);
@@ -147,31 +147,49 @@ fn a_member_at_its_bound_gets_more_after_an_acknowledgement() {
 }
 
 #[test]
-fn retention_counts_what_a_group_did_not_have_in_hand() {
+fn only_what_every_group_has_read_is_removed_a_while_after_that() {
     let mut rig = Rig::new(u64::MAX);
     let member = rig.join();
-    for stored in 0..4 {
-        rig.append("a", stored);
+    let (other, _) = rig.index.join(&rig.topic.clone(), "others", rig.now);
+    for _ in 0..4 {
+        rig.append("a");
     }
-    let done = rig.take(&member).unwrap();
-    rig.settle(&member, &done, Outcome::Done);
-    let held = rig.take(&member).unwrap();
-    assert_eq!(rig.retain(1003), 3);
-    // One was done, one is in hand, one was never read.
-    assert_eq!(rig.unread(), 1);
-    rig.settle(&member, &held, Outcome::GivenBack);
-    assert_eq!(rig.unread(), 2);
+    rig.read(&member, 3);
+    rig.now += 2 * KEEP_READ;
+    assert_eq!(rig.retain(), 0, "the other group has read nothing");
+    rig.read(&other, 2);
+    assert_eq!(
+        rig.retain(),
+        0,
+        "the time begins when the last group has read it"
+    );
+    rig.now += KEEP_READ;
+    assert_eq!(rig.retain(), 2);
+    assert_eq!(rig.take(&other).unwrap().number, 3);
     assert_eq!(rig.take(&member).unwrap().number, 4);
+}
+
+#[test]
+fn what_nobody_reads_is_kept_for_a_group_that_comes_and_goes_after_its_time() {
+    let mut rig = Rig::new(u64::MAX);
+    rig.append("a");
+    rig.now += KEEP_READ;
+    rig.append("a");
+    assert_eq!(rig.retain(), 1);
+    let member = rig.join();
+    rig.now += KEEP_READ;
+    assert_eq!(rig.retain(), 0, "it has a reader now");
+    rig.read(&member, 1);
 }
 
 #[test]
 fn a_key_without_messages_is_forgotten_with_its_cursor() {
     let mut rig = Rig::new(u64::MAX);
     let member = rig.join();
-    rig.append("a", 0);
-    let taken = rig.take(&member).unwrap();
-    rig.settle(&member, &taken, Outcome::Done);
-    rig.retain(2000);
+    rig.append("a");
+    rig.read(&member, 1);
+    rig.now += KEEP_READ;
+    rig.retain();
     let mut writes = Vec::new();
     rig.index.take_unwritten(&mut writes);
     assert!(
@@ -179,30 +197,56 @@ fn a_key_without_messages_is_forgotten_with_its_cursor() {
             .iter()
             .any(|write| matches!(write, Write::ForgetKey { .. }))
     );
-    assert_eq!(rig.unread(), 0);
-    let number = rig.append("a", 2000);
+    let number = rig.append("a");
     assert_eq!(rig.take(&member).unwrap().number, number);
 }
 
 #[test]
-fn bytes_include_the_bookkeeping_so_that_empty_messages_are_bounded() {
+fn where_there_is_no_room_what_was_read_goes_first_and_then_nothing_comes() {
     let mut rig = Rig::new(10 * MESSAGE_OVERHEAD_BYTES);
-    for _ in 0..25 {
-        rig.append("a", 0);
+    let member = rig.join();
+    for number in 0..10 {
+        assert!(!rig.is_full(), "{number}");
+        rig.append(if number % 2 == 0 { "a" } else { "b" });
     }
-    assert_eq!(rig.retain(0), 15);
+    assert!(rig.is_full());
+    assert_eq!(rig.retain(), 0);
+    rig.read(&member, 3);
+    assert!(!rig.is_full());
+    rig.append("a");
+    assert_eq!(rig.retain(), 1, "no more than has to");
+    assert!(!rig.is_full());
+}
+
+#[test]
+fn a_group_that_starts_again_gets_all_that_is_kept() {
+    let mut rig = Rig::new(u64::MAX);
+    let member = rig.join();
+    for _ in 0..3 {
+        rig.append("a");
+    }
+    rig.read(&member, 2);
+    let topic = Arc::clone(&rig.topic);
+    assert!(!rig.index.rewind(&topic, GROUP, rig.now), "it has a member");
+    rig.index.leave(&member, rig.now);
+    assert!(rig.index.rewind(&topic, GROUP, rig.now));
+    rig.now += KEEP_READ;
+    assert_eq!(rig.retain(), 0);
+    let member = rig.join();
+    rig.read(&member, 3);
 }
 
 #[test]
 fn retention_removes_no_more_at_once_than_its_bound() {
     let mut rig = Rig::new(u64::MAX);
     for _ in 0..MAX_REMOVALS + 5 {
-        rig.append("a", 0);
+        rig.append("a");
     }
+    rig.now += KEEP_READ;
     let mut writes = Vec::new();
-    assert!(rig.index.retain(2000, &mut writes));
+    assert!(rig.index.retain(rig.now, &mut writes));
     assert_eq!(writes.len(), MAX_REMOVALS);
-    assert!(!rig.index.retain(2000, &mut writes));
+    assert!(!rig.index.retain(rig.now, &mut writes));
     assert_eq!(writes.len(), MAX_REMOVALS + 5);
 }
 
@@ -214,7 +258,7 @@ proptest! {
         steps in proptest::collection::vec((0u8..6, 0usize..4), 1..200),
     ) {
         let mut rig = Rig::new(u64::MAX);
-        let mut members: Vec<MemberId> = Vec::new();
+        let mut members = vec![rig.join()];
         let mut held: Vec<(MemberId, Taken)> = Vec::new();
         let mut appended: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         let mut done: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -222,7 +266,7 @@ proptest! {
             match action {
                 0 | 1 => {
                     let key = format!("k{choice}");
-                    let number = rig.append(&key, 0);
+                    let number = rig.append(&key);
                     appended.entry(key).or_default().push(number);
                 }
                 2 => {
@@ -242,6 +286,10 @@ proptest! {
                     let (member, taken) = held.remove(choice % held.len());
                     rig.settle(&member, &taken, Outcome::GivenBack);
                     rig.now += Duration::from_secs(4);
+                }
+                5 if choice == 1 => {
+                    rig.now += KEEP_READ;
+                    rig.retain();
                 }
                 5 if choice == 0 && !members.is_empty() => {
                     rig.index.leave(&members.remove(0), rig.now);
