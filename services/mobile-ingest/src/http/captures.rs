@@ -89,7 +89,7 @@ fn problem_from_submission(error: SubmitError) -> Problem {
             code: Code::ResourceExhausted,
             message,
             ..
-        }) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_room", message),
+        }) => Problem::new(StatusCode::INSUFFICIENT_STORAGE, "no_room", message),
         SubmitError::Call(error) => error.into(),
     }
 }

@@ -107,8 +107,12 @@ impl IntoResponse for Problem {
         )
             .into_response();
         let headers = response.headers_mut();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE
-            || self.status == StatusCode::TOO_MANY_REQUESTS
+        if [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::INSUFFICIENT_STORAGE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ]
+        .contains(&self.status)
         {
             headers.insert(
                 header::RETRY_AFTER,

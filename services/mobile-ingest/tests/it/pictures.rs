@@ -388,7 +388,7 @@ async fn a_store_without_room_is_no_reason_to_give_up() {
     };
     edge.backend.store.set_full(true);
     let answer = send().await;
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.status(), StatusCode::INSUFFICIENT_STORAGE);
     assert!(answer.headers().contains_key(header::RETRY_AFTER));
     edge.backend.store.set_full(false);
     assert_eq!(send().await.status(), StatusCode::ACCEPTED);
