@@ -10,7 +10,7 @@ use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mesh::v1::mesh_server;
 use sovereign_proto::topics::{CHECKPOINT_STORED, ROUND_RECORD, TILE_CHANGED};
 use sovereign_service::{
-    BuildError, Clock, Context, Listen, ReadyLatch, RunError, Service, Stop, Tasks,
+    BuildError, Clock, Context, Listen, ReadyLatch, Replicas, RunError, Service, Stop, Tasks,
 };
 use tokio::sync::{Semaphore, broadcast};
 use tonic::service::Routes;
@@ -75,6 +75,7 @@ impl Service for GatewayService {
     const NAME: &'static str = "mesh-gateway";
     const GRPC_SERVICE: &'static str = mesh_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::Any;
     type Config = Config;
     type Settings = Settings;
     type Calls = Calls;

@@ -161,10 +161,20 @@ impl Process {
 
     /// Asks it to stop (SIGTERM).
     pub fn terminate(&self) -> anyhow::Result<()> {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status()?;
-        ensure!(status.success(), "send SIGTERM to {}", self.name);
+        self.signal("TERM")
+    }
+
+    /// Sends it a signal, by its name without `SIG`.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let id = self.id().to_string();
+        let status = Command::new("kill").args(["-s", signal, &id]).status()?;
+        ensure!(status.success(), "send SIG{signal} to {}", self.name);
         Ok(())
+    }
+
+    /// Number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it where it stands (SIGKILL) and waits until it is gone.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sovereign_bus::Bus;
 use sovereign_proto::camera::v1::cameras_server::{self, CamerasServer};
 use sovereign_service::{
-    BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, Tasks, limited,
+    BuildError, Clock, Context, ReadyLatch, Replicas, RunError, Service, Stop, Tasks, limited,
 };
 use tokio::sync::mpsc;
 use tonic::service::Routes;
@@ -37,6 +37,7 @@ impl Service for CameraService {
     const NAME: &'static str = "camera-svc";
     const GRPC_SERVICE: &'static str = cameras_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = sovereign_proto::DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::Any;
     type Config = Config;
     type Settings = Settings;
     type Calls = ();

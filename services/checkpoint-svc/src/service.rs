@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::checkpoint::v1::checkpoints_server;
-use sovereign_service::{BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, chain};
+use sovereign_service::{
+    BuildError, Clock, Context, ReadyLatch, Replicas, RunError, Service, Stop, chain,
+};
 use tonic::service::Routes;
 
 use crate::config::{Config, Settings};
@@ -28,6 +30,7 @@ impl Service for CheckpointService {
     const NAME: &'static str = "checkpoint-svc";
     const GRPC_SERVICE: &'static str = checkpoints_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::Any;
     type Config = Config;
     type Settings = Settings;
     type Calls = ();

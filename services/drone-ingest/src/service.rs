@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use sovereign_objects::Objects;
 use sovereign_proto::drone::v1::drones_server::{DronesServer, SERVICE_NAME};
 use sovereign_service::{
-    BuildError, Context, Listen, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, limited,
+    BuildError, Context, Listen, ReadyLatch, Replicas, RunError, Service, Stop, StopSource, Tasks,
+    limited,
 };
 use tonic::service::Routes;
 
@@ -43,6 +44,7 @@ impl Service for DroneService {
     const NAME: &'static str = "drone-ingest";
     const GRPC_SERVICE: &'static str = SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = sovereign_proto::DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::Any;
     type Config = Config;
     type Settings = Settings;
     type Calls = Calls;

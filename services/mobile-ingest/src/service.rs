@@ -7,8 +7,8 @@ use sovereign_objects::Objects;
 use sovereign_proto::DESCRIPTOR_SET;
 use sovereign_proto::mobile::v1::mobile_server::{MobileServer, SERVICE_NAME};
 use sovereign_service::{
-    BuildError, Clock, Context, Listen, ReadyLatch, RunError, Service, Stop, StopSource, Tasks,
-    limited,
+    BuildError, Clock, Context, Listen, ReadyLatch, Replicas, RunError, Service, Stop, StopSource,
+    Tasks, limited,
 };
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
@@ -50,6 +50,7 @@ impl Service for MobileService {
     const NAME: &'static str = "mobile-ingest";
     const GRPC_SERVICE: &'static str = SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::Any;
     type Config = Config;
     type Settings = Settings;
     type Calls = Calls;

@@ -5,7 +5,8 @@
 //! Out: `round.<id>.record`, a hint at `Rounds.ListRecords`, which the gateway reads for the mesh.
 //!
 //! State: the rounds and the log of this node's own, in one file. One declared writer: the process that
-//! holds the data folder; a second replica does not start on it, so every read is of the one there is.
+//! holds the data folder and, on the bus, the name of the service; a second is refused, so every read is of the
+//! one there is.
 //!
 //! Invariants:
 //! * A round is open, and later closed, when its record is in the log on disk, and only then.

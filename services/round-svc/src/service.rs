@@ -8,7 +8,7 @@ use sovereign_proto::mesh::v1::PeerRound;
 use sovereign_proto::round::v1::rounds_server;
 use sovereign_proto::topics::MESH_ROUND;
 use sovereign_service::{
-    BuildError, Context, ReadyLatch, RunError, Service, Stop, Tasks, settle_each,
+    BuildError, Context, ReadyLatch, Replicas, RunError, Service, Stop, Tasks, settle_each,
 };
 use tokio::sync::Notify;
 use tonic::service::Routes;
@@ -49,6 +49,7 @@ impl Service for RoundService {
     const NAME: &'static str = "round-svc";
     const GRPC_SERVICE: &'static str = rounds_server::SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::One;
     type Config = Config;
     type Settings = Settings;
     type Calls = Calls;

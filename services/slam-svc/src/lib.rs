@@ -11,8 +11,8 @@
 //!   however often the capture is delivered; a revision whenever a calibration that somebody set gives
 //!   another verdict or the painter refuses the frame, and the history of each frame; a pose is measured or absent, and absent has a reason.
 //!
-//! State: verdicts, previews and calibrations. One declared writer: the process that holds the data folder;
-//! a replica with another folder says NOT_FOUND of frames that it has not judged.
+//! State: verdicts, previews and calibrations. One declared writer: the process that holds the data folder
+//! and, on the bus, the name of the service; a second is refused.
 //!
 //! Absent on purpose: decoding of pictures (only their headers are read, so a verdict takes well under a
 //! millisecond; the embedded previews of edited pictures are the one exception), and vehicle tracks, which

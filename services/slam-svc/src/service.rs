@@ -10,7 +10,8 @@ use sovereign_proto::slam::v1::slam_server::{SERVICE_NAME, SlamServer};
 use sovereign_proto::tile::v1::FrameRefused;
 use sovereign_proto::topics::{DRONE_CAPTURE, MOBILE_CAPTURE, MOBILE_SAMPLE, TILE_REFUSED};
 use sovereign_service::{
-    BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, Tasks, limited, settle_each,
+    BuildError, Clock, Context, ReadyLatch, Replicas, RunError, Service, Stop, Tasks, limited,
+    settle_each,
 };
 use tokio::sync::{Notify, RwLock};
 use tonic::service::Routes;
@@ -50,6 +51,7 @@ impl Service for SlamService {
     const NAME: &'static str = "slam-svc";
     const GRPC_SERVICE: &'static str = SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = sovereign_proto::DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::One;
     type Config = Config;
     type Settings = Settings;
     type Calls = Calls;

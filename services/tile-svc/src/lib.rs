@@ -10,7 +10,8 @@
 //! transaction. A better pose, a frame that is withdrawn and a lost picture are one operation: paint this
 //! ground again from these frames.
 //!
-//! State: the map. One declared writer: the process that holds the data folder.
+//! State: the map. One declared writer: the process that holds the data folder and, on the bus, the name of
+//! the service; a second is refused.
 //!
 //! Invariants:
 //! * The same frames with the same poses give the same tiles, bit for bit, in whatever order frames and

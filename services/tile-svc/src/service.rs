@@ -9,8 +9,8 @@ use sovereign_proto::slam::v1::Keyframe;
 use sovereign_proto::tile::v1::tiles_server::{SERVICE_NAME, TilesServer};
 use sovereign_proto::topics::SLAM_KEYFRAME;
 use sovereign_service::{
-    BuildError, Clock, Context, ReadyLatch, RunError, Service, Stop, StopSource, Tasks, limited,
-    settle_each,
+    BuildError, Clock, Context, ReadyLatch, Replicas, RunError, Service, Stop, StopSource, Tasks,
+    limited, settle_each,
 };
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tonic::service::Routes;
@@ -53,6 +53,7 @@ impl Service for TileService {
     const NAME: &'static str = "tile-svc";
     const GRPC_SERVICE: &'static str = SERVICE_NAME;
     const DESCRIPTOR_SET: &'static [u8] = DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::One;
     type Config = Config;
     type Settings = Settings;
     type Calls = Calls;

@@ -51,7 +51,7 @@ pub(crate) struct Connection {
     appends: jetstream::Context,
     /// For everything else.
     pub(crate) jetstream: jetstream::Context,
-    replicas: usize,
+    pub(crate) replicas: usize,
     partitions: u16,
     streams: Mutex<HashMap<&'static str, Stream>>,
     /// Cancelled when the bus is closed, or its last handle is gone.

@@ -7,7 +7,7 @@
 //! the same messages as over memory; a durable append is acknowledged by the server or an error within
 //! [`APPEND_LIMIT`]; a partition of a consumer group is one durable consumer that the server pins to one
 //! member, and who takes it over delivers nothing before all that was outstanding came to it, so the order
-//! of a key does not depend on who believes to have it.
+//! of a key does not depend on who believes to have it; what is owned has one holder, whom the server knows.
 //!
 //! Limits: what is published after `subscribe` returns is seen when publisher and subscriber are on one
 //! server; between servers of a cluster, interest travels on its own. Duplicate ids are known for the
@@ -17,6 +17,7 @@ mod connection;
 mod durable;
 mod headers;
 mod live;
+mod owner;
 mod transport;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -4,25 +4,28 @@ use std::sync::Arc;
 
 use async_nats::{Client, jetstream::context::AccountError};
 use sovereign_bus::{
-    Appended, DEFAULT_PAYLOAD_LIMIT, Headers, Key,
+    Appended, Claim, DEFAULT_PAYLOAD_LIMIT, Headers, Held, Key, OwnError,
     transport::{
         BoxFuture, DurableSpec, Filter, MailboxSink, RawConsumer, RawMessage, SubscriptionGuard,
         Transport, TransportError,
     },
 };
-use tokio::task::unconstrained;
+use tokio::{sync::watch, task::unconstrained};
 
 use crate::{
     connection::{Alive, Connection},
     durable::{self, Keepers},
     headers::{self, HEADER_ROOM},
     live::{self, Feed, LiveSubscription},
+    owner::Owner,
 };
 
 pub(crate) struct NatsTransport {
     connection: Arc<Connection>,
     keepers: Keepers,
     alive: Arc<Alive>,
+    /// What another took from this process.
+    lost: watch::Sender<Option<Held>>,
 }
 
 impl NatsTransport {
@@ -32,6 +35,7 @@ impl NatsTransport {
             alive: Arc::new(Alive::new(connection.stop.clone())),
             connection: Arc::new(connection),
             keepers: Keepers::default(),
+            lost: watch::Sender::default(),
         }
     }
 
@@ -116,6 +120,30 @@ impl Transport for NatsTransport {
         group: &'a str,
     ) -> BoxFuture<'a, Result<(), TransportError>> {
         Box::pin(durable::rewind(&self.connection, topic, group))
+    }
+
+    fn own(&self, claim: Claim) -> BoxFuture<'_, Result<(), OwnError>> {
+        Box::pin(async move {
+            let owner = Owner::claim(Arc::clone(&self.connection), claim).await?;
+            let lost = self.lost.clone();
+            self.connection.tasks.spawn(async move {
+                if let Some(held) = owner.hold().await {
+                    lost.send_replace(Some(held));
+                }
+            });
+            Ok(())
+        })
+    }
+
+    fn failed(&self) -> BoxFuture<'_, TransportError> {
+        Box::pin(async {
+            let mut lost = self.lost.subscribe();
+            match lost.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(held)) => TransportError::failed("keep what it owns", held.clone()),
+                // The sender is in `self`, so this is not reached while anybody waits.
+                Ok(None) | Err(_) => TransportError::Closed,
+            }
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

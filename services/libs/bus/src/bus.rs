@@ -23,7 +23,7 @@ use crate::{
     metrics::{BusMetrics, TopicCounters, TopicCounts},
     topic,
     transport::{
-        Appended, DurableSpec, Filter, Headers, RawConsumer, RawMessage, Receipt,
+        Appended, Claim, DurableSpec, Filter, Headers, OwnError, RawConsumer, RawMessage, Receipt,
         SubscriptionGuard, Transport, TransportError,
     },
 };
@@ -292,6 +292,14 @@ impl Bus {
         Ok(self.inner.transport.rewind(&spec, group.as_str()).await?)
     }
 
+    /// Owns what `claim` names until the bus is closed, alone among all that use this bus.
+    ///
+    /// # Errors
+    /// Another has it, or it cannot be known whether.
+    pub async fn own(&self, claim: Claim) -> Result<(), OwnError> {
+        self.inner.transport.own(claim).await
+    }
+
     /// What was counted so far, by topic pattern.
     pub fn metrics_snapshot(&self) -> BTreeMap<&'static str, TopicCounts> {
         self.inner.metrics.snapshot()
@@ -307,8 +315,8 @@ impl Bus {
         self.inner.transport.found()
     }
 
-    /// Ready when the bus can store nothing any more, with the reason: the process should end and be
-    /// started again.
+    /// Ready when the bus can store nothing any more, or what was owned on it is another's, with the
+    /// reason: the process should end and be started again.
     pub async fn failed(&self) -> TransportError {
         self.inner.transport.failed().await
     }

@@ -28,4 +28,4 @@ pub use metrics::TopicCounts;
 pub use topic::{
     Class, DurableTopic, InvalidKey, Key, LiveTopic, Retention, Retentions, SubjectError,
 };
-pub use transport::{Appended, Headers};
+pub use transport::{Appended, Claim, Headers, Held, OwnError};

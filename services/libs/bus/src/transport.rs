@@ -135,6 +135,39 @@ impl TransportError {
     }
 }
 
+/// Who asks to own something, alone among all that use a bus.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// What is owned: the name of a service.
+    pub service: &'static str,
+    /// Who asks, for people: node, process, machine.
+    pub holder: String,
+    /// Names what one living process has at a time: who asks with the same comes after a holder that is
+    /// gone, and need not wait. `None` where nothing of the kind is known.
+    pub lock: Option<String>,
+}
+
+/// Another has it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{service} is run by {holder}")]
+pub struct Held {
+    /// What is owned.
+    pub service: &'static str,
+    /// Who has it.
+    pub holder: String,
+}
+
+/// Something could not be owned.
+#[derive(Debug, Error)]
+pub enum OwnError {
+    /// Another has it.
+    #[error(transparent)]
+    Held(#[from] Held),
+    /// The transport failed.
+    #[error("claim it on the transport")]
+    Transport(#[from] TransportError),
+}
+
 /// A running subscription; dropping it ends it.
 ///
 /// A transport either pushes into the sink as messages arrive, and leaves both methods as they are, or
@@ -212,8 +245,15 @@ pub trait Transport: Send + Sync + 'static {
         None
     }
 
-    /// Ready when the transport can store nothing any more until it is opened again. One that recovers
-    /// by itself never says so.
+    /// Owns what `claim` names until the bus is closed; [`Transport::failed`] is ready when another took
+    /// it. A transport that no second process can open grants it.
+    fn own(&self, claim: Claim) -> BoxFuture<'_, Result<(), OwnError>> {
+        let _ = claim;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Ready when the transport can store nothing any more until it is opened again, or when what it owned
+    /// is another's. One that recovers by itself never says so.
     fn failed(&self) -> BoxFuture<'_, TransportError> {
         Box::pin(std::future::pending())
     }

@@ -28,6 +28,14 @@ const PREFIX: &str = "SOVEREIGN_";
 /// How variables go on that Kubernetes sets for each service of its own.
 const OF_KUBERNETES: [&str; 2] = ["SERVICE_", "PORT"];
 
+/// Name of this machine, where the system says it.
+pub(crate) fn machine_name() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+}
+
 /// The part of the environment that concerns us, read once.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
@@ -72,10 +80,7 @@ impl Environment {
     /// Default node name: the name of this machine.
     #[must_use]
     pub fn host_name(&self) -> String {
-        std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .ok()
-            .map(|name| name.trim().to_owned())
-            .filter(|name| !name.is_empty())
+        machine_name()
             .or_else(|| self.variable("HOSTNAME").map(ToOwned::to_owned))
             .unwrap_or_else(|| "node".to_owned())
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use sovereign_bus::OpenError;
+use sovereign_bus::{OpenError, OwnError};
 use sovereign_bus_nats::ConnectError;
 use sovereign_service::{BuildError, RunError};
 
@@ -125,6 +125,18 @@ pub enum HostError {
         /// Why.
         #[source]
         source: ConnectError,
+    },
+    /// Another process runs a service of which one at a time may work on this bus, or nobody could tell.
+    #[error(
+        "own the state of {service}, of which one works on a bus; stop the other, or set `host.bus` to \
+         another server"
+    )]
+    Own {
+        /// Name of the service.
+        service: &'static str,
+        /// Who has it, or why it is not known.
+        #[source]
+        source: OwnError,
     },
     /// The descriptors for gRPC reflection do not decode.
     #[error("describe the gRPC services")]

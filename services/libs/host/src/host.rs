@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use sovereign_bus::Bus;
+use sovereign_bus::{Bus, Claim};
 use sovereign_bus_nats::NatsConfig;
 use sovereign_service::{
-    Calls as _, Channel, Clock, Context, Metrics, ReadinessBoard, ReadyLatch, RunError, Service,
-    Stop, StopSource, chain,
+    Calls as _, Channel, Clock, Context, Metrics, ReadinessBoard, ReadyLatch, Replicas, RunError,
+    Service, Stop, StopSource, chain,
 };
 use tokio::net::TcpListener;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::addresses::AddressesFile;
 use crate::admin::Admin;
-use crate::config::{BusConfig, HostConfig, without_credentials};
+use crate::config::{BusConfig, HostConfig, machine_name, without_credentials};
 use crate::data_dir::DataDir;
 use crate::grpc::{Cut, Grpc, Mounted};
 use crate::metrics::HostMetrics;
@@ -141,7 +141,8 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::Build`] when a resource could not be had, [`HostError::Config`] when a channel that it
-    /// needs is not among `channels`.
+    /// needs is not among `channels`, [`HostError::Own`] when another process runs it on this bus and one
+    /// at a time may.
     pub async fn add<S: Service>(
         &mut self,
         settings: S::Settings,
@@ -151,11 +152,26 @@ impl Host {
             let why = format!("is missing, and {} calls {missing}", S::NAME);
             ConfigError::key(format!("host.calls.{missing}"), why)
         })?;
+        if S::REPLICAS == Replicas::One {
+            self.own(S::NAME).await?;
+        }
         let context = self.context(S::NAME)?;
         let service = S::build(settings, calls, context)
             .await
             .map_err(|source| HostError::from_build(S::NAME, source))?;
         Ok(self.mount(service))
+    }
+
+    async fn own(&self, service: &'static str) -> Result<(), HostError> {
+        let (node, process) = (&self.config.node_id, std::process::id());
+        let machine = machine_name().unwrap_or_else(|| "an unnamed machine".to_owned());
+        let claim = Claim {
+            service,
+            holder: format!("node {node} (process {process} on {machine})"),
+            lock: self.data.lock_id(),
+        };
+        let owned = self.bus.own(claim).await;
+        owned.map_err(|source| HostError::Own { service, source })
     }
 
     /// Mounts a service that was built with a context of this host.
@@ -240,7 +256,7 @@ impl Host {
         doors.spawn(async move {
             tokio::select! {
                 () = bus_stop.requested() => Ok(()),
-                error = bus.failed() => Err(RunError::new("store events", error)),
+                error = bus.failed() => Err(RunError::new("keep the bus", error)),
             }
         });
         let grpc = Grpc::new(self.mounted, self.board)?;

@@ -45,6 +45,16 @@ use std::net::SocketAddr;
 use serde::de::DeserializeOwned;
 use tonic::service::Routes;
 
+/// How many of a service may work on one bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replicas {
+    /// One: events of the bus make its state, and of two each would get a part of them. The host refuses a
+    /// second by name.
+    One,
+    /// Any number: what each has is its own, and it says so.
+    Any,
+}
+
 /// A service: built from its configuration, then run until it is told to stop.
 pub trait Service: Sized + Send + 'static {
     /// Name in configuration, calls, logs and on disk, for example `tile-svc`.
@@ -54,6 +64,8 @@ pub trait Service: Sized + Send + 'static {
     const GRPC_SERVICE: &'static str;
     /// Encoded `FileDescriptorSet` that describes its gRPC service, served by reflection.
     const DESCRIPTOR_SET: &'static [u8];
+    /// How many of it may work on one bus.
+    const REPLICAS: Replicas;
     /// Its section of the configuration, as written; every field has a default and unknown keys are refused.
     type Config: DeserializeOwned + Default + Send;
     /// The same, understood.

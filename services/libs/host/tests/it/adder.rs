@@ -11,7 +11,9 @@ use std::task::{Context as TaskContext, Poll};
 
 use prometheus_client::metrics::counter::Counter;
 use serde::Deserialize;
-use sovereign_service::{BuildError, Channel, Context, ReadyLatch, RunError, Service, Stop};
+use sovereign_service::{
+    BuildError, Channel, Context, ReadyLatch, Replicas, RunError, Service, Stop,
+};
 use tokio::sync::Notify;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
@@ -65,6 +67,7 @@ impl Service for Adder {
     const NAME: &'static str = "adder-svc";
     const GRPC_SERVICE: &'static str = ADDER;
     const DESCRIPTOR_SET: &'static [u8] = tonic_health::pb::FILE_DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::Any;
     type Config = AdderConfig;
     type Settings = AdderConfig;
     type Calls = ();
@@ -140,6 +143,7 @@ impl Service for Doubler {
     const NAME: &'static str = "doubler-svc";
     const GRPC_SERVICE: &'static str = DOUBLER;
     const DESCRIPTOR_SET: &'static [u8] = tonic_health::pb::FILE_DESCRIPTOR_SET;
+    const REPLICAS: Replicas = Replicas::Any;
     type Config = ();
     type Settings = ();
     type Calls = DoublerCalls;
