@@ -179,7 +179,7 @@ export async function uploadPicture(sensor: string, picture: Blob, token: string
   const answer = (await response.json()) as { frame_id?: string; duplicate?: boolean; detail?: string };
   if (response.ok) return { status: 'accepted', frameId: answer.frame_id ?? '', duplicate: answer.duplicate ?? false };
   if (response.status === 401) return { status: 'unauthorized' };
-  if (response.status === 503 || response.status === 429) return { status: 'busy' };
+  if ([429, 503, 507].includes(response.status)) return { status: 'busy' };
   return { status: 'refused', reason: answer.detail ?? `was refused with ${response.status}` };
 }
 

@@ -10,6 +10,12 @@ use serde_json::{Value, json};
 use sovereign_model::{Intrinsics, SensorId, Timestamp};
 use tokio::time::Instant;
 
+/// What an edge answers that has no room for now.
+const NOT_YET: [StatusCode; 2] = [
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::INSUFFICIENT_STORAGE,
+];
+
 /// An edge that is busy for longer than this will not recover by waiting.
 const BUSY_LIMIT: Duration = Duration::from_secs(30);
 
@@ -367,7 +373,7 @@ impl Edge {
         Ok(())
     }
 
-    /// Sends until the edge has decided: 503 with `Retry-After` means not yet, for [`BUSY_LIMIT`] at most.
+    /// Sends until the edge has decided: 503 or 507 with `Retry-After` means not yet, for [`BUSY_LIMIT`] at most.
     async fn send(
         &self,
         what: &'static str,
@@ -383,7 +389,7 @@ impl Edge {
             let pause = reply
                 .headers()
                 .get(RETRY_AFTER)
-                .filter(|_| status == StatusCode::SERVICE_UNAVAILABLE)
+                .filter(|_| NOT_YET.contains(&status))
                 .and_then(|value| value.to_str().ok()?.parse().ok())
                 .map(Duration::from_secs);
             let detail = reply.text().await?;
