@@ -170,9 +170,12 @@ async fn a_picture_of_a_drone_reaches_the_drone_door_with_all_that_was_said() {
             "{problem}"
         );
     }
-    for id in ["down", "full"] {
+    for (id, status) in [
+        ("down", StatusCode::SERVICE_UNAVAILABLE),
+        ("full", StatusCode::INSUFFICIENT_STORAGE),
+    ] {
         let answer = capture(id, "", jpeg(1)).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.status(), status);
         assert!(answer.headers().contains_key(header::RETRY_AFTER));
     }
     edge.stop().await;
