@@ -294,6 +294,7 @@ impl Shared {
     fn write(&self, database: &Database) {
         let mut next_look = Instant::now();
         let mut owed = Vec::new();
+        let mut is_failing = false;
         loop {
             let mut state = self.wait_for_work(next_look);
             let closing = state.closing && state.queue.len() <= MAX_BATCH;
@@ -322,13 +323,15 @@ impl Shared {
                 file::commit(database, &writes).map_err(Arc::new)
             };
             if let Err(error) = &result {
-                if is_settled {
+                if !is_failing {
                     tracing::error!(%error, "the journal cannot be written");
                 }
+                is_failing = true;
                 owed = writes;
                 owed.retain(|write| !matches!(write, Write::Message { .. }));
-            } else if !is_settled {
+            } else if is_failing && !writes.is_empty() {
                 tracing::info!("the journal is written again");
+                is_failing = false;
             }
             self.publish_results(&result, prepared);
             if closing {
